@@ -1,0 +1,73 @@
+"""The exception tree. A user's mistake raises one of these; anything else is a bug.
+
+Every class carries the exit code that the command line returns for it:
+2 usage or config, 3 unreadable input, 4 geometry, 5 output cannot be written.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MedddpmError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(MedddpmError, ValueError):
+    """An option or a config field has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class MemoryBudgetError(ConfigError):
+    """The memory budget is smaller than one tile needs."""
+
+
+class MissingExtraError(MedddpmError, ImportError):
+    """An optional dependency is not installed."""
+
+    exit_code = 2
+
+
+class VolumeReadError(MedddpmError, OSError):
+    """A scan cannot be read, or what was read is no scan that we can restore."""
+
+    exit_code = 3
+
+
+class DicomSeriesError(VolumeReadError):
+    """A DICOM series is incomplete, ambiguous or of the wrong kind."""
+
+
+class CheckpointError(MedddpmError, OSError):
+    """A weights or checkpoint file is missing, cut short or of another version."""
+
+    exit_code = 3
+
+
+class GeometryError(MedddpmError, ValueError):
+    """Affines or grids are singular, contradictory or do not match."""
+
+    exit_code = 4
+
+
+class ShapeError(MedddpmError, ValueError):
+    """An array has a shape that the operation cannot take."""
+
+    exit_code = 4
+
+
+class OutputError(MedddpmError, OSError):
+    """An output cannot be written, or exists already."""
+
+    exit_code = 5
+
+
+class SamplingDivergedError(MedddpmError, ArithmeticError):
+    """A network or a sampler produced NaN or infinity."""
+
+
+class GeometryWarning(UserWarning):
+    """A geometry was repaired or is unusual; the message says what was done."""

@@ -1,0 +1,133 @@
+"""A scan and where it lies in space. Frozen: every operation returns a new object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medddpm.errors import GeometryError, ShapeError
+
+Array = NDArray[np.float32]
+Format = Literal["nifti", "mgh", "dicom", "array"]
+
+_AXES = (("L", "R"), ("P", "A"), ("I", "S"))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid of a scan.
+
+    Attributes:
+        shape: Voxels along the three array axes (X, Y, Z).
+        affine: (4, 4) float64, voxel index to mm, RAS+.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise GeometryError(f"the affine is not a finite 4x4 matrix: {affine.tolist()}")
+        if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise GeometryError(
+                f"the affine is singular, so voxels have no place in space: {affine.tolist()}; "
+                "repair the header (fslorient, nibabel) before restoring"
+            )
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along the array axes."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def orientation(self) -> str:
+        """Anatomical direction of each array axis, such as "RAS" (nearest, for oblique grids)."""
+        directions = self.affine[:3, :3] / np.array(self.spacing)
+        codes = [""] * 3
+        left = set(range(3))
+        for axis in np.argsort(-np.abs(directions).max(axis=0)):
+            world = max(left, key=lambda w: abs(directions[w, axis]))
+            left.remove(world)
+            codes[axis] = _AXES[world][int(directions[world, axis] > 0)]
+        return "".join(codes)
+
+    def matches(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
+        """True if both grids have one shape and their affines agree to `tolerance_mm`."""
+        return self.shape == other.shape and bool(
+            np.allclose(self.affine, other.affine, rtol=0, atol=tolerance_mm)
+        )
+
+    def require_match(self, other: Geometry, what: str) -> None:
+        """Raise GeometryError, naming both grids, unless `other` lies on this grid."""
+        if not self.matches(other):
+            raise GeometryError(
+                f"{what} lies on another grid: {other.shape} {other.orientation} at "
+                f"{np.round(other.affine[:3, 3], 3).tolist()} mm, expected {self.shape} "
+                f"{self.orientation} at {np.round(self.affine[:3, 3], 3).tolist()} mm; "
+                "resample one of them first"
+            )
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scan: intensities, their grid and the facts needed to write it back.
+
+    Attributes:
+        data: float32, (X, Y, Z) or (X, Y, Z, T), in the scan's own units.
+        geometry: The spatial grid.
+        format: Where it came from.
+        source: File or folder that was read, if any.
+        case_id: Stable name without patient data; seeds the noise field.
+        modality: "MR", "CT", ... where the source tells; "" if unknown.
+        native: The reader's own header (nibabel header, list of pydicom datasets);
+            only the writer of the same format looks inside.
+    """
+
+    data: Array
+    geometry: Geometry
+    format: Format = "array"
+    source: Path | None = None
+    case_id: str = "scan"
+    modality: str = ""
+    native: Any = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.data.ndim not in (3, 4) or self.data.shape[:3] != self.geometry.shape:
+            raise ShapeError(
+                f"a volume is (X, Y, Z) or (X, Y, Z, T) on its grid {self.geometry.shape}, "
+                f"got an array of shape {self.data.shape}"
+            )
+        if self.data.dtype != np.float32:
+            object.__setattr__(self, "data", self.data.astype(np.float32))
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4) float64, voxel index to mm, RAS+."""
+        return self.geometry.affine
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along the array axes."""
+        return self.geometry.spacing
+
+    @property
+    def num_frames(self) -> int:
+        """Length of the fourth axis; 1 for a 3D scan."""
+        return int(self.data.shape[3]) if self.data.ndim == 4 else 1
+
+    def frame(self, index: int) -> Array:
+        """The (X, Y, Z) array of one time point."""
+        return self.data if self.data.ndim == 3 else self.data[..., index]
+
+    def with_data(self, data: NDArray[Any]) -> Volume:
+        """The same scan, in the same place, with other intensities."""
+        return replace(self, data=np.asarray(data, dtype=np.float32))
