@@ -1,0 +1,127 @@
+"""Where the body is, and how bright it is: the foreground mask and the intensity scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+from medddpm.errors import ConfigError, ShapeError
+
+Mask = NDArray[np.bool_]
+
+SCALE_PERCENTILE = 99.5
+_MASKED_FRACTION = 0.2
+"""With more exact zeros than this, the scan was masked and zeros are background."""
+
+
+def zero_background(image: NDArray[Any]) -> Mask | None:
+    """Voxels that are exactly 0, if the scan was masked (over 20 % of it is 0); else None."""
+    zeros = np.asarray(image) == 0
+    return zeros if zeros.mean() > _MASKED_FRACTION else None
+
+
+def foreground_mask(image: NDArray[Any]) -> Mask:
+    """Voxels of the body: True inside, holes filled, specks and air left out.
+
+    Otsu's threshold on a smoothed and halved image, so that noise of 15 % of the scale does not
+    matter; in a masked scan the voxels that are exactly 0 stay outside.
+
+    Args:
+        image: (X, Y, Z) in any unit.
+    """
+    image = _checked(image)
+    zeros = zero_background(image)
+    factors = tuple(2 if n >= 64 else 1 for n in image.shape)
+    small = _block_mean(image, factors)
+    smooth = ndimage.gaussian_filter(small, [0.5 * f for f in factors], truncate=3.0)
+    if zeros is None:
+        return _grow(_pieces(smooth > _air_threshold(smooth)), factors, image.shape)
+    inside = ~zeros
+    if not _zeros_touch_air(image, inside):
+        kept = _pieces(_block_mean(inside.astype(np.float32), factors) > 0.4)
+        return _grow(kept, factors, image.shape) & inside
+    threshold = _air_threshold(smooth[_block_mean(inside.astype(np.float32), factors) > 0.99])
+    return _grow(_pieces(smooth > threshold), factors, image.shape) & inside
+
+
+def intensity_scale(image: NDArray[Any], mask: NDArray[Any] | None = None) -> float:
+    """The 99.5th percentile of the foreground, in the image's own units.
+
+    Args:
+        image: (X, Y, Z) in any unit.
+        mask: Foreground; found by `foreground_mask` if not given.
+    """
+    image = _checked(image)
+    values = image[foreground_mask(image) if mask is None else np.asarray(mask, dtype=bool)]
+    if values.size == 0:
+        raise ConfigError("the foreground mask is empty, so the image has no intensity scale")
+    scale = float(np.percentile(values, SCALE_PERCENTILE))
+    if scale <= 0:
+        raise ConfigError(f"the intensity scale is {scale:g}; a magnitude image has a positive one")
+    return scale
+
+
+def _checked(image: NDArray[Any]) -> NDArray[np.float32]:
+    image = np.asarray(image)
+    if image.ndim != 3:
+        raise ShapeError(f"expected one (X, Y, Z) image, got shape {image.shape}")
+    image = np.asarray(image, dtype=np.float32)
+    low, high = float(image.min()), float(image.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ConfigError("the image holds NaN or infinity")
+    if low == high:
+        raise ConfigError(f"the image is constant ({low:g}): there is nothing in it")
+    return image
+
+
+def _block_mean(image: NDArray[np.float32], factors: tuple[int, ...]) -> NDArray[np.float32]:
+    """Mean over blocks of `factors` voxels; an odd last plane is left out."""
+    for axis, factor in enumerate(factors):
+        if factor == 2:
+            even = image.shape[axis] // 2 * 2
+            image = np.moveaxis(image, axis, 0)
+            image = np.moveaxis((image[0:even:2] + image[1:even:2]) * 0.5, 0, axis)
+    return np.ascontiguousarray(image, dtype=np.float32)
+
+
+def _grow(mask: Mask, factors: tuple[int, ...], shape: tuple[int, ...]) -> Mask:
+    """The mask on the full grid again; the odd last plane copies its neighbour."""
+    for axis, factor in enumerate(factors):
+        mask = mask.repeat(factor, axis=axis)
+    pad = [(0, n - m) for n, m in zip(shape, mask.shape, strict=True)]
+    return np.pad(mask, pad, mode="edge")
+
+
+def _air_threshold(smooth: NDArray[np.float32]) -> float:
+    """Half-way from the mean of the dark class to Otsu's threshold, so that CSF stays inside."""
+    values = np.minimum(smooth, np.percentile(smooth, SCALE_PERCENTILE)).ravel()
+    if values.min() == values.max():
+        return float(values[0]) - 1.0
+    otsu = float(threshold_otsu(values))
+    return 0.5 * (float(values[values <= otsu].mean()) + otsu)
+
+
+def _zeros_touch_air(image: NDArray[np.float32], inside: Mask) -> bool:
+    """True if the zeros lie in the air of a head (scanner padding), not around a masked body."""
+    shell = inside & ~ndimage.binary_erosion(inside, iterations=2, border_value=1)
+    if not shell.any():
+        return False
+    bright = float(np.percentile(image[inside], SCALE_PERCENTILE))
+    if float(np.median(image[shell])) > 0.2 * bright:
+        return False
+    return float((image[inside] < 0.25 * bright).mean()) > 0.3
+
+
+def _pieces(mask: Mask) -> Mask:
+    """The largest connected piece and all over a twentieth of it, holes filled."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    kept: Mask = ndimage.binary_fill_holes((sizes >= max(1, sizes.max() // 20))[labels])
+    return kept
