@@ -1,0 +1,1 @@
+"""One public function a verb: what the command line does, for Python."""
