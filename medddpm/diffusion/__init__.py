@@ -1,0 +1,1 @@
+"""Latent diffusion: schedules, predictions, denoisers, samplers, guidance and the loss."""
