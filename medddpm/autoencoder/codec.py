@@ -1,0 +1,51 @@
+"""The only place that scales latents.
+
+Raw latents (what the VAE emits) are standardised channel by channel with statistics of the
+training set: everything outside this file sees latents of mean 0 and variance 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class LatentCodec(nn.Module):
+    """Image (B, 1, X, Y, Z) float32 <-> standardised latent (B, C, X/f, Y/f, Z/f) float32.
+
+    Args:
+        vae: Has `encode(x) -> (mean, std)`, `decode(z) -> x`, as MONAI's AutoencoderKL.
+        latent_channels: Channels of the latent.
+        factor: Voxels a latent voxel along one axis.
+    """
+
+    def __init__(self, vae: nn.Module, latent_channels: int, factor: int) -> None:
+        super().__init__()
+        self.vae = vae
+        self.latent_channels = latent_channels
+        self.factor = factor
+        self.register_buffer("latent_mean", torch.zeros(latent_channels))
+        self.register_buffer("latent_std", torch.ones(latent_channels))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The posterior mean, standardised: sampling it would put a floor of noise under z."""
+        mean, _ = self.vae.encode(x)  # type: ignore[operator]
+        return (mean.float() - self._column(self.latent_mean)) / self._column(self.latent_std)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The image of a standardised latent."""
+        raw = z.float() * self._column(self.latent_std) + self._column(self.latent_mean)
+        image: Tensor = self.vae.decode(raw)  # type: ignore[operator]
+        return image.float()
+
+    @torch.no_grad()
+    def set_statistics(self, total: Tensor, total_of_squares: Tensor, count: int) -> None:
+        """Store mean and std from sums over raw training latents, each (C,) float64."""
+        mean = total / count
+        variance = (total_of_squares / count - mean.square()).clamp_min(1e-12)
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_(variance.sqrt())
+
+    @staticmethod
+    def _column(values: Tensor) -> Tensor:
+        return values[None, :, None, None, None]

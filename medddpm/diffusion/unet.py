@@ -1,0 +1,68 @@
+"""The conditional denoising network on latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medddpm.networks import ConditionEmbedding, UNet, log_spacing, scaled_log_sigma
+
+
+class LatentUNet(nn.Module):
+    """U-Net over (noisy latent, condition), with noise level, sigma and spacing embedded.
+
+    Conditions on the scan by concatenation (Saharia et al. 2022, section 2.2). It knows nothing
+    of schedules: what its output means (eps, x0, v) is the business of `diffusion.prediction`.
+
+    Args:
+        latent_channels: Channels of z.
+        cond_channels: Channels of the condition.
+        channels: Width of each level, finest first.
+        num_blocks: Residual blocks a level and direction.
+        embedding_width: Width of the condition vector.
+    """
+
+    def __init__(
+        self,
+        latent_channels: int = 16,
+        cond_channels: int = 80,
+        channels: Sequence[int] = (128, 192, 256),
+        num_blocks: int = 2,
+        embedding_width: int = 128,
+    ) -> None:
+        super().__init__()
+        self.latent_channels = latent_channels
+        self.cond_channels = cond_channels
+        self.embed = ConditionEmbedding(5, embedding_width)
+        self.unet = UNet(
+            latent_channels + cond_channels, latent_channels, channels, num_blocks, embedding_width
+        )
+
+    def forward(
+        self, z: Tensor, angle: Tensor, cond: Tensor, log_sigma: Tensor, spacing: Tensor
+    ) -> Tensor:
+        """The network's prediction.
+
+        Args:
+            z: (B, C, X, Y, Z) noisy latent; X, Y, Z multiples of 2^(levels - 1).
+            angle: (B,) atan2(sigma_t, alpha_t), radians in [0, pi/2].
+            cond: (B, cond_channels, X, Y, Z); zeros for the unconditional network.
+            log_sigma: (B,) natural log of the scan's noise on the intensity scale.
+            spacing: (B, 3) mm.
+
+        Returns:
+            (B, C, X, Y, Z) float32.
+        """
+        scalars = torch.cat(
+            [
+                angle[:, None].float() / (math.pi / 2),
+                scaled_log_sigma(log_sigma.float().exp())[:, None],
+                log_spacing(spacing),
+            ],
+            dim=1,
+        )
+        out: Tensor = self.unet(torch.cat([z, cond], dim=1), self.embed(scalars))
+        return out.float()

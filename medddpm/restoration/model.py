@@ -1,0 +1,210 @@
+"""The three networks as one object, and the weights file that holds them.
+
+A weights file is safetensors (no pickle) with one JSON text in its metadata: format version,
+the specification that rebuilds the networks, the schedule, and the model card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from medddpm.autoencoder.codec import LatentCodec
+from medddpm.autoencoder.fidelity import FidelityDecoder
+from medddpm.autoencoder.vae import CompactVae
+from medddpm.diffusion.prediction import Prediction
+from medddpm.diffusion.schedule import Schedule
+from medddpm.diffusion.unet import LatentUNet
+from medddpm.errors import CheckpointError, ConfigError
+from medddpm.networks import space_to_depth
+
+FORMAT_VERSION = 1
+_FORBID: dict[str, str] = {"extra": "forbid"}
+_Positive = Annotated[int, Ge(1)]
+
+
+@dataclass(frozen=True)
+class AutoencoderSpec:
+    """What rebuilds the autoencoder; `kind` "monai" is MONAI's AutoencoderKL behind the stem."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    kind: Literal["compact", "monai"] = "compact"
+    latent_channels: _Positive = 16
+    factor: Literal[2, 4, 8] = 4
+    encoder_channels: _Positive = 64
+    decoder_channels: _Positive = 96
+    encoder_blocks: _Positive = 3
+    decoder_blocks: _Positive = 5
+
+
+@dataclass(frozen=True)
+class DiffusionSpec:
+    """What rebuilds the conditional U-Net, its schedule and what it predicts."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    channels: tuple[_Positive, ...] = (96, 96, 96)
+    num_blocks: _Positive = 2
+    embedding_width: _Positive = 128
+    prediction: Prediction = "v"
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True)
+class FidelitySpec:
+    """What rebuilds the fidelity decoder."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    channels: tuple[_Positive, ...] = (64, 96, 128)
+    num_blocks: _Positive = 2
+    embedding_width: _Positive = 128
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The whole model; `latent_noise_gain` is d(latent) / d(image) for white noise."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    autoencoder: AutoencoderSpec = field(default_factory=AutoencoderSpec)
+    diffusion: DiffusionSpec = field(default_factory=DiffusionSpec)
+    fidelity: FidelitySpec = field(default_factory=FidelitySpec)
+    latent_noise_gain: Annotated[float, Gt(0)] = 1.0
+
+
+def build_codec(spec: AutoencoderSpec) -> LatentCodec:
+    """A fresh autoencoder behind its codec."""
+    if spec.kind == "monai":
+        from medddpm.autoencoder.monai_vae import StemmedAutoencoderKL
+
+        vae: nn.Module = StemmedAutoencoderKL(
+            spec.latent_channels, spec.factor, (spec.encoder_channels, spec.decoder_channels)
+        )
+    else:
+        vae = CompactVae(
+            spec.latent_channels,
+            spec.factor,
+            spec.encoder_channels,
+            spec.decoder_channels,
+            spec.encoder_blocks,
+            spec.decoder_blocks,
+        )
+    return LatentCodec(vae, spec.latent_channels, spec.factor)
+
+
+class Model(nn.Module):
+    """Codec, conditional U-Net and fidelity decoder, with what is known about them.
+
+    Args:
+        spec: Rebuilds the networks.
+        card: Training data, licences, hours, measured numbers; free-form JSON.
+    """
+
+    def __init__(self, spec: ModelSpec, card: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.card = card or {}
+        self.digest = ""
+        auto, diff, fid = spec.autoencoder, spec.diffusion, spec.fidelity
+        self.codec = build_codec(auto)
+        self.unet = LatentUNet(
+            auto.latent_channels,
+            auto.factor**3 + auto.latent_channels,
+            diff.channels,
+            diff.num_blocks,
+            diff.embedding_width,
+        )
+        self.fidelity = FidelityDecoder(
+            auto.latent_channels, auto.factor, fid.channels, fid.num_blocks, fid.embedding_width
+        )
+
+    @property
+    def multiple(self) -> int:
+        """Tiles must be multiples of this many voxels along each axis."""
+        latent = self.spec.autoencoder.factor * 2 ** (len(self.spec.diffusion.channels) - 1)
+        image = 2 * 2 ** (len(self.spec.fidelity.channels) - 1)
+        return max(latent, image)
+
+    def condition(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """What the U-Net sees of the scan, and the latent of the scan itself.
+
+        Args:
+            y: (B, 1, X, Y, Z) on the intensity scale.
+
+        Returns:
+            (B, f^3 + C, X/f, Y/f, Z/f): the scan's voxel blocks and its latent; and that latent.
+        """
+        z_y = self.codec.encode(y)
+        blocks = space_to_depth(y, self.spec.autoencoder.factor)
+        return torch.cat([2 * blocks - 1, z_y], dim=1), z_y
+
+
+def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write a weights file by atomic rename; statistics of the codec stay float32."""
+    tensors = {
+        name: (value if name.startswith("codec.latent_") else value.to(dtype)).contiguous().cpu()
+        for name, value in model.state_dict().items()
+    }
+    header = {"version": FORMAT_VERSION, "spec": asdict(model.spec), "card": model.card}
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial, metadata={"medddpm": json.dumps(header, sort_keys=True)})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_model(path: Path) -> Model:
+    """The model of a weights file, in float32, on the CPU, for inference.
+
+    Raises:
+        CheckpointError: The file is missing, cut short, foreign or of another version.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"weights file {path} does not exist; see `medddpm info default`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("medddpm", "null"))
+            tensors = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"weights file {path} is damaged or cut short ({error}); fetch it again"
+        ) from error
+    if header is None:
+        raise CheckpointError(f"{path} is a safetensors file, but not one of medddpm")
+    if header.get("version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"weights file {path} has format version {header.get('version')}, this release "
+            f"reads {FORMAT_VERSION}; use matching weights or another release of medddpm"
+        )
+    try:
+        spec = TypeAdapter(ModelSpec).validate_python(header["spec"])
+        model = Model(spec, header["card"])
+        model.load_state_dict(tensors)
+    except (ValidationError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"weights file {path} does not fit its own header: {error}") from error
+    model.digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return model.eval().requires_grad_(False)
+
+
+def find_weights(name: str | Path) -> Path:
+    """The file of a shipped name such as "default", or the path itself."""
+    path = Path(name)
+    if path.suffix or path.exists():
+        return path
+    shipped = Path(str(files("medddpm") / "weights" / f"{name}.safetensors"))
+    if not shipped.is_file():
+        known = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
+        raise ConfigError(f"no weights are called {str(name)!r}; shipped: {known}, or give a path")
+    return shipped

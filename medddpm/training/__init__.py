@@ -1,0 +1,117 @@
+"""Training: three stages that fill one run folder, from the autoencoder to the fidelity decoder.
+
+A run folder holds `cache/` (packed scans), one folder a stage (state, logs, previews) and
+`model.safetensors`, which grows stage by stage and can be restored with at any time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from medddpm.errors import ConfigError
+from medddpm.restoration.model import (
+    AutoencoderSpec,
+    DiffusionSpec,
+    FidelitySpec,
+    Model,
+    ModelSpec,
+    load_model,
+    save_model,
+)
+from medddpm.training.data import build_cache, find_scans
+from medddpm.training.loop import OnLog, run_stage
+from medddpm.training.options import Options, spec_of
+from medddpm.training.stages import AutoencoderStage, DiffusionStage, FidelityStage, Scans
+
+StageName = Literal["autoencoder", "diffusion", "fidelity"]
+
+__all__ = ["StageName", "train_stage"]
+
+
+def train_stage(
+    stage: StageName,
+    options: Options,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    card: dict[str, Any] | None = None,
+    on_log: OnLog | None = None,
+) -> Path:
+    """Train one stage and write it into `out`/model.safetensors; returns that path.
+
+    Args:
+        stage: "autoencoder" first, then "diffusion", then "fidelity".
+        options: All options of the run.
+        data: Folder of NIfTI files; packed into `out`/cache at first use.
+        out: The run folder.
+        resume: Continue this stage from its saved state.
+        card: Facts for the model card.
+        on_log: Called with each logged row.
+
+    Raises:
+        ConfigError: No data, no scan left for a half, or an earlier stage is missing.
+    """
+    if not (out / "cache" / "index.json").exists():
+        for line in build_cache(find_scans(data), out / "cache"):
+            if on_log:
+                on_log({"stage": "cache", "skipped": line})
+    scans = Scans(out / "cache", options.data, options.train.validation_patches)
+    model = _model_for(stage, options, out)
+    model.requires_grad_(True)
+    began = time.monotonic()
+    task: AutoencoderStage | DiffusionStage | FidelityStage
+    if stage == "autoencoder":
+        task = AutoencoderStage(model, scans, options.autoencoder)
+        if not (resume and (out / stage / "state.safetensors").exists()):
+            task.start()
+    elif stage == "diffusion":
+        task = DiffusionStage(model, scans, options.diffusion)
+    else:
+        task = FidelityStage(model, scans, options.fidelity)
+    run_stage(task, out / stage, options.train, resume=resume, on_log=on_log)
+    task.finish()
+    hours = (time.monotonic() - began) / 3600
+    model.card |= card or {}
+    model.card.setdefault("stages", {})[stage] = {
+        "steps": task.steps,
+        "hours": round(model.card.get("stages", {}).get(stage, {}).get("hours", 0.0) + hours, 3),
+        "options": dataclasses.asdict(getattr(options, stage)),
+        "data": dataclasses.asdict(options.data),
+        "cases": len(scans.train.cases),
+    }
+    save_model(out / "model.safetensors", model.cpu(), dtype=torch.float32)
+    return out / "model.safetensors"
+
+
+def _model_for(stage: StageName, options: Options, out: Path) -> Model:
+    """A fresh model, with the earlier stages from the run folder's weights."""
+    torch.manual_seed(options.train.seed)
+    wanted = ModelSpec(
+        spec_of(options.autoencoder, AutoencoderSpec),
+        spec_of(options.diffusion, DiffusionSpec),
+        spec_of(options.fidelity, FidelitySpec),
+    )
+    path = out / "model.safetensors"
+    model = Model(wanted)
+    if stage == "autoencoder":
+        return model
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; train the autoencoder into {out} first")
+    trained = load_model(path)
+    if "diffusion" not in trained.card.get("stages", {}) and stage == "fidelity":
+        raise ConfigError(f"{path} has no trained diffusion network; train that stage first")
+    if trained.spec.autoencoder != wanted.autoencoder or (
+        stage == "fidelity" and trained.spec.diffusion != wanted.diffusion
+    ):
+        raise ConfigError(f"the networks of {path} were trained with other options than the config")
+    model.codec.load_state_dict(trained.codec.state_dict())
+    if stage == "fidelity":
+        model.unet.load_state_dict(trained.unet.state_dict())
+    model.card = trained.card
+    return model

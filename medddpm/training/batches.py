@@ -1,0 +1,83 @@
+"""Batches for the three stages: clean patches, and noisy ones with all that they were made of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medddpm.preprocess.degrade import NoiseKind, add_noise
+from medddpm.training.data import PackedScans, augment, smooth_field
+from medddpm.training.options import DataOptions
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """Noisy patches y, clean ones x (B, 1, P, P, P), sigma (B, 1, P, P, P), spacing (B, 3)."""
+
+    x: Tensor
+    y: Tensor
+    sigma: Tensor
+    spacing: Tensor
+
+    @property
+    def log_sigma(self) -> Tensor:
+        """(B,) log of the mean sigma of each patch."""
+        return self.sigma.flatten(1).mean(dim=1).log()
+
+
+def step_seed(seed: int, stage: str, step: int) -> int:
+    """A seed for all randomness of one step: a run resumes exactly from its step number."""
+    digest = hashlib.sha256(f"{seed}:{stage}:{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def clean_batch(
+    scans: PackedScans, batch: int, rng: np.random.Generator, options: DataOptions
+) -> tuple[Tensor, Tensor]:
+    """Augmented patches (B, 1, P, P, P) and their spacing (B, 3)."""
+    patches, spacings = [], []
+    for _ in range(batch):
+        patch, spacing = augment(*scans.draw(rng, thicken=options.thicken), rng)
+        patches.append(torch.from_numpy(patch)[None])
+        spacings.append(torch.tensor(spacing, dtype=torch.float32))
+    return torch.stack(patches), torch.stack(spacings)
+
+
+def noisy_batch(
+    scans: PackedScans, batch: int, rng: np.random.Generator, options: DataOptions
+) -> NoisyBatch:
+    """Augmented patches with noise of random level and kind, some of it varying in space."""
+    x, spacing = clean_batch(scans, batch, rng, options)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    low, high = np.log([options.sigma_min, options.sigma_max])
+    ys, sigmas = [], []
+    for patch in x:
+        sigma = torch.full_like(patch, float(np.exp(rng.uniform(low, high))))
+        if rng.random() < options.gain_map:
+            gain = smooth_field(patch.shape[1:], rng, strength=rng.uniform(0.1, 0.6))
+            sigma = sigma * torch.from_numpy(gain)
+        y = add_noise(patch, sigma, generator=generator, **_noise(rng, options))
+        if rng.random() < options.masked_background:
+            y = torch.where(patch > 0, y, 0.0)
+        ys.append(y)
+        sigmas.append(sigma)
+    return NoisyBatch(x, torch.stack(ys), torch.stack(sigmas), spacing)
+
+
+def fixed_noise(x: Tensor, spacing: Tensor, sigma: float, seed: int) -> NoisyBatch:
+    """Validation: Rician noise of one level, the same at every call."""
+    generator = torch.Generator().manual_seed(seed)
+    y = add_noise(x, sigma, generator=generator)
+    return NoisyBatch(x, y, torch.full_like(x, sigma), spacing)
+
+
+def _noise(rng: np.random.Generator, options: DataOptions) -> dict[str, NoiseKind | int]:  # type: ignore[valid-type]
+    if rng.random() < options.rician:
+        return {"kind": "rician", "coils": 1}
+    if rng.random() < 0.5:
+        return {"kind": "gaussian", "coils": 1}
+    return {"kind": "ncchi", "coils": int(rng.integers(2, 9))}

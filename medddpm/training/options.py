@@ -1,0 +1,99 @@
+"""Everything that a training can be told; the defaults live here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from annotated_types import Ge, Gt, Interval
+
+from medddpm.restoration.model import AutoencoderSpec, DiffusionSpec, FidelitySpec
+
+_FORBID: dict[str, str] = {"extra": "forbid"}
+_Fraction = Annotated[float, Interval(ge=0, le=1)]
+_Positive = Annotated[float, Gt(0)]
+_Count = Annotated[int, Ge(1)]
+Spec = TypeVar("Spec", AutoencoderSpec, DiffusionSpec, FidelitySpec)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which scans and patches; `holdout` holds fnmatch patterns on file stems."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    patch: Annotated[int, Ge(16)] = 64
+    holdout: tuple[str, ...] = ()
+    thicken: _Fraction = 0.15
+    sigma_min: _Positive = 0.004
+    sigma_max: _Positive = 0.2
+    rician: _Fraction = 0.8
+    masked_background: _Fraction = 0.5
+    gain_map: _Fraction = 0.25
+
+
+@dataclass(frozen=True)
+class AutoencoderOptions(AutoencoderSpec):
+    """The autoencoder and its training."""
+
+    steps: _Count = 4000
+    batch: _Count = 4
+    learning_rate: _Positive = 5e-4
+    kl_weight: Annotated[float, Ge(0)] = 1e-6
+
+
+@dataclass(frozen=True)
+class DiffusionOptions(DiffusionSpec):
+    """The conditional U-Net and its training."""
+
+    steps: _Count = 4000
+    batch: _Count = 4
+    learning_rate: _Positive = 5e-4
+    terminal_fraction: _Fraction = 0.5
+    cond_dropout: _Fraction = 0.05
+    snr_gamma: _Positive = 5.0
+
+
+@dataclass(frozen=True)
+class FidelityOptions(FidelitySpec):
+    """The fidelity decoder and its training."""
+
+    steps: _Count = 4000
+    batch: _Count = 4
+    learning_rate: _Positive = 5e-4
+    terminal_fraction: _Fraction = 0.6
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The loop that all three stages share."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Annotated[int, Ge(0)] = 100
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    clip: _Positive = 1.0
+    ema: _Fraction = 0.998
+    bf16: bool = True
+    seed: int = 0
+    log_every: _Count = 25
+    validate_every: _Count = 500
+    save_minutes: _Positive = 3.0
+    validation_patches: _Count = 8
+    tensorboard: bool = False
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Options:
+    """All sections together, as a config file has them."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    autoencoder: AutoencoderOptions = field(default_factory=AutoencoderOptions)
+    diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
+    fidelity: FidelityOptions = field(default_factory=FidelityOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+
+
+def spec_of(options: Any, kind: type[Spec]) -> Spec:
+    """The part of the options that rebuilds the network."""
+    return kind(**{f.name: getattr(options, f.name) for f in fields(kind)})

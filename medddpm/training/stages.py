@@ -1,0 +1,276 @@
+"""The three stages: what each learns, and from what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medddpm.autoencoder.vae import CompactVae, kl_divergence
+from medddpm.diffusion.loss import diffusion_loss, min_snr_weight, sample_levels
+from medddpm.diffusion.prediction import interpolate, target, to_x0
+from medddpm.networks import space_to_depth
+from medddpm.restoration.model import Model
+from medddpm.training.batches import NoisyBatch, clean_batch, fixed_noise, noisy_batch
+from medddpm.training.data import PackedScans
+from medddpm.training.options import (
+    AutoencoderOptions,
+    DataOptions,
+    DiffusionOptions,
+    FidelityOptions,
+)
+
+_VALIDATION_SIGMAS = (0.05, 0.09)
+
+
+class Scans:
+    """Training scans, and a fixed set of clean patches of the held-out ones."""
+
+    def __init__(self, cache: Path, options: DataOptions, num_patches: int) -> None:
+        self.options = options
+        self.train = PackedScans(cache, options.holdout, options.patch)
+        held = PackedScans(cache, options.holdout, options.patch, validation=True)
+        rng = np.random.default_rng(0)
+        patches, spacings = zip(*(held.draw(rng) for _ in range(num_patches)), strict=True)
+        self.held_x = torch.from_numpy(np.stack(patches)[:, None])
+        self.held_spacing = torch.tensor(spacings, dtype=torch.float32)
+
+    def held_noisy(self, sigma: float) -> NoisyBatch:
+        """The held-out patches with the same Rician noise at every call."""
+        return fixed_noise(self.held_x, self.held_spacing, sigma, seed=1)
+
+
+class AutoencoderStage:
+    """Learns x -> z -> x: L1 + L2 + a small KL (Rombach et al. 2022, section 3.1).
+
+    No adversarial term: it sharpens pictures by inventing texture, which restoration must not.
+    """
+
+    name = "autoencoder"
+
+    def __init__(self, model: Model, scans: Scans, options: AutoencoderOptions) -> None:
+        self.network: nn.Module = model.codec.vae
+        self.codec = model.codec
+        self.scans = scans
+        self.options = options
+        self.steps = options.steps
+        self.learning_rate = options.learning_rate
+
+    def start(self) -> None:
+        """Start the linear maps from the PCA of training blocks."""
+        if not isinstance(self.network, CompactVae):
+            return
+        rng = np.random.default_rng(1)
+        blocks = []
+        for _ in range(40):
+            x, _ = clean_batch(self.scans.train, 4, rng, self.scans.options)
+            flat = space_to_depth(x, self.network.factor).flatten(2).transpose(1, 2)
+            flat = flat.reshape(-1, flat.shape[-1])
+            blocks.append(flat[torch.from_numpy(rng.permutation(len(flat))[:1000])])
+        self.network.start_from_pca(torch.cat(blocks))
+
+    def loss(self, rng: np.random.Generator, device: torch.device) -> Tensor:
+        """Reconstruction and KL of one batch."""
+        x, _ = clean_batch(self.scans.train, self.options.batch, rng, self.scans.options)
+        x = x.to(device)
+        recon, mean, std = self.network(x)
+        error = recon.float() - x
+        rec = error.abs().mean() + 10 * error.square().mean()
+        return rec + self.options.kl_weight * kl_divergence(mean.float(), std.float())
+
+    def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
+        """Round-trip PSNR of held-out patches through the posterior mean."""
+        recon = _chunked(lambda x: self.codec.vae.decode(self.codec.vae.encode(x)[0].float()),  # type: ignore[operator]
+                         self.scans.held_x, device)
+        write_preview(preview, [self.scans.held_x, recon])
+        return {"psnr": psnr_inside(recon, self.scans.held_x)}
+
+    def finish(self) -> None:
+        """Store the latent statistics of the training set in the codec."""
+        device = self.codec.latent_mean.device
+        rng = np.random.default_rng(2)
+        total, squares, count = 0.0, 0.0, 0
+        with torch.no_grad():
+            for _ in range(60):
+                x, _ = clean_batch(self.scans.train, 2, rng, self.scans.options)
+                raw = self.codec.vae.encode(x.to(device))[0].double()  # type: ignore[operator]
+                total = total + raw.sum(dim=(0, 2, 3, 4))
+                squares = squares + raw.square().sum(dim=(0, 2, 3, 4))
+                count += raw[:, 0].numel()
+        assert isinstance(total, Tensor) and isinstance(squares, Tensor)
+        self.codec.set_statistics(total, squares, count)
+
+
+class DiffusionStage:
+    """Learns p(z0 | y): half of each batch at the terminal level, where x0 is E[z0 | y]."""
+
+    name = "diffusion"
+
+    def __init__(self, model: Model, scans: Scans, options: DiffusionOptions) -> None:
+        self.model = model
+        self.network: nn.Module = model.unet
+        self.scans = scans
+        self.options = options
+        self.steps = options.steps
+        self.learning_rate = options.learning_rate
+        model.codec.eval().requires_grad_(False)
+
+    def loss(self, rng: np.random.Generator, device: torch.device) -> Tensor:
+        """Min-SNR weighted error of the predicted quantity."""
+        o = self.options
+        batch = noisy_batch(self.scans.train, o.batch, rng, self.scans.options)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        alpha, sigma = sample_levels(
+            o.schedule, o.batch, terminal_fraction=o.terminal_fraction, generator=generator
+        )
+        self.model.codec.to(device)
+        with torch.no_grad():
+            z0 = self.model.codec.encode(batch.x.to(device))
+            cond, _ = self.model.condition(batch.y.to(device))
+        keep = torch.rand(o.batch, generator=generator) >= o.cond_dropout
+        cond = cond * keep[:, None, None, None, None].to(cond)
+        eps = torch.randn(z0.shape, generator=generator).to(device)
+        alpha, sigma = alpha.float().to(device), sigma.float().to(device)
+        z = interpolate(z0, eps, alpha, sigma)
+        output = self.network(
+            z,
+            torch.atan2(sigma, alpha),
+            cond,
+            batch.log_sigma.to(device),
+            batch.spacing.to(device),
+        )
+        goal = target(z0, eps, alpha, sigma, o.prediction)
+        weight = min_snr_weight(alpha, sigma, o.prediction, o.snr_gamma)
+        return diffusion_loss(output, goal, weight)
+
+    def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
+        """Error of E[z0 | y] in latent units, and PSNR of its plain decoding."""
+        figures: dict[str, float] = {}
+        for sigma in _VALIDATION_SIGMAS:
+            batch = self.scans.held_noisy(sigma)
+            z0 = _chunked(self.model.codec.encode, batch.x, device)
+            mean = predicted_mean(self.model, batch, device)
+            plain = _chunked(self.model.codec.decode, mean, device)
+            figures[f"latent_mse_{sigma}"] = float((mean - z0).square().mean())
+            figures[f"psnr_plain_{sigma}"] = psnr_inside(plain, batch.x)
+            write_preview(preview, [batch.y, plain, batch.x])
+        return figures
+
+    def finish(self) -> None:
+        """Nothing to store."""
+
+
+class FidelityStage:
+    """Learns x from (y, z0): z0 is the diffusion network's own x0-prediction at random levels."""
+
+    name = "fidelity"
+
+    def __init__(self, model: Model, scans: Scans, options: FidelityOptions) -> None:
+        self.model = model
+        self.network: nn.Module = model.fidelity
+        self.scans = scans
+        self.options = options
+        self.steps = options.steps
+        self.learning_rate = options.learning_rate
+        model.codec.eval().requires_grad_(False)
+        model.unet.eval().requires_grad_(False)
+
+    def loss(self, rng: np.random.Generator, device: torch.device) -> Tensor:
+        """Squared error of the noise in units of sigma; loud noise counts more."""
+        o = self.options
+        self.model.codec.to(device)
+        self.model.unet.to(device, memory_format=torch.channels_last_3d)
+        batch = noisy_batch(self.scans.train, o.batch, rng, self.scans.options)
+        x, y, sigma = batch.x.to(device), batch.y.to(device), batch.sigma.to(device)
+        with torch.no_grad():
+            z0, angle = self._latent(batch, rng, device)
+        noise = self.network.noise(y, z0, sigma, batch.spacing.to(device), angle)  # type: ignore[operator]
+        error = (noise - (y - x) / sigma).square().mean(dim=(1, 2, 3, 4))
+        # At low sigma most of this error is noise that nobody can predict; keep it from ruling.
+        weight = (batch.log_sigma.exp() / 0.05).clamp(0.1, 4).sqrt().to(device)
+        return (weight * error).mean()
+
+    def _latent(
+        self, batch: NoisyBatch, rng: np.random.Generator, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        diffusion = self.model.spec.diffusion
+        alpha, sigma = sample_levels(
+            diffusion.schedule,
+            len(batch.x),
+            terminal_fraction=self.options.terminal_fraction,
+            generator=generator,
+        )
+        alpha, sigma = alpha.float().to(device), sigma.float().to(device)
+        z0 = self.model.codec.encode(batch.x.to(device))
+        eps = torch.randn(z0.shape, generator=generator).to(device)
+        z = interpolate(z0, eps, alpha, sigma)
+        angle = torch.atan2(sigma, alpha)
+        cond, _ = self.model.condition(batch.y.to(device))
+        log_sigma, spacing = batch.log_sigma.to(device), batch.spacing.to(device)
+        output = self.model.unet(z, angle, cond, log_sigma, spacing)
+        return to_x0(output, z, alpha, sigma, diffusion.prediction), angle
+
+    def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
+        """PSNR of `mean` restoration on held-out patches."""
+        figures: dict[str, float] = {}
+        for sigma in (0.01, *_VALIDATION_SIGMAS):
+            batch = self.scans.held_noisy(sigma)
+            z0 = predicted_mean(self.model, batch, device)
+            out = []
+            for i in range(len(z0)):
+                part = [t[i : i + 1].to(device) for t in (batch.y, z0, batch.sigma, batch.spacing)]
+                out.append(self.network(*part, torch.full((1,), math.pi / 2)).float().cpu())
+            restored = torch.cat(out)
+            figures[f"psnr_{sigma}"] = psnr_inside(restored, batch.x)
+            figures[f"psnr_noisy_{sigma}"] = psnr_inside(batch.y, batch.x)
+            write_preview(preview, [batch.y, restored, batch.x, 0.5 + 2 * (restored - batch.x)])
+        return figures
+
+    def finish(self) -> None:
+        """Nothing to store."""
+
+
+def predicted_mean(model: Model, batch: NoisyBatch, device: torch.device) -> Tensor:
+    """E[z0 | y] on the CPU, one patch at a time: the x0-prediction at the terminal level."""
+    level = model.spec.diffusion.schedule.terminal
+    outputs = []
+    for i in range(len(batch.y)):
+        cond, z_y = model.condition(batch.y[i : i + 1].to(device))
+        generator = torch.Generator().manual_seed(i)
+        z = level.sigma * torch.randn(z_y.shape, generator=generator).to(device) + level.alpha * z_y
+        output = model.unet(
+            z,
+            torch.full((1,), level.angle, device=device),
+            cond,
+            batch.log_sigma[i : i + 1].to(device),
+            batch.spacing[i : i + 1].to(device),
+        )
+        prediction = model.spec.diffusion.prediction
+        outputs.append(to_x0(output, z, level.alpha, level.sigma, prediction).float().cpu())
+    return torch.cat(outputs)
+
+
+def psnr_inside(restored: Tensor, reference: Tensor) -> float:
+    """PSNR in dB at data range 1, over voxels above 5 % of the intensity scale."""
+    inside = reference > 0.05
+    error = (restored.float() - reference)[inside].double().square().mean()
+    return float(-10 * torch.log10(error))
+
+
+def write_preview(path: Path, images: Sequence[Tensor], count: int = 4) -> None:
+    """Middle slices as a grey PNG: one row a patch, one column an image."""
+    columns = [i[:count, 0, :, :, i.shape[-1] // 2].float().cpu() for i in images]
+    grid = torch.cat([torch.cat(list(c), dim=0) for c in columns], dim=1)
+    matplotlib.image.imsave(path, grid.numpy(), cmap="gray", vmin=0.0, vmax=1.0)
+
+
+def _chunked(function: object, images: Tensor, device: torch.device) -> Tensor:
+    assert callable(function)
+    parts = [function(images[i : i + 1].to(device)).float().cpu() for i in range(len(images))]
+    return torch.cat(parts)
