@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,9 +23,17 @@ from torch import Tensor
 
 from medddpm.errors import ConfigError, GeometryError, ShapeError
 from medddpm.preprocess.intensity import intensity_scale
+from medddpm.preprocess.noise import NoiseKind
 from medddpm.volume import Volume
 
-NoiseKind = Literal["rician", "gaussian", "ncchi"]
+__all__ = [
+    "NoiseKind",
+    "add_noise",
+    "check_noise",
+    "signal_bias_corrected",
+    "simulate",
+    "volume_seed",
+]
 
 
 def add_noise(
@@ -137,11 +145,11 @@ def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
     if not bool((torch.isfinite(level) & (level >= 0)).all()):
         raise ConfigError("sigma holds negative or non-finite values; it must be zero or more")
     try:
-        fits = torch.broadcast_shapes(level.shape, x.shape) == x.shape
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ShapeError(f"sigma of shape {tuple(level.shape)} does not fit {tuple(x.shape)}")
+        level.expand(x.shape)
+    except RuntimeError as error:
+        raise ShapeError(
+            f"sigma of shape {tuple(level.shape)} does not fit {tuple(x.shape)}"
+        ) from error
     return level
 
 

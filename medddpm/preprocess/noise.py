@@ -1,0 +1,292 @@
+"""How noisy a scan is, from the scan alone.
+
+Two places tell. In the air around a head the magnitude is pure noise, a chi variable with 2 L
+degrees of freedom, so its mean square is 2 L sigma^2. Where the background was masked, or is not
+noise-like, a product of second differences in the flat parts of the body removes the anatomy and
+keeps white noise; its spread is then corrected for the Rician law at low signal (Koay and Basser,
+J Magn Reson 179:317, 2006).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, special
+
+from medddpm.errors import ConfigError
+from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
+
+Image = NDArray[np.float32]
+NoiseKind = Literal["rician", "gaussian", "ncchi"]
+
+_THICK = 1.5
+"""Axes coarser than this many times the finest voxel edge are not differenced along."""
+_RATIO_TOLERANCE = 0.06
+"""An air block is noise if its mean^2 / mean square is this close to the law's."""
+_AIR_SHARE = 0.5
+"""With fewer such blocks outside the body, that is dark tissue and not air."""
+_LEAK = 1 / 30
+"""Anatomy that leaks into the fine second difference, per its power at twice the distance."""
+_AIR_TOO_QUIET = 1.6
+"""If the body is this many times noisier than the air, the air does not speak for the body."""
+_AIR_CHECK_FLOOR = 0.012
+_AIR_TOO_LOUD = 3.0
+"""White noise cannot be this much weaker in the body; interpolated noise can be by half."""
+_MAD_TO_STD = 1.4826
+
+
+@dataclass(frozen=True)
+class NoiseEstimate:
+    """A noise level and how far to trust it.
+
+    Attributes:
+        sigma: Standard deviation of one real noise component, in scan units.
+        fraction: The same as a fraction of the intensity scale that the scan would have without
+            its noise (`intensity_scale` with this sigma).
+        method: Where it was measured: "air", "foreground", or "given" by the user.
+        error: Relative standard error of sigma.
+        num_voxels: Voxels that were used; 0 if given.
+    """
+
+    sigma: float
+    fraction: float
+    method: Literal["air", "foreground", "given"]
+    error: float
+    num_voxels: int
+
+
+@dataclass(frozen=True)
+class _Level:
+    sigma: float
+    error: float
+    num_voxels: int
+
+
+def estimate_noise(
+    image: NDArray[Any],
+    *,
+    kind: NoiseKind = "rician",
+    coils: int = 1,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> NoiseEstimate:
+    """The noise level of one image: from its air where there is some, else from its body.
+
+    Args:
+        image: (X, Y, Z) magnitudes in any unit.
+        kind: Law of the noise; "ncchi" is the root of the sum of squares of `coils` channels.
+        coils: Number of coils, for "ncchi".
+        spacing: Voxel edges; across thick slices (ratio over 1.5) no difference is taken.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    mask = foreground_mask(image)
+    scale = intensity_scale(image, mask)
+    dof = 0 if kind == "gaussian" else 2 * (coils if kind == "ncchi" else 1)
+    axes = fine_axes(spacing)
+    air = _air_level(image, mask, axes, dof)
+    body = _body_level(image, mask, axes, dof, scale)
+    method: Literal["air", "foreground"] = "air"
+    level = air
+    if body is not None and (air is None or _air_misleads(air, body, scale)):
+        method, level = "foreground", body
+    if level is None:
+        raise ConfigError("the scan is too small to estimate its noise; give sigma")
+    clean_scale = intensity_scale(image, mask, sigma=level.sigma)
+    fraction = level.sigma / clean_scale
+    return NoiseEstimate(level.sigma, fraction, method, level.error, level.num_voxels)
+
+
+def given_noise(sigma: float, scale: float) -> NoiseEstimate:
+    """A level that the user gave, in scan units, as an estimate without an error."""
+    if not (np.isfinite(sigma) and sigma >= 0):
+        raise ConfigError(f"sigma is {sigma}; give a finite number, zero or more")
+    return NoiseEstimate(float(sigma), float(sigma) / scale, "given", 0.0, 0)
+
+
+def fine_axes(spacing: tuple[float, float, float]) -> tuple[int, ...]:
+    """The array axes that are not across thick slices."""
+    finest = min(spacing)
+    return tuple(a for a in range(3) if spacing[a] <= _THICK * finest)
+
+
+def chi_moments(theta: NDArray[np.float64], dof: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean and variance of a non-central chi variable, in units of sigma and sigma^2.
+
+    Args:
+        theta: Signal in units of sigma.
+        dof: Real noise components 2 L; 2 is the Rician law, 0 stands for Gaussian noise.
+    """
+    theta = np.asarray(theta, dtype=np.float64)
+    if dof == 0:
+        return theta, np.ones_like(theta)
+    half = 0.5 * dof
+    centre = np.sqrt(2) * np.exp(special.gammaln(half + 0.5) - special.gammaln(half))
+    near = np.minimum(theta, 30.0)
+    mean = centre * special.hyp1f1(-0.5, half, -0.5 * near**2)
+    variance = dof + near**2 - mean**2
+    far_mean = theta + 0.5 * (dof - 1) / np.maximum(theta, 1.0)
+    return np.where(theta > 30, far_mean, mean), variance
+
+
+def _air_misleads(air: _Level, body: _Level, scale: float) -> bool:
+    """True if the air was silenced by the scanner, or if it is no air but dark tissue."""
+    silenced = body.sigma > max(_AIR_CHECK_FLOOR * scale, _AIR_TOO_QUIET * air.sigma)
+    return silenced or air.sigma > _AIR_TOO_LOUD * body.sigma
+
+
+def _air_level(image: Image, mask: Mask, axes: tuple[int, ...], dof: int) -> _Level | None:
+    """Sigma from blocks of air that follow the law of pure noise; None if there are too few.
+
+    The mode over blocks is taken: ghosts and ringing only raise some of them.
+    """
+    size = tuple((6 if len(axes) == 3 else 12) if a in axes else 1 for a in range(3))
+    count = int(np.prod(size))
+    full = _block_sum(_air(image, mask, axes).astype(np.float32), size) > count - 0.5
+    if full.sum() < 20:
+        return None
+    mean = _block_sum(image, size)[full] / count
+    square = _block_sum(image * image, size)[full] / count - _rounding_variance(image)
+    law_mean, law_variance = chi_moments(np.zeros(1), dof)
+    law = float(law_mean[0] ** 2 / (law_mean[0] ** 2 + law_variance[0]))
+    alive = square > 0
+    ratio = mean[alive] ** 2 / square[alive]
+    noise = square[alive][np.abs(ratio - law) < _RATIO_TOLERANCE]
+    if noise.size < max(20, _AIR_SHARE * full.sum()):
+        return None
+    sigmas = np.sqrt(noise / max(dof, 1))
+    mode = _log_mode(sigmas)
+    near = sigmas[np.abs(np.log(sigmas / mode)) < 3.0 / np.sqrt(count)]
+    sigma = float(np.sqrt(np.mean(near**2)))
+    spread = float(np.std(near) / sigma)
+    return _Level(sigma, float(np.hypot(0.02, spread / np.sqrt(near.size))), near.size * count)
+
+
+def _air(image: Image, mask: Mask, axes: tuple[int, ...]) -> Mask:
+    """Voxels well outside the body and not in areas that the scanner filled with zeros."""
+    plane = _neighbours(axes)
+    outside = ~_dilated(mask, plane, 4)
+    zeros = image == 0
+    solid = ndimage.binary_erosion(zeros, np.ones([3 if a in axes else 1 for a in range(3)]))
+    return outside & ~_dilated(solid, plane, 3) if solid.any() else outside
+
+
+def _neighbours(axes: tuple[int, ...]) -> Mask:
+    cross: Mask = ndimage.generate_binary_structure(3, 1)
+    for axis in set(range(3)) - set(axes):
+        cross = cross & (np.arange(3) == 1).reshape([-1 if a == axis else 1 for a in range(3)])
+    return cross
+
+
+def _dilated(mask: Mask, structure: Mask, iterations: int) -> Mask:
+    grown: Mask = ndimage.binary_dilation(mask, structure, iterations=iterations)
+    return grown
+
+
+def _rounding_variance(image: Image) -> float:
+    """1/12 if the scan holds whole numbers only, else 0."""
+    sample = image.ravel()[:: max(1, image.size // 20000)]
+    return 1 / 12 if bool((sample == np.rint(sample)).all()) else 0.0
+
+
+def _block_sum(image: Image, size: tuple[int, ...]) -> NDArray[np.float64]:
+    """Sums over whole blocks; the remainder at the far edges is left out."""
+    x, y, z = (n // s for n, s in zip(image.shape, size, strict=True))
+    part = image[: x * size[0], : y * size[1], : z * size[2]]
+    blocks = part.reshape(x, size[0], y, size[1], z, size[2])
+    sums: NDArray[np.float64] = blocks.sum(axis=5).sum(axis=3).sum(axis=1).astype(np.float64)
+    return sums
+
+
+def _log_mode(values: NDArray[np.float64]) -> float:
+    """The half-sample mode of the logarithms (Bickel and Fruehwirth, 2006)."""
+    logs = np.sort(np.log(values))
+    while logs.size > 50:
+        half = (logs.size + 1) // 2
+        start = int(np.argmin(logs[half - 1 :] - logs[: logs.size - half + 1]))
+        logs = logs[start : start + half]
+    return float(np.exp(np.median(logs)))
+
+
+def _body_level(
+    image: Image, mask: Mask, axes: tuple[int, ...], dof: int, scale: float
+) -> _Level | None:
+    """Sigma from second differences in the flattest fifth of the body; None if it is too small.
+
+    Second differences at one and at two voxels see the same white noise, but anatomy is far
+    stronger in the wider one: their gap measures, and removes, what leaks into the finer one.
+    """
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    image, mask = image[box], mask[box]
+    inner = ndimage.binary_erosion(mask, _neighbours(axes), iterations=3)
+    if inner.sum() < 1000:
+        inner = mask
+    smooth = ndimage.gaussian_filter(image, [1.5 if a in axes else 0.0 for a in range(3)])
+    inner &= smooth > min(0.35 * scale, float(np.median(smooth[inner])))
+    slope = np.zeros_like(image)
+    for axis in axes:
+        slope += np.gradient(smooth, axis=axis) ** 2
+    flat = inner & (slope <= np.quantile(slope[inner], 0.2))
+    if flat.sum() < 300:
+        return None
+    levels = smooth[flat].astype(np.float64)
+    fine = _second_difference(image, axes, 1)[flat]
+    wide = _second_difference(image, axes, 2)[flat]
+    powers, leaks = _binned_powers(levels, fine, wide, dof)
+    power = float(np.median(powers))
+    leak = float(np.median(leaks))
+    scatter = float(_MAD_TO_STD * np.median(np.abs(powers - power)) / power) / 2
+    error = float(np.hypot(0.03, scatter / np.sqrt(powers.size)) + 0.5 * leak / power)
+    return _Level(float(np.sqrt(power)), error, int(flat.sum()))
+
+
+def _second_difference(image: Image, axes: tuple[int, ...], distance: int) -> Image:
+    """Product over `axes` of [1, -2, 1] / sqrt(6) at `distance`: white noise keeps its sigma."""
+    kernel = np.zeros(2 * distance + 1)
+    kernel[[0, distance, -1]] = np.array([1.0, -2.0, 1.0]) / np.sqrt(6)
+    for axis in axes:
+        image = ndimage.correlate1d(image, kernel, axis=axis, mode="nearest")
+    return image
+
+
+def _binned_powers(
+    levels: NDArray[np.float64], fine: Image, wide: Image, dof: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Noise power and removed leak in bins of equal brightness."""
+    num_bins = int(np.clip(levels.size // 300, 1, 12))
+    edges = np.quantile(levels, np.linspace(0, 1, num_bins + 1))
+    index = np.clip(np.searchsorted(edges, levels, side="right") - 1, 0, num_bins - 1)
+    powers, leaks = [], []
+    for b in range(num_bins):
+        here = index == b
+        if not here.any():
+            continue
+        mean = float(levels[here].mean())
+        power = _unbiased(_spread(fine[here]), mean, dof) ** 2
+        excess = _unbiased(_spread(wide[here]), mean, dof) ** 2 - power
+        leak = min(_LEAK * max(excess, 0.0), 0.5 * power)
+        powers.append(power - leak)
+        leaks.append(leak)
+    return np.maximum(powers, np.finfo(np.float64).tiny), np.array(leaks)
+
+
+def _spread(values: Image) -> float:
+    return float(_MAD_TO_STD * np.median(np.abs(values)))
+
+
+@cache
+def _ratio_table(dof: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean / standard deviation of the magnitude, and its variance in units of sigma^2."""
+    theta = np.linspace(0.0, 30.0, 1501)
+    mean, variance = chi_moments(theta, dof)
+    return mean / np.sqrt(variance), variance
+
+
+def _unbiased(spread: float, mean: float, dof: int) -> float:
+    """Sigma from the standard deviation of the magnitude and its mean (Koay and Basser)."""
+    if dof == 0 or spread == 0:
+        return spread
+    ratios, variances = _ratio_table(dof)
+    return spread / float(np.sqrt(np.interp(mean / spread, ratios, variances)))
