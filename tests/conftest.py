@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,151 @@ def noisy_nifti(tmp_path: Path, noisy_phantom: Volume) -> Path:
 def clean_nifti(tmp_path: Path, phantom: Volume) -> Path:
     """The clean head as a NIfTI file."""
     return _save_nifti(tmp_path / "clean.nii.gz", phantom.data, phantom.affine)
+
+
+def _tiny_model(seed: int) -> Any:
+    """A model of a few thousand weights, none of them zero, with plausible latent statistics."""
+    import torch
+
+    from medddpm.restoration.model import (
+        AutoencoderSpec,
+        DiffusionSpec,
+        FidelitySpec,
+        Model,
+        ModelSpec,
+    )
+
+    torch.manual_seed(seed)
+    spec = ModelSpec(
+        AutoencoderSpec(
+            latent_channels=4,
+            encoder_channels=8,
+            decoder_channels=8,
+            encoder_blocks=1,
+            decoder_blocks=1,
+        ),
+        DiffusionSpec(channels=(8, 8), num_blocks=1, embedding_width=16),
+        FidelitySpec(channels=(8, 8), num_blocks=1, embedding_width=16),
+    )
+    model = Model(spec, {"name": "tiny", "data": "none: random weights for tests"})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a tiny random model: runs in a blink, restores nothing."""
+    from medddpm.restoration.model import save_model
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_model(path, _tiny_model(seed=0))
+    return path
+
+
+@pytest.fixture
+def dicom_series() -> Callable[..., Path]:
+    """Writes a classic MR series of synthetic pixels: dicom_series(folder, data)."""
+    return _write_series
+
+
+def _write_series(
+    folder: Path,
+    data: NDArray[Any],
+    *,
+    modality: str = "MR",
+    number: int = 1,
+    study_uid: str | None = None,
+    skip: tuple[int, ...] = (),
+) -> Path:
+    """One file a slice; `data` is (columns, rows, slices), spacing 1 x 1.5 x 3 mm, oblique.
+
+    Args:
+        folder: Made if missing.
+        data: Non-negative; rounded to 12 bits.
+        modality: "MR" or "CT".
+        number: Series number; each call makes a new series.
+        study_uid: Study of the series; new if not given.
+        skip: Slices that are left out, for broken series.
+    """
+    from pydicom.uid import generate_uid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    uids = {
+        "study": study_uid or generate_uid(),
+        "series": generate_uid(),
+        "frame": generate_uid(),
+    }
+    for index in range(data.shape[2]):
+        if index not in skip:
+            dataset = _slice_dataset(data[:, :, index], index, modality, number, uids)
+            name = f"{number:02d}-{(7 * index) % data.shape[2]:03d}-{index}.dcm"
+            dataset.save_as(folder / name, enforce_file_format=True)
+    return folder
+
+
+def _slice_dataset(
+    image: NDArray[Any], index: int, modality: str, number: int, uids: dict[str, str]
+) -> Any:
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    row, column = np.array([0.96, 0.28, 0.0]), np.array([-0.28, 0.96, 0.0])
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.StudyInstanceUID = uids["study"]
+    dataset.SeriesInstanceUID = uids["series"]
+    dataset.FrameOfReferenceUID = uids["frame"]
+    dataset.Modality = modality
+    dataset.PatientName, dataset.PatientID = "Private^Person", "P-0001"
+    dataset.PatientBirthDate, dataset.PatientSex = "19700101", "O"
+    dataset.StudyDate, dataset.StudyTime, dataset.StudyID = "20200101", "120000", "1"
+    dataset.AccessionNumber, dataset.ReferringPhysicianName = "", ""
+    dataset.Manufacturer, dataset.SeriesDescription = "phantom", "T1w"
+    dataset.SeriesNumber, dataset.InstanceNumber = number, index + 1
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+    dataset.PositionReferenceIndicator, dataset.PatientPosition = "", "HFS"
+    if modality == "MR":
+        dataset.ScanningSequence, dataset.SequenceVariant = "GR", "SP"
+        dataset.ScanOptions, dataset.MRAcquisitionType = "", "3D"
+        dataset.EchoTime, dataset.RepetitionTime, dataset.EchoTrainLength = 3.0, 10.0, 1
+    dataset.ImageOrientationPatient = [*row, *column]
+    dataset.ImagePositionPatient = [-30.0, -40.0, 3.0 * index - 25.0]
+    dataset.PixelSpacing, dataset.SliceThickness = [1.5, 1.0], 3.0
+    dataset.SpacingBetweenSlices = 3.0
+    pixels = np.rint(np.clip(image.T, 0, 4095)).astype(np.uint16)
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PixelRepresentation = 0
+    if modality == "CT":
+        dataset.RescaleIntercept, dataset.RescaleSlope = 0, 1
+    dataset.PixelData = pixels.tobytes()
+    return dataset
+
+
+@dataclass(frozen=True)
+class CliResult:
+    """What a command left: its exit code and its two streams."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def cli() -> Callable[..., CliResult]:
+    """Runs the command line in this process: cli("restore", path, out, "--steps", 2)."""
+    from typer.testing import CliRunner
+
+    from medddpm.cli import app
+
+    def run(*arguments: object) -> CliResult:
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        return CliResult(result.exit_code, result.stdout, result.stderr)
+
+    return run

@@ -1,1 +1,49 @@
-"""One public function a verb: what the command line does, for Python."""
+"""One public function a verb: what the command line does, for Python.
+
+Names are imported when first used: listing configs must not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medddpm.workflows.converting import convert
+    from medddpm.workflows.describing import info
+    from medddpm.workflows.example import quickstart
+    from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
+    from medddpm.workflows.restoring import RestoredScan, restore
+    from medddpm.workflows.training import train
+
+__all__ = [
+    "NoiseSettings",
+    "RestoredScan",
+    "convert",
+    "estimate_noise",
+    "evaluate",
+    "info",
+    "quickstart",
+    "restore",
+    "simulate",
+    "train",
+]
+
+_HOMES = {
+    "NoiseSettings": "measure",
+    "RestoredScan": "restoring",
+    "convert": "converting",
+    "estimate_noise": "measure",
+    "evaluate": "measure",
+    "info": "describing",
+    "quickstart": "example",
+    "restore": "restoring",
+    "simulate": "measure",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

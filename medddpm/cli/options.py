@@ -1,0 +1,70 @@
+"""Options that several commands share, and the parsers of their values."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medddpm.errors import ConfigError
+
+NoiseKind = Literal["rician", "gaussian", "ncchi"]
+Mode = Literal["mean", "sample", "ensemble"]
+OutputFormat = Literal["nifti", "dicom"]
+
+InputPath = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="A NIfTI or DICOM file, or a folder of DICOM.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace outputs that exist; without it they are kept.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Take scans of another modality than MR too.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Weights = Annotated[str, typer.Option(help="A shipped name or a .safetensors file.")]
+Seed = Annotated[int, typer.Option(help="Fixes the noise field; same seed, same bytes.")]
+Coils = Annotated[int, typer.Option(min=1, help="Receiver coils, for --noise ncchi.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Set a config field; may be given repeatedly."),
+]
+
+_POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_memory(text: str | None) -> float | None:
+    """Gigabytes (1e9 bytes) of "8GB", "500 MB" or "2GiB"; None stays None.
+
+    Example:
+        >>> parse_memory("500MB")
+        0.5
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT])(I?)B?\s*", text.upper())
+    if match is None or float(match[1]) <= 0:
+        raise ConfigError(f"--memory takes a size with its unit such as 8GB or 500MB, got {text!r}")
+    base = 1024 if match[3] else 1000
+    return float(float(match[1]) * base ** _POWERS[match[2]] / 1e9)
+
+
+def parse_sigma(text: str) -> float | None:
+    """A noise level in scan units, or None for "auto"."""
+    if text == "auto":
+        return None
+    try:
+        sigma = float(text)
+    except ValueError:
+        raise ConfigError(f"--sigma takes a number or auto, got {text!r}") from None
+    if not math.isfinite(sigma) or sigma < 0:
+        raise ConfigError(f"--sigma must be finite and not negative, got {text}")
+    return sigma
+
+
+def parse_device(text: str) -> str:
+    """The name of a device, checked for its form only: torch is not asked here."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
+        raise ConfigError(f"--device takes auto, cpu, cuda or cuda:N, got {text!r}")
+    return text

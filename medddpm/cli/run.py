@@ -1,0 +1,97 @@
+"""Turns exceptions into one clear message and an exit code, and warnings into one line."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+from medddpm import __version__
+from medddpm.errors import MedddpmError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_INTERRUPTED = 130
+EXIT_FLAGGED = 6
+"""The output was written, and a check raised a flag that a person should look at."""
+
+
+@dataclass
+class _Settings:
+    debug: bool = False
+
+
+_settings = _Settings()
+
+
+def set_debug(wanted: bool) -> None:
+    """Show tracebacks from here on, or not."""
+    _settings.debug = wanted
+
+
+def interrupt_on_sigterm() -> None:
+    """Let a batch system's SIGTERM end the command as Ctrl-C does: cleanly."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def use_plain_warnings() -> None:
+    """Show each warning as one line, without the place in our source."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        typer.echo(f"warning: {message}", err=True)
+
+    for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+        warnings.simplefilter("ignore", category)
+    warnings.showwarning = show
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a command: a user's mistake becomes a message and its exit code, never a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except MedddpmError as error:
+            _show_traceback_if_wanted()
+            typer.echo(f"medddpm: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("medddpm: interrupted; no half-written output is left", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            raise typer.Exit(1) from None
+        except Exception as error:
+            _show_traceback_if_wanted()
+            typer.echo(f"medddpm: a bug: {type(error).__name__}: {error}", err=True)
+            typer.echo(f"The traceback is in {_save_traceback()}", err=True)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+def _show_traceback_if_wanted() -> None:
+    if _settings.debug:
+        typer.echo(traceback.format_exc(), err=True)
+
+
+def _save_traceback() -> str:
+    handle, path = tempfile.mkstemp(prefix="medddpm-", suffix=".log", text=True)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(f"medddpm {__version__}\n{traceback.format_exc()}")
+    return path

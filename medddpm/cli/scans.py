@@ -1,0 +1,251 @@
+"""Commands on scans: restore, simulate, estimate-noise, evaluate, convert, info, quickstart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medddpm.cli.console import progress, say
+from medddpm.cli.options import (
+    Coils,
+    Device,
+    Force,
+    InputPath,
+    Mode,
+    NoiseKind,
+    OutputFormat,
+    Overrides,
+    Overwrite,
+    Seed,
+    Weights,
+    parse_device,
+    parse_memory,
+    parse_sigma,
+)
+from medddpm.cli.run import EXIT_FLAGGED, reports_errors
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command("restore")(restore)
+    app.command("simulate")(simulate)
+    app.command("estimate-noise")(estimate_noise)
+    app.command("evaluate")(evaluate)
+    app.command("convert")(convert)
+    app.command("info")(info)
+    app.command("quickstart")(quickstart)
+
+
+@reports_errors
+def restore(
+    source: InputPath,
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="A .nii.gz file, or a folder to write into.")
+    ],
+    mode: Annotated[
+        Mode | None, typer.Option(help="mean: least error. sample: one draw. ensemble: with maps.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Draws of an ensemble.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Network evaluations a draw.")] = None,
+    sigma: Annotated[str | None, typer.Option(help="Noise level in scan units, or auto.")] = None,
+    fidelity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="0 trusts the prior, 1 the measurement.")
+    ] = None,
+    noise: Annotated[NoiseKind | None, typer.Option(help="Law of the noise.")] = None,
+    coils: Annotated[int | None, typer.Option(min=1, help="For --noise ncchi.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
+    device: Device = "auto",
+    memory: Annotated[
+        str | None, typer.Option(help="Most memory to use, such as 8GB; does not change bytes.")
+    ] = None,
+    weights: Weights = "default",
+    format: Annotated[OutputFormat, typer.Option(help="Of the output.")] = "nifti",
+    overwrite: Overwrite = False,
+    force: Force = False,
+    overrides: Overrides = None,
+) -> None:
+    """Restore a noisy scan: the same scan, cleaner, in the same place, with a report beside it.
+
+    Exit codes: 0 ok; 6 written, but a check raised a flag; 2 usage; 3 unreadable input;
+    4 geometry; 5 output.
+    """
+    given: dict[str, object] = {
+        "mode": mode,
+        "samples": samples,
+        "steps": steps,
+        "fidelity": fidelity,
+        "noise": noise,
+        "coils": coils,
+        "seed": seed,
+        "memory_gb": parse_memory(memory),
+    }
+    if sigma is not None:
+        level = parse_sigma(sigma)
+        given["sigma"] = "null" if level is None else level
+    flags = [f"restore.{name}={value}" for name, value in given.items() if value is not None]
+
+    from medddpm.config import load_config
+    from medddpm.workflows.restoring import restore as run
+
+    config = load_config(None, [*(overrides or []), *flags])
+    with progress() as report:
+        done = run(
+            source,
+            output,
+            options=config.restore,
+            weights=weights,
+            device=parse_device(device),
+            format=format,
+            overwrite=overwrite,
+            force=force,
+            on_progress=report,
+        )
+    for scan in done:
+        typer.echo(f"{scan.image}")
+        say(scan.summary)
+    flags_raised = [f"{scan.image}: {text}" for scan in done for text in scan.flags]
+    for text in flags_raised:
+        typer.echo(f"medddpm: flagged: {text}", err=True)
+    if flags_raised:
+        raise typer.Exit(EXIT_FLAGGED)
+
+
+@reports_errors
+def simulate(
+    clean: Annotated[Path, typer.Argument(metavar="CLEAN", help="A scan without much noise.")],
+    noisy: Annotated[Path, typer.Argument(metavar="NOISY", help="A .nii.gz file or a folder.")],
+    sigma: Annotated[float, typer.Option(help="Fraction of the intensity scale, such as 0.05.")],
+    noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
+    coils: Coils = 1,
+    gmap: Annotated[
+        Path | None, typer.Option(help="A scan on the same grid that multiplies sigma.")
+    ] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Add noise of a known size to a scan; sigma is a fraction of its intensity scale.
+
+    The intensity scale is the 99.5th percentile of the foreground.
+    """
+    from medddpm.workflows.measure import NoiseSettings
+    from medddpm.workflows.measure import simulate as run
+
+    settings = NoiseSettings(noise, coils)
+    path = run(
+        clean, noisy, sigma, noise_settings=settings, gmap=gmap, seed=seed, overwrite=overwrite
+    )
+    typer.echo(f"{path}")
+
+
+@reports_errors
+def estimate_noise(
+    source: InputPath,
+    noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
+    coils: Coils = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    force: Force = False,
+) -> None:
+    """Estimate the noise of a scan: in its units, as a fraction, how, and the error bar."""
+    from dataclasses import asdict
+
+    from medddpm.workflows.measure import NoiseSettings
+    from medddpm.workflows.measure import estimate_noise as run
+
+    found = run(source, noise_settings=NoiseSettings(noise, coils), force=force)
+    if as_json:
+        rows = [
+            {"case_id": volume.case_id, "frames": [asdict(e) for e in estimates]}
+            for volume, estimates in found
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for volume, estimates in found:
+        for index, estimate in enumerate(estimates):
+            frame = f" frame {index}" if volume.num_frames > 1 else ""
+            typer.echo(
+                f"{volume.case_id}{frame}: sigma {estimate.sigma:.5g} in scan units, "
+                f"{estimate.fraction:.4f} of the intensity scale, +- {100 * estimate.error:.1f} %, "
+                f"from the {estimate.method} ({estimate.num_voxels} voxels)"
+            )
+
+
+@reports_errors
+def evaluate(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The clean scan.")],
+    restored: Annotated[Path, typer.Argument(metavar="RESTORED", help="The scan to judge.")],
+    noisy: Annotated[Path | None, typer.Option(help="The scan before restoration.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Foreground; found if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare a scan with its clean reference: PSNR, SSIM, NRMSE, HFEN, in the mask and overall."""
+    from medddpm.workflows.measure import evaluate as run
+    from medddpm.workflows.outputs import plain
+    from medddpm.workflows.tables import evaluation_table
+
+    result = run(reference, restored, noisy=noisy, mask=mask)
+    if as_json:
+        content: dict[str, Any] = {"restored": result.restored, "data_range": result.data_range}
+        if result.noisy is not None:
+            content["noisy"] = result.noisy
+        typer.echo(json.dumps(plain(content), indent=2))
+        return
+    typer.echo(evaluation_table(result))
+
+
+@reports_errors
+def convert(
+    source: InputPath,
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A .nii.gz file or a folder.")],
+    format: Annotated[OutputFormat, typer.Option(help="Of the output.")] = "nifti",
+    like: Annotated[
+        Path | None, typer.Option(help="DICOM series on the same grid, for --format dicom.")
+    ] = None,
+    overwrite: Overwrite = False,
+    force: Force = False,
+) -> None:
+    """Convert DICOM to NIfTI, or NIfTI to DICOM with a series to derive it from; geometry exact."""
+    from medddpm.workflows.converting import convert as run
+
+    for path in run(source, output, format=format, like=like, overwrite=overwrite, force=force):
+        typer.echo(f"{path}")
+
+
+@reports_errors
+def info(
+    subject: Annotated[
+        str, typer.Argument(metavar="WEIGHTS|INPUT", help="Shipped name, weights file or scan.")
+    ],
+) -> None:
+    """Describe weights (model card) or a scan (grid, scale, noise) as JSON; no patient data."""
+    from medddpm.workflows.describing import info as run
+    from medddpm.workflows.outputs import plain
+
+    typer.echo(json.dumps(plain(run(subject)), indent=2))
+
+
+@reports_errors
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("quickstart-out"),
+    device: Device = "auto",
+    weights: Weights = "default",
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore the shipped example and compare it with its clean reference."""
+    from medddpm.workflows.example import quickstart as run
+
+    with progress() as report:
+        result = run(
+            out,
+            device=parse_device(device),
+            weights=weights,
+            overwrite=overwrite,
+            on_progress=report,
+        )
+    from rich.console import Console
+
+    Console().print(result.table)
+    for path in result.paths:
+        typer.echo(f"wrote {path}")

@@ -1,0 +1,48 @@
+"""`medddpm train autoencoder|diffusion|fidelity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from medddpm.cli.console import say
+from medddpm.cli.options import Overrides
+from medddpm.cli.run import reports_errors
+
+StageName = Literal["autoencoder", "diffusion", "fidelity"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("train")(train)
+
+
+@reports_errors
+def train(
+    stage: Annotated[StageName, typer.Argument(help="Train them in this order.")],
+    data: Annotated[Path, typer.Option(help="Folder of NIfTI scans, searched through.")],
+    out: Annotated[Path, typer.Option(help="Run folder; all three stages share it.")],
+    config: Annotated[str, typer.Option(help="A shipped name or a YAML file.")] = "default",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Train one stage on a folder of NIfTI scans; Ctrl-C saves, --resume goes on."""
+    from medddpm.config import load_config
+    from medddpm.workflows.training import train as run
+
+    resolved = load_config(config, overrides or [])
+    path = run(stage, data=data, out=out, config=resolved, resume=resume, on_log=_log_line)
+    say(f"{stage} is trained: {path}")
+
+
+def _log_line(row: dict[str, Any]) -> None:
+    """One line a logged row, on a terminal and in a file alike."""
+    head = f"{row.get('stage', '')} {row.get('step', 0)}/{row.get('steps', '?')}"
+    facts = [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in row.items()
+        if name not in ("stage", "step", "steps")
+    ]
+    say(f"{head}: {', '.join(facts)}")

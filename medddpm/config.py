@@ -1,0 +1,154 @@
+"""One config: what is trained and how scans are restored. YAML in, frozen models out.
+
+Defaults live in the option classes that each room owns, nowhere else; this file only composes
+them, reads YAML and applies `--set a.b=c`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medddpm.errors import ConfigError
+from medddpm.restoration.restorer import RestoreOptions
+from medddpm.share import share_dir
+from medddpm.training.options import (
+    AutoencoderOptions,
+    DataOptions,
+    DiffusionOptions,
+    FidelityOptions,
+    TrainOptions,
+)
+
+
+class Config(BaseModel):
+    """Everything that decides a result, apart from the data itself.
+
+    Attributes:
+        schema_version: Version of this layout.
+        data: Patches, augmentation, split.
+        autoencoder: The network x <-> z and its losses.
+        diffusion: The denoiser, its schedule and its loss.
+        fidelity: The decoder that also sees the scan.
+        train: Steps, optimiser, precision, logging.
+        restore: How a scan is restored.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    data: DataOptions = Field(default_factory=DataOptions)
+    autoencoder: AutoencoderOptions = Field(default_factory=AutoencoderOptions)
+    diffusion: DiffusionOptions = Field(default_factory=DiffusionOptions)
+    fidelity: FidelityOptions = Field(default_factory=FidelityOptions)
+    train: TrainOptions = Field(default_factory=TrainOptions)
+    restore: RestoreOptions = Field(default_factory=RestoreOptions)
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """The config of a YAML file, of a shipped name, or the defaults, with overrides applied.
+
+    Args:
+        source: A path, a shipped name without suffix ("tiny_cpu"), a mapping, or None.
+        overrides: Assignments such as "restore.steps=8"; values are read as YAML.
+
+    Example:
+        >>> load_config(None, ["restore.steps=4"]).restore.steps
+        4
+    """
+    where = "the config" if source is None or isinstance(source, Mapping) else str(source)
+    tree = _tree(source)
+    for text in overrides:
+        _assign(tree, text)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML; `load_config` reads it back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def config_path(name: str | Path) -> Path:
+    """The file of a config: an existing path, or a shipped name without suffix."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = share_dir() / "configs"
+    shipped = folder / f"{name}.yaml"
+    if path.suffix == "" and path.name == str(name) and shipped.is_file():
+        return shipped
+    known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+    raise ConfigError(f"no config {str(name)!r}: neither a file nor one of the shipped ({known})")
+
+
+def _tree(source: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:
+    if source is None:
+        return {}
+    if isinstance(source, Mapping):
+        return _copied(source)
+    path = config_path(source)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping such as 'train:', not {tree!r}")
+    return tree
+
+
+def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _copied(value) if isinstance(value, Mapping) else value for key, value in tree.items()
+    }
+
+
+def _assign(tree: dict[str, Any], text: str) -> None:
+    """Apply one "a.b=c" to the tree."""
+    field, equals, value = text.partition("=")
+    names = field.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"--set takes FIELD=VALUE such as restore.steps=8, got {text!r}")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {field}: {value!r} is not readable as YAML") from None
+    for name in names[:-1]:
+        if tree.get(name) is None:
+            tree[name] = {}
+        tree = tree[name]
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {field}: {name} is a value, it has no fields")
+    tree[names[-1]] = parsed
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    """One line a fault: the path of the field, what is wrong, what was meant."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        path = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            lines.append(f"{path}: unknown field{_suggestion(fault['loc'])}")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{path}: {message} (got {fault['input']!r})")
+    return f"{where}: " + "; ".join(lines)
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    schema: Any = Config().model_dump()
+    for part in location[:-1]:
+        schema = schema.get(part, {}) if isinstance(schema, dict) else {}
+    close = difflib.get_close_matches(str(location[-1]), list(schema), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(schema)}"

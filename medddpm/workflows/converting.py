@@ -1,0 +1,57 @@
+"""DICOM <-> NIfTI with exactly the same geometry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from medddpm.errors import ConfigError
+from medddpm.io import read_volume, read_volumes, write_dicom, write_volume
+from medddpm.volume import Volume
+from medddpm.workflows.outputs import OutputFormat, check_targets, plan_targets, staged
+
+
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    format: OutputFormat = "nifti",
+    like: Path | None = None,
+    overwrite: bool = False,
+    force: bool = False,
+) -> list[Path]:
+    """Write every scan of the input in the other format; returns the paths.
+
+    Args:
+        source: A scan, or a folder of DICOM series.
+        output: A folder, or for one scan a .nii.gz file.
+        format: Of the output; "dicom" derives a series from DICOM input or from `like`.
+        like: A DICOM series on the same grid whose patient and study the output belongs to.
+        overwrite: Replace outputs that exist.
+        force: Take scans of another modality than MR.
+    """
+    volumes = read_volumes(source, force=force)
+    if format == "dicom":
+        volumes = [_with_dicom_header(volume, like) for volume in volumes]
+    targets = plan_targets(volumes, output, format=format, label="converted")
+    check_targets([target.image for target in targets], overwrite=overwrite)
+    for volume, target in zip(volumes, targets, strict=True):
+        with staged(target.folder) as folder:
+            write = write_dicom if format == "dicom" else write_volume
+            write(volume, folder / target.image.name)
+    return [target.image for target in targets]
+
+
+def _with_dicom_header(volume: Volume, like: Path | None) -> Volume:
+    if like is None:
+        if volume.format != "dicom":
+            raise ConfigError(
+                "DICOM needs a patient and a study: give --like SERIES, a DICOM series "
+                "on the same grid"
+            )
+        return volume
+    template = read_volume(like)
+    if template.format != "dicom":
+        raise ConfigError(f"--like takes a DICOM series, {like.name} is {template.format}")
+    template.geometry.require_match(volume.geometry, "the input")
+    return replace(template, data=volume.data)

@@ -1,0 +1,161 @@
+"""Where outputs go, and how they appear: all of one scan at once, or none of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from medddpm.errors import ConfigError, MedddpmError, OutputError
+from medddpm.volume import Volume
+
+OutputFormat = Literal["nifti", "dicom"]
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The outputs of one scan: files in `folder` whose names start with `stem`."""
+
+    folder: Path
+    stem: str
+    suffix: str
+
+    @property
+    def image(self) -> Path:
+        """The scan itself: a NIfTI file, or a folder of DICOM files."""
+        return self.folder / f"{self.stem}{self.suffix}"
+
+    @property
+    def sidecar(self) -> Path:
+        """The JSON report beside it."""
+        return self.folder / f"{self.stem}.json"
+
+    def part(self, name: str) -> Path:
+        """A map that belongs to the scan, such as its standard deviation; always NIfTI."""
+        return self.folder / f"{self.stem}_{name}{self.suffix or '.nii.gz'}"
+
+
+def file_stem(path: Path) -> str:
+    """The name of a file without any of its imaging suffixes."""
+    name = path.name
+    for suffix in (*NIFTI_SUFFIXES, ".mgz", ".mgh", ".img", ".hdr", ".dcm"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return path.stem
+
+
+def plan_targets(
+    volumes: Sequence[Volume], output: Path, *, format: OutputFormat, label: str
+) -> list[Target]:
+    """One target a volume, from what the person gave as OUTPUT.
+
+    Args:
+        volumes: What was read.
+        output: A folder (existing, or a path without suffix), or a .nii/.nii.gz file.
+        format: "dicom" writes a folder of files for each scan.
+        label: Appended to the scan's name inside a folder, such as "desc-denoised".
+    """
+    suffix = next((s for s in NIFTI_SUFFIXES if output.name.lower().endswith(s)), "")
+    if suffix and not output.is_dir():
+        if format == "dicom":
+            raise ConfigError(f"--format dicom writes folders, but {output} names a NIfTI file")
+        if len(volumes) > 1:
+            raise ConfigError(f"the input holds {len(volumes)} scans: give a folder, not {output}")
+        return [Target(output.parent, file_stem(output), output.name[-len(suffix) :])]
+    if output.suffix and not output.is_dir():
+        raise ConfigError(f"{output}: outputs end in .nii.gz or .nii, or go into a folder")
+    ending = "" if format == "dicom" else ".nii.gz"
+    return [Target(output, f"{stem}_{label}", ending) for stem in _stems(volumes)]
+
+
+def _stems(volumes: Sequence[Volume]) -> list[str]:
+    """A name for each volume, without patient data: DICOM file names are not used."""
+    stems: list[str] = []
+    for volume in volumes:
+        known = volume.source is not None and volume.format in ("nifti", "mgh")
+        stem = file_stem(volume.source) if known and volume.source else volume.case_id
+        same = sum(1 for other in stems if other == stem or other.startswith(f"{stem}-"))
+        stems.append(f"{stem}-{same + 1}" if same else stem)
+    return stems
+
+
+def check_targets(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise OutputError before any work if an output exists or its folder cannot take it."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists already; give another output or --overwrite")
+    for folder in {path.parent for path in paths}:
+        _check_folder(folder)
+
+
+def _check_folder(folder: Path) -> None:
+    """A folder that exists, or whose parent does, and that takes a file."""
+    existing = folder if folder.exists() else folder.parent
+    if not existing.is_dir():
+        raise OutputError(f"the folder {existing} of the output does not exist; make it first")
+    try:
+        handle, probe = tempfile.mkstemp(prefix=".medddpm-", dir=existing)
+    except OSError as error:
+        raise OutputError(f"cannot write into {existing}: {error.strerror}") from None
+    os.close(handle)
+    os.unlink(probe)
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A hidden folder to write into; when the block ends well its content moves to `folder`.
+
+    On any error, an interrupt or a full disk nothing of it remains.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".medddpm-", dir=folder))
+        try:
+            yield work
+            for item in sorted(work.iterdir(), key=lambda p: (p.suffix == ".json", p.name)):
+                _move(item, folder / item.name)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
+    except MedddpmError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def _move(item: Path, target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    os.replace(item, target)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a report; numpy values become numbers, NaN and infinity become null."""
+    path.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """The value in terms that JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | bool | None) else str(value)

@@ -1,0 +1,138 @@
+"""Restore a scan from file to file: read, restore, write, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medddpm.errors import ConfigError
+from medddpm.io import read_volumes, write_dicom, write_volume
+from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
+from medddpm.volume import Volume
+from medddpm.workflows.outputs import (
+    OutputFormat,
+    Target,
+    check_targets,
+    plan_targets,
+    staged,
+    write_json,
+)
+from medddpm.workflows.provenance import STATEMENT, describe_input, versions
+
+OnProgress = Callable[[str, int, int], None]
+MAPS = ("std", "lower", "upper")
+
+
+@dataclass(frozen=True)
+class RestoredScan:
+    """What was written for one scan.
+
+    Attributes:
+        image: NIfTI file or folder of DICOM files.
+        sidecar: JSON report.
+        maps: Name ("std", "lower", "upper") to NIfTI file, for an ensemble.
+        facts: The content of the report.
+        flags: What a person should look at; empty if the guard passed.
+    """
+
+    image: Path
+    sidecar: Path
+    maps: dict[str, Path]
+    facts: dict[str, Any]
+    flags: list[str] = field(default_factory=list)
+
+
+def restore(
+    source: Path,
+    output: Path,
+    *,
+    options: RestoreOptions | None = None,
+    weights: str | Path = "default",
+    device: str = "auto",
+    format: OutputFormat = "nifti",
+    overwrite: bool = False,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> list[RestoredScan]:
+    """Restore every scan of a file or folder; each appears with its report, or not at all.
+
+    Args:
+        source: A NIfTI or DICOM file, or a folder of one or more DICOM series.
+        output: A folder, or for one scan a .nii.gz file.
+        options: How; the defaults if not given.
+        weights: A shipped name or a weights file.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        format: "dicom" writes a derived series a scan, in a folder of its own.
+        overwrite: Replace outputs that exist.
+        force: Take scans of another modality than MR.
+        on_progress: Called with the task, steps done and all steps.
+    """
+    options = options or RestoreOptions()
+    volumes = read_volumes(source, force=force)
+    check_format(volumes, format)
+    targets = plan_targets(volumes, output, format=format, label="desc-denoised")
+    maps = MAPS if options.mode == "ensemble" else ()
+    check_targets([p for t in targets for p in _paths(t, maps)], overwrite=overwrite)
+    restorer = Restorer.from_pretrained(weights, device=device)
+    done = []
+    for number, (volume, target) in enumerate(zip(volumes, targets, strict=True), start=1):
+        task = "restore" if len(volumes) == 1 else f"restore {number} of {len(volumes)}"
+        restored = restorer.restore(volume, options=options, on_progress=_named(on_progress, task))
+        done.append(write_restored(restored, volume, target, options, format))
+    return done
+
+
+def check_format(volumes: Sequence[Volume], format: OutputFormat) -> None:
+    """Refuse to derive DICOM from a scan that was not DICOM."""
+    if format == "dicom" and any(volume.format != "dicom" for volume in volumes):
+        raise ConfigError("--format dicom derives a series from DICOM input; this input is not")
+
+
+def write_restored(
+    restored: Restored,
+    volume: Volume,
+    target: Target,
+    options: RestoreOptions,
+    format: OutputFormat,
+) -> RestoredScan:
+    """Write the scan, its maps and its report, all together."""
+    maps = {name: getattr(restored, name) for name in MAPS}
+    maps = {name: value for name, value in maps.items() if value is not None}
+    facts = _report(restored, volume, options)
+    with staged(target.folder) as folder:
+        if format == "dicom":
+            write_dicom(restored.volume, folder / target.image.name, facts=facts)
+        else:
+            write_volume(restored.volume, folder / target.image.name)
+        for name, value in maps.items():
+            write_volume(value, folder / target.part(name).name)
+        write_json(folder / target.sidecar.name, facts)
+    return RestoredScan(
+        target.image,
+        target.sidecar,
+        {name: target.part(name) for name in maps},
+        facts,
+        guard_flags(facts),
+    )
+
+
+def _paths(target: Target, maps: Sequence[str]) -> list[Path]:
+    return [target.image, target.sidecar, *(target.part(name) for name in maps)]
+
+
+def _report(restored: Restored, volume: Volume, options: RestoreOptions) -> dict[str, Any]:
+    return {
+        "statement": STATEMENT,
+        "input": describe_input(volume),
+        "options": asdict(options),
+        **restored.facts,
+        "versions": versions(),
+    }
+
+
+def _named(on_progress: OnProgress | None, task: str) -> Callable[[int, int], None] | None:
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress(task, done, total)

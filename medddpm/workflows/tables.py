@@ -1,0 +1,49 @@
+"""Numbers as tables that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from medddpm.evaluation import metrics
+from medddpm.workflows.measure import Evaluation
+
+_METRICS = {
+    "psnr": ("PSNR, dB", "{:.2f}"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "nrmse": ("NRMSE", "{:.4f}"),
+    "hfen": ("HFEN", "{:.4f}"),
+}
+
+
+def evaluation_table(evaluation: Evaluation) -> str:
+    """Metrics in the foreground and over the whole volume, with what they mean below."""
+    columns = {"restored": evaluation.restored}
+    if evaluation.noisy is not None:
+        columns = {"noisy": evaluation.noisy, **columns}
+    lines = [f"{'':<26}" + "".join(f"{name:>12}" for name in columns)]
+    for suffix, where in (("", "foreground"), ("_whole", "whole volume")):
+        for key, (label, form) in _METRICS.items():
+            cells = "".join(f"{form.format(c[key + suffix]):>12}" for c in columns.values())
+            lines.append(f"{label + ', ' + where:<26}{cells}")
+    lines += [
+        f"Data range {evaluation.data_range:.6g}: the 99.5th percentile of the reference's "
+        f"foreground ({evaluation.restored['num_inside']:.0f} voxels).",
+        f"SSIM: 3D Gaussian window of sigma {metrics.SSIM_SIGMA} voxels, K1 {metrics.SSIM_K1}, "
+        f"K2 {metrics.SSIM_K2}. HFEN: Laplacian of Gaussian of sigma {metrics.HFEN_SIGMA} voxels.",
+    ]
+    return "\n".join(lines)
+
+
+def quickstart_table(evaluation: Evaluation, facts: Mapping[str, Any]) -> Table:
+    """Noisy against restored, in the foreground, with what the report says."""
+    noisy = evaluation.noisy or {}
+    table = Table(title="The example scan, against its clean reference (foreground only)")
+    for name in ("", "noisy", "restored"):
+        table.add_column(name, justify="left" if not name else "right")
+    for key, (label, form) in _METRICS.items():
+        table.add_row(label, form.format(noisy[key]), form.format(evaluation.restored[key]))
+    table.add_section()
+    return table

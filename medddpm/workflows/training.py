@@ -1,0 +1,56 @@
+"""Train one stage of the model on a folder of scans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from medddpm.config import Config, dump_config
+from medddpm.errors import OutputError
+from medddpm.training import StageName, train_stage
+from medddpm.training.options import Options
+from medddpm.workflows.outputs import check_targets, write_json
+from medddpm.workflows.provenance import versions
+
+
+def train(
+    stage: StageName,
+    *,
+    data: Path,
+    out: Path,
+    config: Config | None = None,
+    resume: bool = False,
+    on_log: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Train one stage; returns the weights file, which grows stage by stage.
+
+    The resolved config and the versions are written beside the state of the stage.
+
+    Args:
+        stage: "autoencoder" first, then "diffusion", then "fidelity".
+        data: Folder of NIfTI scans, searched through.
+        out: Run folder that the three stages share.
+        config: The defaults if not given.
+        resume: Go on from the saved state, if there is one.
+        on_log: Called with each logged row.
+    """
+    config = config or Config()
+    folder = out / stage
+    if (folder / "state.safetensors").exists() and not resume:
+        raise OutputError(
+            f"{folder} holds a run already; go on with --resume, or take another --out"
+        )
+    check_targets([out / "model.safetensors"], overwrite=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        write_json(folder / "run.json", {"stage": stage, "versions": versions()})
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
+    return train_stage(stage, options_of(config), data, out, resume=resume, on_log=on_log)
+
+
+def options_of(config: Config) -> Options:
+    """The sections of a config that a training needs."""
+    return Options(config.data, config.autoencoder, config.diffusion, config.fidelity, config.train)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medddpm.errors import ConfigError, OutputError
+from medddpm.volume import Geometry, Volume
+from medddpm.workflows import outputs
+
+
+def scan(source: str = "sub-1_T1w.nii.gz", format: str = "nifti", case_id: str = "case") -> Volume:
+    data = np.zeros((2, 2, 2), np.float32)
+    geometry = Geometry((2, 2, 2), np.eye(4))
+    return Volume(data, geometry, format=format, source=Path(source), case_id=case_id)  # type: ignore[arg-type]
+
+
+def names(volumes: list[Volume], output: str | Path, format: str = "nifti") -> list[str]:
+    targets = outputs.plan_targets(volumes, Path(output), format=format, label="desc-denoised")  # type: ignore[arg-type]
+    return [str(t.image) for t in targets]
+
+
+def test_a_folder_takes_the_name_of_the_scan() -> None:
+    assert names([scan()], "out") == ["out/sub-1_T1w_desc-denoised.nii.gz"]
+    assert names([scan("x.mgz", "mgh")], "out") == ["out/x_desc-denoised.nii.gz"]
+
+
+def test_dicom_names_come_from_the_case_not_from_the_folder() -> None:
+    volume = scan("/data/DOE_JOHN", "dicom", "series-12ab")
+    assert names([volume], "out") == ["out/series-12ab_desc-denoised.nii.gz"]
+    assert names([volume], "out", "dicom") == ["out/series-12ab_desc-denoised"]
+
+
+def test_equal_names_are_numbered() -> None:
+    assert names([scan(), scan()], "out")[1] == "out/sub-1_T1w-2_desc-denoised.nii.gz"
+
+
+def test_a_file_is_taken_as_it_is() -> None:
+    [target] = outputs.plan_targets([scan()], Path("a/b.nii.gz"), format="nifti", label="x")
+    assert target.image == Path("a/b.nii.gz")
+    assert target.sidecar == Path("a/b.json")
+    assert target.part("std") == Path("a/b_std.nii.gz")
+    assert names([scan()], "b.nii") == ["b.nii"]
+
+
+def test_an_existing_folder_may_have_a_dot(tmp_path: Path) -> None:
+    folder = tmp_path / "v1.0"
+    folder.mkdir()
+    assert names([scan()], folder)[0].startswith(str(folder))
+
+
+def test_outputs_that_make_no_sense() -> None:
+    with pytest.raises(ConfigError, match=r"\.nii\.gz"):
+        names([scan()], "out.txt")
+    with pytest.raises(ConfigError, match="2 scans"):
+        names([scan(), scan()], "b.nii.gz")
+    with pytest.raises(ConfigError, match="folders"):
+        names([scan(format="dicom")], "b.nii.gz", "dicom")
+
+
+def test_an_existing_output_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    path.touch()
+    with pytest.raises(OutputError, match="--overwrite"):
+        outputs.check_targets([path], overwrite=False)
+    outputs.check_targets([path], overwrite=True)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_that_cannot_take_a_file(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="does not exist"):
+        outputs.check_targets([tmp_path / "no" / "such" / "a.nii.gz"], overwrite=False)
+    with pytest.raises(OutputError, match="cannot write"):
+        outputs.check_targets([Path("/proc/a.nii.gz")], overwrite=False)
+    outputs.check_targets([tmp_path / "new" / "a.nii.gz"], overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_staged_outputs_appear_together_and_replace(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for text in ("old", "new"):
+        with outputs.staged(out) as folder:
+            (folder / "a.txt").write_text(text)
+            (folder / "series").mkdir()
+            (folder / "series" / f"{text}.dcm").write_text(text)
+            assert text == "new" or list(out.iterdir()) == [folder]
+    assert sorted(p.name for p in out.rglob("*")) == ["a.txt", "new.dcm", "series"]
+    assert (out / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (ConfigError("x"), ConfigError),
+    ],
+)
+def test_a_failure_leaves_nothing(
+    tmp_path: Path, error: BaseException, raised: type[BaseException]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(raised):
+        _write_and_fail(out, error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reports_are_plain_json(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    content = {"a": np.float32(1.5), "b": (np.int64(2), float("nan")), "c": np.eye(2), "d": path}
+    outputs.write_json(path, content)
+    read = json.loads(path.read_text())
+    assert read == {"a": 1.5, "b": [2, None], "c": [[1, 0], [0, 1]], "d": str(path)}
+
+
+def _write_and_fail(out: Path, error: BaseException) -> None:
+    with outputs.staged(out) as folder:
+        (folder / "a.txt").write_text("half")
+        raise error
