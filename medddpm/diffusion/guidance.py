@@ -110,10 +110,11 @@ def guided(
 
     def denoise(z: Tensor, level: NoiseLevel) -> Tensor:
         x0 = denoiser(z, level)
-        with torch.inference_mode(False):
-            guess = x0.detach().clone()
-            image, gradient = _gradient(guess, decode, y.clone(), sigma, kind, coils)
-            curvature = _curvature(guess, gradient, image, decode, sigma)
+        device = x0.device.type  # differences of the decoder need more than autocast's digits
+        with torch.inference_mode(False), torch.autocast(device, enabled=False):
+            guess, scan, noise = (_copy(tensor, x0) for tensor in (x0, y, sigma))
+            image, gradient = _gradient(guess, decode, scan, noise, kind, coils)
+            curvature = _curvature(guess, gradient, image, decode, noise)
         r2 = level.sigma**2 / (level.alpha**2 + level.sigma**2)
         step: Tensor = scale * r2 / (1 + r2 * curvature)
         return x0 + step * gradient
@@ -121,11 +122,17 @@ def guided(
     return denoise
 
 
+def _copy(value: float | Tensor, like: Tensor) -> Tensor:
+    """A copy on the device of `like`, in float32 or better, that autograd may keep."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return torch.as_tensor(value).detach().to(like.device, dtype, copy=True)
+
+
 def _gradient(
     x0: Tensor,
     decode: Callable[[Tensor], Tensor],
     y: Tensor,
-    sigma: float | Tensor,
+    sigma: Tensor,
     kind: NoiseKind,
     coils: int,
 ) -> tuple[Tensor, Tensor]:
@@ -145,7 +152,7 @@ def _curvature(
     direction: Tensor,
     image: Tensor,
     decode: Callable[[Tensor], Tensor],
-    sigma: float | Tensor,
+    sigma: Tensor,
 ) -> Tensor:
     """|J d / sigma|^2 / |d|^2 by a forward difference of the decoder, (B, 1, ..., 1)."""
     axes = tuple(range(1, direction.ndim))

@@ -165,7 +165,7 @@ def euler(
     for i, level, following in _steps(levels):
         x0 = _denoise(denoiser, z, level, i, len(levels) - 1)
         w = z / _scale(level)
-        w = w + (_tau(following) - _tau(level)) * (w - x0) / _tau(level)
+        w = w + (following.tau - level.tau) * (w - x0) / level.tau
         z = w * _scale(following)
         _report(on_step, i, levels, x0)
     return z
@@ -187,7 +187,7 @@ def heun(
     """
     n = len(levels) - 1
     for i, level, following in _steps(levels):
-        w, tau, tau_next = z / _scale(level), _tau(level), _tau(following)
+        w, tau, tau_next = z / _scale(level), level.tau, following.tau
         x0 = _denoise(denoiser, z, level, i, n)
         slope = (w - x0) / tau
         ahead = w + (tau_next - tau) * slope
@@ -254,10 +254,6 @@ def _snr_ratio(level: NoiseLevel, following: NoiseLevel) -> float:
 
 def _scale(level: NoiseLevel) -> float:
     return level.alpha + level.sigma
-
-
-def _tau(level: NoiseLevel) -> float:
-    return level.sigma / (level.alpha + level.sigma)
 
 
 def _draw(i: int, z: Tensor, generator: torch.Generator | None, noise: Noise | None) -> Tensor:

@@ -49,6 +49,11 @@ class NoiseLevel:
         return math.atan2(self.sigma, self.alpha)
 
     @property
+    def tau(self) -> float:
+        """Rectified-flow time of the same SNR, sigma / (alpha + sigma) in [0, 1]."""
+        return self.sigma / (self.alpha + self.sigma)
+
+    @property
     def ve_sigma(self) -> float:
         """Noise per unit of signal, sigma / alpha; infinite at zero SNR."""
         return self.sigma / self.alpha if self.alpha > 0 else math.inf
@@ -182,18 +187,39 @@ class Schedule:
         """The n + 1 levels from `start` (default the terminal level) down to the clean one.
 
         Evenly spaced in timesteps and "trailing" (Lin et al. 2023, table 2): the first step
-        always starts at the start level itself.
+        starts at the start level itself. Levels between two timesteps are interpolated, so
+        that a start at little noise has room for any n.
         """
         first = self.terminal if start is None else start
         if first.sigma == 0:
             raise ConfigError("sampling cannot start at the clean level: there is nothing to do")
-        index = self._index(first.angle)
-        if not 1 <= n <= index + 1:
-            raise ConfigError(
-                f"{n} sampling steps from timestep {index} are not possible, use 1 to {index + 1}"
-            )
-        inner = [self.level(round((index + 1) * (n - i) / n) - 1) for i in range(1, n)]
-        return [first, *inner, CLEAN]
+        if n < 1:
+            raise ConfigError(f"sampling needs at least 1 step, got {n}")
+        position = self._position(first)
+        return [first, *(self._at(position * (n - i) / n) for i in range(1, n)), CLEAN]
+
+    def _position(self, level: NoiseLevel) -> float:
+        """Where `level` lies among the timesteps: 0 is clean, t + 1 is timestep t."""
+        tau = self._tau()
+        found = min(level.tau, float(tau[-1]))
+        i = min(int(torch.searchsorted(tau, found, right=True)) - 1, self.num_timesteps - 1)
+        return i + float((found - tau[i]) / (tau[i + 1] - tau[i]))
+
+    def _at(self, position: float) -> NoiseLevel:
+        """The level at a position; between timesteps tau is linear."""
+        whole = round(position)
+        if whole >= 1 and abs(position - whole) < 1e-9:
+            return self.level(whole - 1)
+        tau = self._tau()
+        i = int(position)
+        t = float(torch.lerp(tau[i], tau[i + 1], position - i))
+        radius = 1.0 if self.kind == "rectified_flow" else math.hypot(1 - t, t)
+        return NoiseLevel((1 - t) / radius, t / radius)
+
+    def _tau(self) -> Tensor:
+        """Float64 (T + 1,), tau of the clean level and of every timestep."""
+        alpha, sigma = _levels(self.kind, self.num_timesteps, self.zero_terminal_snr)
+        return torch.nn.functional.pad(sigma / (alpha + sigma), (1, 0))
 
     def _index(self, angle: float) -> int:
         alpha, sigma = _levels(self.kind, self.num_timesteps, self.zero_terminal_snr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_mean_and_variance_of_the_data(name: SamplerName, kind: str) -> None:
 def _stochastic_std(eta: float, levels: list[NoiseLevel]) -> float:
     """The exact standard deviation of z after DDIM steps: each one is linear in z."""
     variance = _std(levels[0]) ** 2
-    for level, after in zip(levels, levels[1:], strict=False):
+    for level, after in pairwise(levels):
         ratio = (level.alpha * after.sigma / (after.alpha * level.sigma)) ** 2
         added = eta**2 * after.sigma**2 * (1 - ratio)
         kept = math.sqrt(after.sigma**2 - added) / level.sigma

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -51,11 +52,17 @@ def _denoise(z: Tensor, level: NoiseLevel) -> Tensor:
     return to_x0(_v(z, level), z, level.alpha, level.sigma, "v")
 
 
-def _theirs(scheduler: Any, schedule: Schedule, n: int, **step: Any) -> Tensor:
+def _theirs(
+    scheduler: Any,
+    schedule: Schedule,
+    n: int,
+    timesteps: Sequence[int] | None = None,
+    **step: Any,
+) -> Tensor:
     """The loop of the other library over the same v network."""
     scheduler.set_timesteps(n)
     z = _z()
-    for t in scheduler.timesteps:
+    for t in scheduler.timesteps if timesteps is None else timesteps:
         z = scheduler.step(_v(z, schedule.level(int(t))), t, z, **step)[0]
     return z
 
@@ -158,6 +165,8 @@ def test_schedule_and_ddim_of_monai(kind: VariancePreserving, options: dict[str,
         rtol=1e-4,
         atol=1e-4,
     )
-    levels = [schedule.level(t) for t in range(900, -1, -100)]  # its spacing is "leading"
-    found = ddim(_denoise, _z(), [*levels, CLEAN])
-    torch.testing.assert_close(found, _theirs(peer, schedule, 10), rtol=1e-3, atol=1e-3)
+    # its own timesteps are 999, 888, ... 0, but its step always goes 1000 // 10 down
+    timesteps = range(900, -1, -100)
+    expected = _theirs(peer, schedule, 10, timesteps)
+    found = ddim(_denoise, _z(), [*map(schedule.level, timesteps), CLEAN])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +21,9 @@ class _Recorder:
 
     def __init__(self, answer: Tensor) -> None:
         self.answer = answer
-        self.calls: list[tuple[Tensor, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
-    def __call__(self, *args: Tensor) -> Tensor:
+    def __call__(self, *args: Any) -> Tensor:
         self.calls.append(args)
         return self.answer
 

@@ -127,7 +127,7 @@ def test_gaussian_is_scipys() -> None:
 
 def test_one_coil_is_rician() -> None:
     x, y = _randn(3, 50).abs(), _randn(3, 50, seed=1).abs()
-    first, second = (_gradient(x, y, 0.1, kind, 1) for kind in ("rician", "ncchi"))  # type: ignore[arg-type]
+    first, second = (_gradient(x, y, 0.1, kind, 1) for kind in ("rician", "ncchi"))
     assert torch.equal(first, second)
     assert torch.equal(log_likelihood(x, y, 0.1, "rician"), log_likelihood(x, y, 0.1, "ncchi", 1))
 
@@ -284,6 +284,31 @@ def test_guidance_works_where_gradients_are_off(context: Callable[[], torch.no_g
         found = guided(_denoise, torch.exp, y, 0.3)(z, LEVEL)
     torch.testing.assert_close(found, expected)
     assert not found.requires_grad
+
+
+def test_guidance_is_computed_outside_autocast() -> None:
+    weight = torch.full((1, 1, 1, 1, 1), 1.5)
+
+    def decode(x: Tensor) -> Tensor:
+        return torch.nn.functional.conv3d(x, weight)
+
+    z, y = _randn(*SHAPE).float(), _randn(*SHAPE, seed=1).float().abs()
+    expected = guided(_denoise, decode, y, 0.3)(z, LEVEL)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = guided(_denoise, decode, y, 0.3)(z, LEVEL)
+    torch.testing.assert_close(found, expected)
+
+
+def test_guidance_takes_a_map_of_sigma() -> None:
+    z, y = _randn(*SHAPE), _randn(*SHAPE, seed=1).abs()
+    one = guided(_denoise, torch.exp, y, 0.3)(z, LEVEL)
+    with torch.inference_mode():
+        sigma = torch.full(SHAPE, 0.3, dtype=torch.float64)
+        torch.testing.assert_close(guided(_denoise, torch.exp, y, sigma)(z, LEVEL), one)
+        sigma[..., 0] = 1e6  # nothing is known there, so nothing is moved
+        moved = guided(_denoise, torch.exp, y, sigma)(z, LEVEL) - 0.5 * z
+    assert moved[..., 0].abs().max() < 1e-6
+    assert moved[..., 1].abs().min() > 1e-4
 
 
 def test_guided_sampling_reaches_the_posterior_of_a_gaussian() -> None:

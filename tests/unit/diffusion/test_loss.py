@@ -32,7 +32,7 @@ def test_weights_without_a_floor_are_the_papers() -> None:
     alpha, sigma = _levels()
     snr = (alpha / sigma) ** 2
     clamped = snr.clamp(max=5.0)
-    x0, v, eps = (min_snr_weight(alpha, sigma, p, floor=0.0) for p in ("x0", "v", "eps"))  # type: ignore[arg-type]
+    x0, v, eps = (min_snr_weight(alpha, sigma, p, floor=0.0) for p in ("x0", "v", "eps"))
     torch.testing.assert_close(x0, clamped)
     torch.testing.assert_close(v, clamped / (snr + 1))
     torch.testing.assert_close(eps[:-1], (clamped / snr)[:-1])
@@ -55,9 +55,9 @@ def test_a_weighted_error_is_the_weighted_error_of_x0(
     alpha, sigma = (torch.tensor([a], dtype=torch.float64) for a in level)
     generator = torch.Generator().manual_seed(0)
     z, first, second = torch.randn(3, 1, 2, 2, 2, 2, generator=generator, dtype=torch.float64)
-    x0 = [to_x0(output, z, alpha, sigma, prediction) for output in (first, second)]
+    ours, theirs = (to_x0(output, z, alpha, sigma, prediction) for output in (first, second))
     own = diffusion_loss(first, second, min_snr_weight(alpha, sigma, prediction, 3.0, 0.0))
-    of_x0 = diffusion_loss(*x0, min_snr_weight(alpha, sigma, "x0", 3.0, 0.0))
+    of_x0 = diffusion_loss(ours, theirs, min_snr_weight(alpha, sigma, "x0", 3.0, 0.0))
     torch.testing.assert_close(own, of_x0)
 
 
