@@ -232,8 +232,8 @@ def _body_level(
     if flat.sum() < 300:
         return None
     levels = smooth[flat].astype(np.float64)
-    fine = _second_difference(image, axes, 1)[flat]
-    wide = _second_difference(image, axes, 2)[flat]
+    fine = second_difference(image, axes, 1)[flat]
+    wide = second_difference(image, axes, 2)[flat]
     powers, leaks = _binned_powers(levels, fine, wide, dof)
     power = float(np.median(powers))
     leak = float(np.median(leaks))
@@ -242,7 +242,7 @@ def _body_level(
     return _Level(float(np.sqrt(power)), error, int(flat.sum()))
 
 
-def _second_difference(image: Image, axes: tuple[int, ...], distance: int) -> Image:
+def second_difference(image: Image, axes: tuple[int, ...], distance: int) -> Image:
     """Product over `axes` of [1, -2, 1] / sqrt(6) at `distance`: white noise keeps its sigma."""
     kernel = np.zeros(2 * distance + 1)
     kernel[[0, distance, -1]] = np.array([1.0, -2.0, 1.0]) / np.sqrt(6)
