@@ -1,0 +1,228 @@
+"""A picture for people: before, after and what changed, in three planes, to scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from medddpm.errors import GeometryError, OutputError, ShapeError
+from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+
+Image = NDArray[np.float32]
+
+_BACKGROUND = "#0b0d10"
+_TEXT = "#e8eaed"
+_FAINT = "#8b949e"
+_PLANES = (("sagittal", 0, "A", "S"), ("coronal", 1, "L", "S"), ("axial", 2, "L", "A"))
+_CHANGE_COLOURS = LinearSegmentedColormap.from_list(
+    "change", ["#bfe6ff", "#3aa0e8", "#14507f", "#000000", "#8a3410", "#f08a3c", "#ffe3b8"]
+)
+_PANEL_INCHES = 2.9
+_PAD_INCHES = 0.06
+_HEAD_INCHES, _FOOT_INCHES, _SIDE_INCHES = 0.85, 0.75, 0.35
+
+
+@dataclass(frozen=True)
+class _Column:
+    label: str
+    image: Image
+    window: tuple[float, float]
+    kind: Literal["scan", "change"]
+
+
+def comparison_picture(
+    path: Path,
+    noisy: NDArray[Any],
+    restored: NDArray[Any],
+    reference: NDArray[Any] | None = None,
+    *,
+    spacing: tuple[float, float, float],
+    orientation: str = "RAS",
+    title: str = "",
+    caption: str = "",
+    sigma: float | None = None,
+) -> Path:
+    """Write a PNG: rows are planes; columns noisy, restored, reference, what was removed, error.
+
+    All scans share one grey window; all differences share one symmetric diverging window, so
+    that noise and anatomy in them can be compared by eye. The patient's left is on the right.
+
+    Args:
+        path: The PNG file.
+        noisy: (X, Y, Z).
+        restored: (X, Y, Z), same units.
+        reference: (X, Y, Z) clean scan, if there is one.
+        spacing: Voxel edges in mm.
+        orientation: Anatomical direction of each array axis, such as "LPS".
+        title: One line above.
+        caption: One or two lines below, such as sigma and PSNR.
+        sigma: Noise level in scan units; sets the window of the differences to 4 sigma.
+    """
+    scans = [np.asarray(a, dtype=np.float32) for a in (noisy, restored)]
+    if reference is not None:
+        scans.append(np.asarray(reference, dtype=np.float32))
+    if scans[0].ndim != 3:
+        raise ShapeError(f"expected one (X, Y, Z) image, got shape {scans[0].shape}")
+    if any(a.shape != scans[0].shape for a in scans):
+        raise GeometryError(f"the scans lie on different grids: {[a.shape for a in scans]}")
+    order, flips = _to_ras(orientation)
+    scans = [a.transpose(order)[flips] for a in scans]
+    spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
+    columns = _columns(scans, sigma)
+    box, centre = _view(scans[-1])
+    figure = _figure(columns, box, centre, spacing, title, caption)
+    try:
+        figure.savefig(path, format="png", dpi=110, facecolor=_BACKGROUND)
+    except OSError as error:
+        raise OutputError(f"cannot write the picture {path}: {error}") from error
+    return path
+
+
+def _to_ras(orientation: str) -> tuple[tuple[int, ...], tuple[slice, ...]]:
+    """The order of axes and the flips that bring an array into RAS order."""
+    if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
+        raise ShapeError(f"orientation {orientation!r} does not name three different axes")
+    order, flips = [], []
+    for pair in ("RL", "AP", "SI"):
+        axis = next(a for a in range(3) if orientation[a] in pair)
+        order.append(axis)
+        flips.append(slice(None, None, 1 if orientation[axis] == pair[0] else -1))
+    return tuple(order), tuple(flips)
+
+
+def _columns(scans: list[Image], sigma: float | None) -> list[_Column]:
+    noisy, restored = scans[:2]
+    best = scans[-1]
+    window = (0.0, 1.05 * intensity_scale(best))
+    removed = noisy - restored
+    spread = sigma if sigma is not None else float(np.std(removed[foreground_mask(best)]))
+    change = (-4 * spread, 4 * spread) if spread > 0 else (-1.0, 1.0)
+    columns = [
+        _Column("noisy", noisy, window, "scan"),
+        _Column("restored", restored, window, "scan"),
+    ]
+    if len(scans) == 3:
+        columns.append(_Column("reference", best, window, "scan"))
+    columns.append(_Column("removed: noisy \u2212 restored", removed, change, "change"))
+    if len(scans) == 3:
+        columns.append(
+            _Column("error: restored \u2212 reference", restored - best, change, "change")
+        )
+    return columns
+
+
+def _view(image: Image) -> tuple[tuple[slice, ...], tuple[int, ...]]:
+    """The box of the foreground with a margin, and its centre of mass."""
+    mask = foreground_mask(image)
+    box, centre = [], []
+    for axis in range(3):
+        profile = mask.sum(axis=tuple(a for a in range(3) if a != axis)).astype(np.float64)
+        at = np.nonzero(profile)[0]
+        low, high = (int(at[0]), int(at[-1]) + 1) if at.size else (0, image.shape[axis])
+        margin = max(1, (high - low) // 20)
+        box.append(slice(max(0, low - margin), min(image.shape[axis], high + margin)))
+        weights = profile if at.size else np.ones_like(profile)
+        centre.append(int(np.average(np.arange(profile.size), weights=weights)))
+    return tuple(box), tuple(centre)
+
+
+def _figure(
+    columns: list[_Column],
+    box: tuple[slice, ...],
+    centre: tuple[int, ...],
+    spacing: tuple[float, float, float],
+    title: str,
+    caption: str,
+) -> Figure:
+    extents = [(s.stop - s.start) * h for s, h in zip(box, spacing, strict=True)]
+    widths = [extents[1], extents[0], extents[0]]
+    heights = [extents[2], extents[2], extents[1]]
+    scale = _PANEL_INCHES / max(widths)
+    rows = [h * scale for h in heights]
+    width = _SIDE_INCHES + len(columns) * (_PANEL_INCHES + _PAD_INCHES)
+    height = _HEAD_INCHES + sum(rows) + 2 * _PAD_INCHES + _FOOT_INCHES
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    top = height - _HEAD_INCHES
+    for row, (name, axis, right, up) in enumerate(_PLANES):
+        bottom = top - rows[row]
+        figure.text(
+            0.5 * _SIDE_INCHES / width, (top + bottom) / 2 / height, name,
+            color=_FAINT, fontsize=10, rotation=90, ha="center", va="center",
+        )  # fmt: skip
+        for number, column in enumerate(columns):
+            left = _SIDE_INCHES + number * (_PANEL_INCHES + _PAD_INCHES)
+            place = (left / width, bottom / height, _PANEL_INCHES / width, rows[row] / height)
+            axes = figure.add_axes(place)
+            _panel(axes, column, _slice(column.image, box, centre, axis), axis, spacing)
+            if number == 0:
+                _letters(axes, right, up)
+            if row == 0:
+                axes.set_title(column.label, color=_TEXT, fontsize=11, pad=6)
+        top = bottom - _PAD_INCHES
+    _words(figure, columns, title, caption)
+    return figure
+
+
+def _slice(
+    image: Image, box: tuple[slice, ...], centre: tuple[int, ...], axis: int
+) -> NDArray[np.float32]:
+    """A plane through the centre; the first index runs to the right, as radiologists look."""
+    index: list[slice | int] = list(box)
+    index[axis] = centre[axis]
+    plane = image[tuple(index)].T
+    return plane if axis == 0 else plane[:, ::-1]
+
+
+def _panel(
+    axes: Axes,
+    column: _Column,
+    plane: NDArray[np.float32],
+    axis: int,
+    spacing: tuple[float, float, float],
+) -> None:
+    across, along = [h for a, h in enumerate(spacing) if a != axis]
+    axes.imshow(
+        plane,
+        cmap="gray" if column.kind == "scan" else _CHANGE_COLOURS,
+        vmin=column.window[0],
+        vmax=column.window[1],
+        origin="lower",
+        aspect=along / across,
+        interpolation="nearest",
+    )
+    axes.set_facecolor(_BACKGROUND)
+    axes.set_axis_off()
+
+
+def _letters(axes: Axes, right: str, up: str) -> None:
+    for x, y, text, ha, va in (
+        (0.98, 0.5, right, "right", "center"),
+        (0.5, 0.98, up, "center", "top"),
+    ):
+        axes.text(
+            x, y, text, transform=axes.transAxes, color=_FAINT, fontsize=9, ha=ha, va=va
+        )  # fmt: skip
+
+
+def _words(figure: Figure, columns: list[_Column], title: str, caption: str) -> None:
+    width, height = figure.get_size_inches()
+    left = _SIDE_INCHES / width
+    figure.text(
+        left, 1 - 0.28 / height, title, color=_TEXT, fontsize=14, weight="bold", va="center"
+    )
+    scan, change = columns[0].window, columns[-1].window
+    windows = (
+        f"scans {scan[0]:.4g} to {scan[1]:.4g};  "
+        f"differences \u00b1{change[1]:.3g}, orange is more, blue is less"
+    )
+    figure.text(left, 0.46 / height, caption, color=_TEXT, fontsize=10, va="center")
+    figure.text(left, 0.2 / height, windows, color=_FAINT, fontsize=8.5, va="center")
