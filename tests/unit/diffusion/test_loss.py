@@ -116,6 +116,7 @@ def test_levels_are_stratified_and_shuffled() -> None:
         tenths = ((sigma - 0.0005) * 10).floor().sort().values
         assert tenths.tolist() == list(range(10))
     assert any((sigma.diff() < 0).any() for sigma in draws)
+    assert len(torch.cat(draws).unique()) > 300  # uniform within each part
     firsts = torch.stack([sigma[0] for sigma in draws])
     assert firsts.min() < 0.2
     assert firsts.max() > 0.8
