@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medddpm.errors import ConfigError
-from medddpm.restoration.restorer import RestoreOptions
+from medddpm.restoration.options import RestoreOptions
 from medddpm.share import share_dir
 from medddpm.training.options import (
     AutoencoderOptions,

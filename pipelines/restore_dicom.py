@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medddpm.restoration.restorer import RestoreOptions
-
 import medddpm
 
 
@@ -24,7 +22,7 @@ def main() -> None:
     done = medddpm.restore(
         given.study,
         given.out,
-        options=RestoreOptions(sigma=given.sigma),
+        options=medddpm.RestoreOptions(sigma=given.sigma),
         weights=given.weights,
         format="dicom",
     )

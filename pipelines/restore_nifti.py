@@ -9,8 +9,6 @@ import argparse
 import csv
 from pathlib import Path
 
-from medddpm.restoration.restorer import RestoreOptions
-
 import medddpm
 
 
@@ -23,7 +21,7 @@ def main() -> None:
     given = parser.parse_args()
 
     scans = sorted(p for p in given.scans.iterdir() if p.name.endswith((".nii", ".nii.gz")))
-    options = RestoreOptions(mode=given.mode)
+    options = medddpm.RestoreOptions(mode=given.mode)
     rows = []
     for scan in scans:
         try:

@@ -39,7 +39,7 @@ def _head(shape: tuple[int, int, int]) -> NDArray[np.float32]:
     """Nested ellipsoids with a smooth shading and fine stripes, in air; brightest about 1000."""
     axes = [np.linspace(-1, 1, n) for n in shape]
     x, y, z = np.meshgrid(*axes, indexing="ij")
-    radius = np.sqrt((x / 0.8) ** 2 + (y / 0.85) ** 2 + (z / 0.9) ** 2)
+    radius = np.sqrt((x / 0.7) ** 2 + (y / 0.75) ** 2 + (z / 0.8) ** 2)
     head = np.select([radius < 0.45, radius < 0.75, radius < 1.0], [950.0, 700.0, 350.0], 0.0)
     head *= 1 + 0.1 * x + 0.05 * np.sin(12 * y)
     return head.astype(np.float32)
@@ -53,8 +53,8 @@ def head() -> Callable[..., NDArray[np.float32]]:
 
 @pytest.fixture
 def phantom(oblique_affine: NDArray[np.float64]) -> Volume:
-    """A clean oblique head of 24 x 26 x 20 voxels."""
-    shape = (24, 26, 20)
+    """A clean oblique head of 40 x 44 x 36 voxels."""
+    shape = (40, 44, 36)
     return Volume(_head(shape), Geometry(shape, oblique_affine), case_id="phantom")
 
 
@@ -113,8 +113,8 @@ def _tiny_model(seed: int) -> Any:
             encoder_blocks=1,
             decoder_blocks=1,
         ),
-        DiffusionSpec(channels=(8, 8), num_blocks=1, embedding_width=16),
-        FidelitySpec(channels=(8, 8), num_blocks=1, embedding_width=16),
+        DiffusionSpec(channels=(8, 8, 8), num_blocks=1, embedding_width=16),
+        FidelitySpec(channels=(8, 8, 8), num_blocks=1, embedding_width=16),
     )
     model = Model(spec, {"name": "tiny", "data": "none: random weights for tests"})
     with torch.no_grad():

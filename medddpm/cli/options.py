@@ -58,8 +58,8 @@ def parse_sigma(text: str) -> float | None:
         sigma = float(text)
     except ValueError:
         raise ConfigError(f"--sigma takes a number or auto, got {text!r}") from None
-    if not math.isfinite(sigma) or sigma < 0:
-        raise ConfigError(f"--sigma must be finite and not negative, got {text}")
+    if not math.isfinite(sigma) or sigma <= 0:
+        raise ConfigError(f"--sigma must be a positive number in scan units, or auto, got {text}")
     return sigma
 
 

@@ -12,7 +12,7 @@ from medddpm.evaluation.picture import comparison_picture
 from medddpm.io import read_volume
 from medddpm.restoration.restorer import RestoreOptions
 from medddpm.share import share_dir
-from medddpm.workflows.measure import evaluate
+from medddpm.workflows.measure import Evaluation, evaluate
 from medddpm.workflows.outputs import check_targets, staged
 from medddpm.workflows.restoring import OnProgress, RestoredScan, restore
 from medddpm.workflows.tables import quickstart_table
@@ -54,11 +54,25 @@ def quickstart(
         overwrite=overwrite,
         on_progress=on_progress,
     )[0]
-    with staged(out) as folder:
-        comparison_picture(
-            read_volume(noisy), read_volume(scan.image), read_volume(clean), folder / picture.name
-        )
     evaluation = evaluate(clean, scan.image, noisy=noisy)
+    with staged(out) as folder:
+        _draw(folder / picture.name, noisy, clean, scan, evaluation)
     return Quickstart(
         quickstart_table(evaluation, scan.facts), scan, [scan.image, scan.sidecar, picture]
+    )
+
+
+def _draw(path: Path, noisy: Path, clean: Path, scan: RestoredScan, scores: Evaluation) -> None:
+    before, after, truth = (read_volume(p) for p in (noisy, scan.image, clean))
+    psnr = (scores.noisy or {})["psnr"], scores.restored["psnr"]
+    comparison_picture(
+        path,
+        before.frame(0),
+        after.frame(0),
+        truth.frame(0),
+        spacing=before.spacing,
+        orientation=before.geometry.orientation,
+        title="A real T1w scan with added Rician noise, restored",
+        caption=f"PSNR in the foreground: {psnr[0]:.1f} dB noisy, {psnr[1]:.1f} dB restored",
+        sigma=scan.facts["frames"][0]["sigma"]["sigma"],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,19 @@ class RestoredScan:
     facts: dict[str, Any]
     flags: list[str] = field(default_factory=list)
 
+    @property
+    def summary(self) -> str:
+        """One line: noise level and VAE ceiling of the (first) frame, seconds, device."""
+        frames = self.facts["frames"]
+        sigma = frames[0]["sigma"]
+        more = f" (frame 0 of {len(frames)})" if len(frames) > 1 else ""
+        return (
+            f"sigma {sigma['sigma']:.4g} in scan units, {sigma['fraction']:.4f} of the intensity "
+            f"scale, from {sigma['method']}{more}; "
+            f"VAE ceiling {frames[0]['vae_ceiling_db']:.1f} dB; "
+            f"{self.facts['seconds']:.1f} s on {self.facts['device']}"
+        )
+
 
 def restore(
     source: Path,
@@ -80,7 +93,7 @@ def restore(
     for number, (volume, target) in enumerate(zip(volumes, targets, strict=True), start=1):
         task = "restore" if len(volumes) == 1 else f"restore {number} of {len(volumes)}"
         restored = restorer.restore(volume, options=options, on_progress=_named(on_progress, task))
-        done.append(write_restored(restored, volume, target, options, format))
+        done.append(write_restored(restored, volume, target, format))
     return done
 
 
@@ -94,13 +107,12 @@ def write_restored(
     restored: Restored,
     volume: Volume,
     target: Target,
-    options: RestoreOptions,
     format: OutputFormat,
 ) -> RestoredScan:
     """Write the scan, its maps and its report, all together."""
     maps = {name: getattr(restored, name) for name in MAPS}
     maps = {name: value for name, value in maps.items() if value is not None}
-    facts = _report(restored, volume, options)
+    facts = _report(restored, volume)
     with staged(target.folder) as folder:
         if format == "dicom":
             write_dicom(restored.volume, folder / target.image.name, facts=facts)
@@ -118,15 +130,22 @@ def write_restored(
     )
 
 
+def guard_flags(facts: dict[str, Any]) -> list[str]:
+    """What the guard found in any frame, each sentence once."""
+    found: dict[str, None] = {}
+    for frame in facts["frames"]:
+        found |= dict.fromkeys(frame["guard"]["messages"])
+    return list(found)
+
+
 def _paths(target: Target, maps: Sequence[str]) -> list[Path]:
     return [target.image, target.sidecar, *(target.part(name) for name in maps)]
 
 
-def _report(restored: Restored, volume: Volume, options: RestoreOptions) -> dict[str, Any]:
+def _report(restored: Restored, volume: Volume) -> dict[str, Any]:
     return {
         "statement": STATEMENT,
         "input": describe_input(volume),
-        "options": asdict(options),
         **restored.facts,
         "versions": versions(),
     }

@@ -66,7 +66,7 @@ def test_no_memory_given() -> None:
 def test_sigma() -> None:
     assert options.parse_sigma("auto") is None
     assert options.parse_sigma("12.5") == 12.5
-    for text in ("-1", "nan", "inf", "loud"):
+    for text in ("-1", "0", "nan", "inf", "loud"):
         with pytest.raises(errors.ConfigError, match="--sigma"):
             options.parse_sigma(text)
 

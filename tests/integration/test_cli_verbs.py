@@ -1,0 +1,237 @@
+"""Every verb of the command line, end to end, on phantoms and a tiny random model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medddpm.volume import Volume
+
+Cli = Callable[..., Any]
+WRITTEN = (0, 6)
+"""A random model restores nothing, so the guard may flag its output."""
+
+
+def voxels(path: Path) -> Any:
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.fixture
+def restored(cli: Cli, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "restored.nii.gz"
+    done = cli("restore", noisy_nifti, out, "--weights", tiny_weights, "--device", "cpu")
+    assert done.exit_code in WRITTEN, done.stderr
+    return out
+
+
+def test_restore_keeps_the_grid_and_the_header(restored: Path, noisy_nifti: Path) -> None:
+    before, after = nib.load(noisy_nifti), nib.load(restored)
+    np.testing.assert_array_equal(before.affine, after.affine)
+    assert after.header["sform_code"] == after.header["qform_code"] == 1
+    assert after.get_data_dtype() == np.float32
+    assert after.shape == before.shape
+    assert np.isfinite(voxels(restored)).all()
+    assert not np.array_equal(voxels(restored), voxels(noisy_nifti))
+
+
+def test_the_sidecar_tells_what_was_done(restored: Path, noisy_nifti: Path) -> None:
+    facts = json.loads(restored.with_name("restored.json").read_text())
+    assert facts["input"]["sha256"] == hashlib.sha256(noisy_nifti.read_bytes()).hexdigest()
+    assert facts["versions"]["medddpm"]
+    assert facts["options"]["mode"] == "mean"
+    assert "medical device" in facts["statement"]
+    assert {"sigma", "guard", "vae_ceiling_db"} <= set(facts["frames"][0])
+    assert facts["weights"]["sha256"]
+
+
+def test_the_input_is_not_touched_and_the_same_bytes_come_again(
+    cli: Cli, restored: Path, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    before = noisy_nifti.read_bytes()
+    again = tmp_path / "again.nii.gz"
+    cli("restore", noisy_nifti, again, "--weights", tiny_weights, "--memory", "1GB")
+    assert noisy_nifti.read_bytes() == before
+    np.testing.assert_array_equal(voxels(again), voxels(restored))
+
+
+def test_an_existing_output_is_kept_unless_overwrite(
+    cli: Cli, restored: Path, noisy_nifti: Path, tiny_weights: Path
+) -> None:
+    before = restored.read_bytes()
+    arguments = ("restore", noisy_nifti, restored, "--weights", tiny_weights, "--sigma", "20")
+    done = cli(*arguments)
+    assert done.exit_code == 5
+    assert "--overwrite" in done.stderr
+    assert restored.read_bytes() == before
+    assert cli(*arguments, "--overwrite").exit_code in WRITTEN
+    assert restored.read_bytes() != before
+
+
+def test_ensemble_writes_maps(
+    cli: Cli, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    options = ("--mode", "ensemble", "--samples", 2, "--steps", 2, "--weights", tiny_weights)
+    done = cli("restore", noisy_nifti, tmp_path / "out", *options)
+    assert done.exit_code in WRITTEN, done.stderr
+    stem = "noisy_desc-denoised"
+    found = {p.name for p in (tmp_path / "out").iterdir()}
+    suffixes = (".nii.gz", ".json", "_std.nii.gz", "_lower.nii.gz", "_upper.nii.gz")
+    assert found == {stem + suffix for suffix in suffixes}
+    low, high = (voxels(tmp_path / "out" / f"{stem}_{m}.nii.gz") for m in ("lower", "upper"))
+    assert (low <= high).all()
+
+
+def test_sample_depends_on_the_seed(
+    cli: Cli, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    images = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = tmp_path / f"{name}.nii.gz"
+        options = ("--mode", "sample", "--steps", 2, "--seed", seed, "--weights", tiny_weights)
+        assert cli("restore", noisy_nifti, out, *options).exit_code in WRITTEN
+        images.append(voxels(out))
+    np.testing.assert_array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
+
+
+def test_four_dimensions_stay(
+    cli: Cli, noisy_phantom: Volume, save_nifti: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    frames = np.stack([noisy_phantom.data, 0.8 * noisy_phantom.data], axis=-1)
+    source = save_nifti(tmp_path / "bold.nii.gz", frames, noisy_phantom.affine)
+    out = tmp_path / "out.nii.gz"
+    done = cli("restore", source, out, "--weights", tiny_weights)
+    assert done.exit_code in WRITTEN, done.stderr
+    assert nib.load(out).shape == frames.shape
+
+
+def test_a_folder_of_two_dicom_series_to_nifti(
+    cli: Cli, noisy_phantom: Volume, dicom_series: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        dicom_series(tmp_path / "in", noisy_phantom.data, number=number)
+    done = cli("restore", tmp_path / "in", tmp_path / "out", "--weights", tiny_weights)
+    assert done.exit_code in WRITTEN, done.stderr
+    images = sorted((tmp_path / "out").glob("*.nii.gz"))
+    assert len(images) == 2
+    assert len(list((tmp_path / "out").glob("*.json"))) == 2
+    for path in (tmp_path / "out").glob("*.json"):
+        assert "Private" not in path.read_text() + path.name
+        assert "P-0001" not in path.read_text() + path.name
+
+
+def test_dicom_to_derived_dicom(
+    cli: Cli, noisy_phantom: Volume, dicom_series: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    import pydicom
+
+    dicom_series(tmp_path / "in", noisy_phantom.data)
+    options = ("--weights", tiny_weights, "--format", "dicom")
+    done = cli("restore", tmp_path / "in", tmp_path / "out", *options)
+    assert done.exit_code in WRITTEN, done.stderr
+    [series] = [p for p in (tmp_path / "out").iterdir() if p.is_dir()]
+    files = sorted(series.iterdir())
+    assert len(files) == noisy_phantom.data.shape[2]
+    assert pydicom.dcmread(files[0]).ImageType[0] == "DERIVED"
+
+
+def test_simulate_estimate_and_evaluate(
+    cli: Cli, clean_nifti: Path, tmp_path: Path, save_nifti: Any, phantom: Volume
+) -> None:
+    noisy = tmp_path / "n.nii.gz"
+    assert cli("simulate", clean_nifti, noisy, "--sigma", 0.05, "--seed", 4).exit_code == 0
+    told = json.loads((tmp_path / "n.json").read_text())["noise"]
+    found = json.loads(cli("estimate-noise", noisy, "--json").stdout)[0]["frames"][0]
+    assert found["sigma"] == pytest.approx(told["sigma"], rel=0.3)
+    assert "of the intensity scale" in cli("estimate-noise", noisy).stdout
+
+    done = cli("evaluate", clean_nifti, clean_nifti, "--noisy", noisy, "--json")
+    scores = json.loads(done.stdout)
+    assert scores["noisy"]["psnr"] == pytest.approx(26, abs=3)
+    assert scores["restored"]["ssim"] == pytest.approx(1)
+    assert "foreground" in cli("evaluate", clean_nifti, noisy).stdout
+    mask = save_nifti(
+        tmp_path / "mask.nii.gz", (phantom.data > 500).astype(np.uint8), phantom.affine
+    )
+    masked = json.loads(cli("evaluate", clean_nifti, noisy, "--mask", mask, "--json").stdout)
+    assert masked["restored"]["num_inside"] < scores["restored"]["num_inside"]
+
+
+def test_simulate_with_a_gain_map(
+    cli: Cli, clean_nifti: Path, phantom: Volume, save_nifti: Any, tmp_path: Path
+) -> None:
+    gain = np.ones(phantom.data.shape, np.float32)
+    gain[:20] = 0
+    gmap = save_nifti(tmp_path / "g.nii.gz", gain, phantom.affine)
+    noisy = tmp_path / "n.nii.gz"
+    options = ("--sigma", 0.1, "--gmap", gmap, "--noise", "gaussian")
+    assert cli("simulate", clean_nifti, noisy, *options).exit_code == 0
+    added = voxels(noisy) - phantom.data
+    assert np.abs(added[:20]).max() < 1e-3 < added[20:].std()
+
+
+def test_grids_that_differ_are_an_error(
+    cli: Cli, clean_nifti: Path, phantom: Volume, save_nifti: Any, tmp_path: Path
+) -> None:
+    moved = phantom.affine.copy()
+    moved[0, 3] += 1
+    other = save_nifti(tmp_path / "moved.nii.gz", phantom.data, moved)
+    done = cli("evaluate", clean_nifti, other)
+    assert done.exit_code == 4
+    assert "another grid" in done.stderr
+
+
+def test_info(
+    cli: Cli, noisy_nifti: Path, tiny_weights: Path, dicom_series: Any, noisy_phantom: Volume
+) -> None:
+    assert json.loads(cli("info", tiny_weights).stdout)["card"]["name"] == "tiny"
+    [scan] = json.loads(cli("info", noisy_nifti).stdout)["scans"]
+    assert scan["shape"] == [40, 44, 36]
+    folder = dicom_series(noisy_nifti.parent / "d", noisy_phantom.data)
+    told = cli("info", folder).stdout
+    assert json.loads(told)["scans"][0]["modality"] == "MR"
+    assert "Private" not in told
+
+
+def test_convert_there_and_back(
+    cli: Cli, noisy_phantom: Volume, dicom_series: Any, tmp_path: Path
+) -> None:
+    folder = dicom_series(tmp_path / "in", noisy_phantom.data)
+    image = tmp_path / "a.nii.gz"
+    assert cli("convert", folder, image).exit_code == 0
+    assert cli("convert", image, tmp_path / "d", "--format", "dicom").exit_code == 2
+    done = cli("convert", image, tmp_path / "d", "--format", "dicom", "--like", folder)
+    assert done.exit_code == 0, done.stderr
+    back = tmp_path / "b.nii.gz"
+    done = cli("convert", Path(done.stdout.strip()), back)
+    assert done.exit_code == 0, done.stderr
+    np.testing.assert_allclose(nib.load(back).affine, nib.load(image).affine, atol=1e-3)
+    np.testing.assert_allclose(voxels(back), voxels(image), atol=1)
+
+
+def test_quickstart(
+    cli: Cli,
+    clean_nifti: Path,
+    noisy_nifti: Path,
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from medddpm.workflows import example
+
+    (tmp_path / "example").mkdir()
+    (tmp_path / "example" / example.NOISY).write_bytes(noisy_nifti.read_bytes())
+    (tmp_path / "example" / example.CLEAN).write_bytes(clean_nifti.read_bytes())
+    monkeypatch.setattr(example, "share_dir", lambda: tmp_path)
+    for _ in range(2):
+        done = cli("quickstart", "--out", tmp_path / "q", "--weights", tiny_weights, "--overwrite")
+        assert done.exit_code == 0, done.stderr
+    assert "PSNR" in done.stdout
+    assert {p.suffix for p in (tmp_path / "q").iterdir()} == {".gz", ".json", ".png"}

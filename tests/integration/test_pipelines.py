@@ -1,0 +1,80 @@
+"""Every shipped pipeline runs from its name, as a person would run it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medddpm.share import share_dir
+from medddpm.volume import Volume
+
+Cli = Callable[..., Any]
+
+
+def run(cli: Cli, name: str, *arguments: object) -> Any:
+    return cli("pipelines", "run", name, "--", *arguments)
+
+
+def test_restore_nifti(cli: Cli, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    noisy_nifti.rename(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "in" / "b.nii.gz").write_text("no scan")
+    out = tmp_path / "out"
+    done = run(cli, "restore_nifti", tmp_path / "in", out, "--weights", tiny_weights)
+    assert done.exit_code == 0, done.stderr
+    rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
+    assert [row["result"] for row in rows] == ["a_desc-denoised.nii.gz", "failed"]
+
+
+def test_restore_dicom(
+    cli: Cli, noisy_phantom: Volume, dicom_series: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    dicom_series(tmp_path / "in", noisy_phantom.data)
+    out = tmp_path / "out"
+    done = run(cli, "restore_dicom", tmp_path / "in", out, "--weights", tiny_weights)
+    assert done.exit_code == 0, done.stderr
+    assert len(list(out.rglob("*.dcm"))) == 36
+
+
+def test_evaluate(cli: Cli, clean_nifti: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    clean_nifti.rename(tmp_path / "in" / "a.nii.gz")
+    options = ("--sigma", 0.05, "--weights", tiny_weights)
+    done = run(cli, "evaluate", tmp_path / "in", tmp_path / "out", *options)
+    assert done.exit_code == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == ["noisy", "restored"]
+
+
+def test_train_on_nifti(
+    cli: Cli, head: Any, save_nifti: Any, noisy_nifti: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in (1, 3):
+        path = tmp_path / "in" / f"sub-0{number}_T1w.nii.gz"
+        save_nifti(path, head((36, 36, 34)), np.eye(4))
+    few = [w for s in ("autoencoder", "diffusion", "fidelity") for w in ("--set", f"{s}.steps=2")]
+    options = ("--config", "tiny_cpu", *few, "--try", noisy_nifti)
+    done = run(cli, "train_on_nifti", tmp_path / "in", tmp_path / "run", *options)
+    assert done.exit_code == 0, done.stderr
+    assert list((tmp_path / "run" / "restored").glob("*.nii.gz"))
+
+
+def test_every_pipeline_has_a_test_and_is_short() -> None:
+    paths = sorted((share_dir() / "pipelines").glob("*.py"))
+    text = Path(__file__).read_text(encoding="utf-8")
+    for path in paths:
+        assert f'run(cli, "{path.stem}"' in text
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 80
+
+
+@pytest.mark.parametrize("name", ["nothing", "../tests/conftest"])
+def test_an_unknown_pipeline(cli: Cli, name: str) -> None:
+    done = cli("pipelines", "run", name)
+    assert done.exit_code == 2
+    assert "restore_nifti" in done.stderr

@@ -1,0 +1,78 @@
+"""Every command of the README runs, in order, in a folder that holds what it names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medddpm.share import share_dir
+from medddpm.volume import Volume
+
+ROOT = share_dir()
+WEIGHTS = ROOT / "medddpm" / "weights" / "default.safetensors"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+@pytest.fixture
+def workplace(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    noisy_phantom: Volume,
+    phantom: Volume,
+    dicom_series: Any,
+    save_nifti: Any,
+    head: Any,
+) -> Path:
+    """The files that the README names."""
+    save_nifti(tmp_path / "scan.nii.gz", noisy_phantom.data, noisy_phantom.affine)
+    save_nifti(tmp_path / "clean.nii.gz", phantom.data, phantom.affine)
+    dicom_series(tmp_path / "dicom", noisy_phantom.data)
+    (tmp_path / "scans").mkdir()
+    for number in (1, 2, 3):
+        data = head((36 + number, 36, 34))
+        save_nifti(tmp_path / "scans" / f"sub-0{number}_T1w.nii.gz", data, np.eye(4))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [words[1] for words in commands() if words[0] == "make"]
+    assert targets == ["quickstart", "test"]
+    for target in targets:
+        assert f"\n{target}:" in makefile
+
+
+def test_only_known_programs() -> None:
+    assert {words[0] for words in commands()} == {"make", "medddpm"}
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="this checkout has no shipped weights")
+def test_every_command_runs(cli: Callable[..., Any], workplace: Path) -> None:
+    """0, or 6 where a check flags: the phantoms are unlike any scan that was trained on."""
+    for words in commands():
+        if words[0] == "medddpm":
+            done = cli(*words[1:])
+            assert done.exit_code in (0, 6), f"{shlex.join(words)}: {done.stderr}"
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="this checkout has no shipped weights")
+def test_the_python_example_runs(workplace: Path) -> None:
+    [code] = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert (workplace / "restored-in-python.nii.gz").is_file()

@@ -1,0 +1,71 @@
+"""The built wheel works alone: command line, configs, pipelines, weights and example."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medddpm.share import share_dir
+
+pytestmark = pytest.mark.slow
+ROOT = share_dir()
+
+
+def python(*arguments: str, cwd: Path, path: str = "") -> str:
+    environment = {**os.environ, "PYTHONPATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the installed wheel and nothing else; it comes before the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    python("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist"), cwd=ROOT)
+    [wheel] = (folder / "dist").glob("*.whl")
+    target = folder / "site"
+    python(
+        *("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)),
+        cwd=folder,
+    )
+    return target
+
+
+def medddpm(site: Path, *arguments: str, cwd: Path) -> str:
+    code = "import sys; from medddpm.cli import main; sys.argv[0] = 'medddpm'; main()"
+    return python("-c", code, *arguments, cwd=cwd, path=str(site))
+
+
+def test_it_installs_one_package(site: Path) -> None:
+    found = {p.name for p in site.iterdir()}
+    assert {n for n in found if not n.endswith(".dist-info")} == {"medddpm", "bin"}
+    assert (site / "bin" / "medddpm").is_file()
+    assert (site / "medddpm" / "py.typed").is_file()
+    assert not list(site.rglob("test_*.py"))
+
+
+def test_the_command_line_works_without_the_repository(site: Path, tmp_path: Path) -> None:
+    where = python("-c", "import medddpm; print(medddpm.__file__)", cwd=tmp_path, path=str(site))
+    assert where.startswith(str(site))
+    assert "restore" in medddpm(site, "--help", cwd=tmp_path)
+    assert "tiny_cpu" in medddpm(site, "configs", "list", cwd=tmp_path)
+    assert "restore_nifti" in medddpm(site, "pipelines", "list", cwd=tmp_path)
+
+
+def test_the_quickstart_works_without_the_repository(site: Path, tmp_path: Path) -> None:
+    assert "sha256" in medddpm(site, "info", "default", cwd=tmp_path)
+    said = medddpm(site, "quickstart", "--out", "q", cwd=tmp_path)
+    assert "PSNR" in said
+    assert list((tmp_path / "q").glob("*.png"))
