@@ -50,7 +50,7 @@ def _with_dicom_header(volume: Volume, like: Path | None) -> Volume:
                 "on the same grid"
             )
         return volume
-    template = read_volume(like)
+    template: Volume = read_volume(like)
     if template.format != "dicom":
         raise ConfigError(f"--like takes a DICOM series, {like.name} is {template.format}")
     template.geometry.require_match(volume.geometry, "the input")
