@@ -109,18 +109,18 @@ def _grow(mask: Mask, factors: tuple[int, ...], shape: tuple[int, ...]) -> Mask:
 
 
 def _air_threshold(smooth: NDArray[np.float32]) -> float:
-    """Half-way from the mean of the dark class to Otsu's threshold, so that CSF stays inside.
+    """Otsu's threshold between air and tissue.
 
     Otsu's method runs twice: bright fluid or fat would put grey tissue into the dark class, so
-    the second time all is cut at the median of the bright class.
+    the second time all that was bright counts as just bright enough.
     """
     values = np.minimum(smooth, np.percentile(smooth, SCALE_PERCENTILE)).ravel()
+    if values.min() == values.max():
+        return float(values[0]) - 1.0
     for _ in range(2):
-        if values.min() == values.max():
-            return float(values[0]) - 1.0
         otsu = float(threshold_otsu(values))  # type: ignore[no-untyped-call, unused-ignore]
-        values = np.minimum(values, np.median(values[values > otsu]))
-    return 0.5 * (float(values[values <= otsu].mean()) + otsu)
+        values = np.minimum(values, otsu)
+    return otsu
 
 
 def _zeros_touch_air(image: NDArray[np.float32], inside: Mask) -> bool:
