@@ -26,6 +26,7 @@ class LatentCodec(nn.Module):
         self.factor = factor
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
+        self.register_buffer("latent_noise_gain", torch.ones(()))
 
     def encode(self, x: Tensor) -> Tensor:
         """The posterior mean, standardised: sampling it would put a floor of noise under z."""
@@ -37,6 +38,18 @@ class LatentCodec(nn.Module):
         raw = z.float() * self._column(self.latent_std) + self._column(self.latent_mean)
         image: Tensor = self.vae.decode(raw)  # type: ignore[operator]
         return image.float()
+
+    @torch.no_grad()
+    def measure_noise_gain(self, x: Tensor, sigma: float, generator: torch.Generator) -> None:
+        """Store how many standard deviations of latent one unit of image noise makes.
+
+        Args:
+            x: (B, 1, X, Y, Z), clean training images.
+            sigma: Noise to probe with, on the intensity scale.
+            generator: Its source.
+        """
+        n = sigma * torch.randn(x.shape, generator=generator).to(x)
+        self.latent_noise_gain.copy_((self.encode(x + n) - self.encode(x)).std() / sigma)
 
     @torch.no_grad()
     def set_statistics(self, total: Tensor, total_of_squares: Tensor, count: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -73,13 +73,12 @@ class FidelitySpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The whole model; `latent_noise_gain` is d(latent) / d(image) for white noise."""
+    """The whole model."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
     autoencoder: AutoencoderSpec = field(default_factory=AutoencoderSpec)
     diffusion: DiffusionSpec = field(default_factory=DiffusionSpec)
     fidelity: FidelitySpec = field(default_factory=FidelitySpec)
-    latent_noise_gain: Annotated[float, Gt(0)] = 1.0
 
 
 def build_codec(spec: AutoencoderSpec) -> LatentCodec:

@@ -60,6 +60,10 @@ class AutoencoderStage:
         self.options = options
         self.steps = options.steps
         self.learning_rate = options.learning_rate
+        if isinstance(model.codec.vae, CompactVae):
+            # Steps of Adam are large beside these small weights; the convolutions do the learning.
+            model.codec.vae.analysis.requires_grad_(False)
+            model.codec.vae.synthesis.requires_grad_(False)
 
     def start(self) -> None:
         """Start the linear maps from the PCA of training blocks."""
@@ -104,6 +108,8 @@ class AutoencoderStage:
                 count += raw[:, 0].numel()
         assert isinstance(total, Tensor) and isinstance(squares, Tensor)
         self.codec.set_statistics(total, squares, count)
+        x, _ = clean_batch(self.scans.train, 8, rng, self.scans.options)
+        self.codec.measure_noise_gain(x.to(device), 0.05, torch.Generator().manual_seed(3))
 
 
 class DiffusionStage:

@@ -1,0 +1,119 @@
+"""Tiles of one size over a padded volume, their blending, and one noise field for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medddpm.errors import ConfigError
+
+Triple = tuple[int, int, int]
+_BLOCK = 4
+"""Edge of a block of the noise field, in latent voxels."""
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Where the tiles lie.
+
+    Attributes:
+        shape: The volume itself.
+        padded: The volume mirrored up to a multiple at the far ends.
+        tile: Shape of every tile.
+        overlap: Voxels that neighbours share at least, where an axis has more than one tile.
+        starts: Lower corner of each tile in the padded volume.
+    """
+
+    shape: Triple
+    padded: Triple
+    tile: Triple
+    overlap: int
+    starts: tuple[Triple, ...]
+
+    def window(self) -> NDArray[np.float32]:
+        """Blending weights of one tile (tile shape): ramps over the overlap, never 0."""
+        ramps = []
+        for length in self.tile:
+            rise = (np.arange(length) + 0.5) / max(self.overlap, 1)
+            ramps.append(np.minimum(np.minimum(rise, rise[::-1]), 1.0))
+        x, y, z = ramps
+        return (x[:, None, None] * y[:, None] * z).astype(np.float32)
+
+    def slices(self, start: Triple) -> tuple[slice, slice, slice]:
+        """The tile's place in the padded volume."""
+        x, y, z = (slice(s, s + t) for s, t in zip(start, self.tile, strict=True))
+        return x, y, z
+
+
+def plan_tiles(shape: Triple, tile: int, overlap: int, multiple: int) -> TilePlan:
+    """Tiles of at most `tile` voxels an axis that cover a volume of any size.
+
+    Every tile starts at a multiple of `multiple` voxels and measures one, so that voxels fall
+    into the same latent voxel whichever tile they are seen in.
+
+    Raises:
+        ConfigError: The tile or the overlap does not fit `multiple`.
+    """
+    if tile < multiple or tile % multiple:
+        raise ConfigError(f"restore.tile is {tile}; it must be a multiple of {multiple}")
+    if not 0 <= overlap <= tile // 2:
+        raise ConfigError(f"restore.overlap is {overlap}; it must lie between 0 and {tile // 2}")
+    padded = tuple(-(-n // multiple) * multiple for n in shape)
+    sizes = tuple(min(tile, n) for n in padded)
+    step = max((tile - overlap) // multiple, 1) * multiple
+    axes = [_starts(n, size, step) for n, size in zip(padded, sizes, strict=True)]
+    return TilePlan(shape, padded, sizes, overlap, tuple(product(*axes)))  # type: ignore[arg-type]
+
+
+def pad_mirrored(image: NDArray[Any], padded: Triple) -> NDArray[np.float32]:
+    """The image mirrored at its far ends up to the padded shape, however thin it is."""
+    for axis, (length, wanted) in enumerate(zip(image.shape, padded, strict=True)):
+        index = np.arange(wanted) % (2 * length)
+        image = image.take(np.where(index < length, index, 2 * length - 1 - index), axis=axis)
+    return np.ascontiguousarray(image, dtype=np.float32)
+
+
+def noise_tile(
+    channels: int, start: Triple, size: Triple, *, seed: int, stream: tuple[int, int]
+) -> NDArray[np.float32]:
+    """A window of one endless field of unit Gaussian noise.
+
+    The field is made of blocks, each from a counter-based generator (Philox, Salmon et al.
+    2011) keyed by the seed and counted by the block's place, so that tiles agree where they
+    overlap and nothing has to be stored.
+
+    Args:
+        channels: C of the result.
+        start: Lower corner on the latent grid; multiples of 4.
+        size: Shape on the latent grid; multiples of 4.
+        seed: Names the field.
+        stream: Two numbers that name independent fields of one seed, such as (sample, step).
+
+    Returns:
+        (C, *size) float32.
+    """
+    out = np.empty((channels, *size), np.float32)
+    for corner in product(*(range(0, n, _BLOCK) for n in size)):
+        place = [(s + c) // _BLOCK for s, c in zip(start, corner, strict=True)]
+        index = (place[0] << 40) + (place[1] << 20) + place[2]
+        bits = np.random.Philox(key=seed, counter=[0, index, *stream])
+        block = np.random.Generator(bits).standard_normal((channels, _BLOCK, _BLOCK, _BLOCK))
+        x, y, z = (slice(c, c + _BLOCK) for c in corner)
+        out[:, x, y, z] = block[..., : size[0], : size[1], : size[2]]
+    return out
+
+
+def batches(plan: TilePlan, size: int, skip: NDArray[np.bool_]) -> Iterator[list[Triple]]:
+    """Tile corners in batches, leaving out tiles where the padded map `skip` is all True."""
+    kept = [s for s in plan.starts if not skip[plan.slices(s)].all()]
+    for i in range(0, len(kept), size):
+        yield kept[i : i + size]
+
+
+def _starts(length: int, size: int, step: int) -> list[int]:
+    return [*range(0, length - size, step), length - size]

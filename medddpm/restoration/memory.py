@@ -1,0 +1,48 @@
+"""How many tiles fit a memory budget."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from medddpm.errors import MemoryBudgetError
+from medddpm.preprocess.tiles import TilePlan
+from medddpm.restoration.model import Model
+
+_GB = 1024**3
+_PROCESS = 0.9 * _GB
+"""Python with PyTorch and this package imported, weights included; measured."""
+_BYTES_A_VOLUME_VOXEL = 44
+"""Input, output, padded copy, accumulators and masks."""
+_BYTES_A_TILE_CHANNEL = 5.0
+"""Live bytes a half-resolution voxel and channel of the fidelity decoder; measured."""
+_MOST_TILES = {"cpu": 1, "cuda": 4}
+
+
+def tile_bytes(plan: TilePlan, model: Model) -> float:
+    """Peak working memory of the networks for one tile, in bytes."""
+    channels = model.spec.fidelity.channels[0]
+    return math.prod(plan.tile) / 8 * channels * _BYTES_A_TILE_CHANNEL * 4
+
+
+def tile_batch(
+    plan: TilePlan, memory_gb: float | None, device: torch.device, model: Model
+) -> int:
+    """Tiles that run together under a budget of `memory_gb` for the whole process.
+
+    Raises:
+        MemoryBudgetError: Not even one fits; the message says how much is needed.
+    """
+    if memory_gb is None:
+        return _MOST_TILES.get(device.type, 1)
+    fixed = _PROCESS + math.prod(plan.padded) * _BYTES_A_VOLUME_VOXEL
+    one = tile_bytes(plan, model)
+    fitting = int((memory_gb * _GB - fixed) // one)
+    if fitting < 1:
+        raise MemoryBudgetError(
+            f"a memory budget of {memory_gb:g} GB is too small: this scan needs "
+            f"{(fixed + one) / _GB:.1f} GB with tiles of {plan.tile}; raise --memory, or make "
+            "tiles smaller with --set restore.tile=64"
+        )
+    return min(fitting, 8)

@@ -1,0 +1,66 @@
+"""What a restoration can be told; the defaults live here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from medddpm.diffusion.samplers import SamplerName
+from medddpm.errors import ConfigError
+from medddpm.preprocess.degrade import NoiseKind
+
+Mode = Literal["mean", "sample", "ensemble"]
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """Options of one restoration.
+
+    Attributes:
+        mode: "mean" (E[z0 | y], one evaluation), "sample" (one plausible scan) or "ensemble".
+        samples: Samples of an ensemble.
+        steps: Evaluations of a sample.
+        sampler: Which sampler takes them.
+        sigma: Noise in the scan's own units; None estimates it.
+        fidelity: 1 is the fidelity decoder, 0 the plain decoder of the latent.
+        noise: Law of the noise.
+        coils: Coils of "ncchi".
+        seed: With the case id it fixes the noise field.
+        memory_gb: Budget for the whole process; None takes what there is.
+        tile: Edge of a tile in voxels.
+        overlap: Voxels that neighbouring tiles share.
+        flips: Mirrored copies of each tile that are averaged, 1 to 8 ("mean" only).
+        start: Noise of a truncated start, in units of the scan's own noise in the latent.
+        guidance_scale: Weight of the likelihood gradient; 0 is off.
+        cfg_weight: Classifier-free guidance; 1 is the conditional network alone.
+        bf16: "auto" takes bfloat16 where the processor has it.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    mode: Mode = "mean"
+    samples: Annotated[int, Ge(2)] = 8
+    steps: Annotated[int, Ge(1)] = 8
+    sampler: SamplerName = "ddim"
+    sigma: Annotated[float, Gt(0)] | None = None
+    fidelity: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    noise: NoiseKind = "rician"
+    coils: Annotated[int, Ge(1)] = 1
+    seed: int = 0
+    memory_gb: Annotated[float, Gt(0)] | None = None
+    tile: Annotated[int, Ge(16)] = 96
+    overlap: Annotated[int, Ge(0)] = 16
+    flips: Annotated[int, Interval(ge=1, le=8)] = 1
+    start: Annotated[float, Gt(0)] = 2.0
+    guidance_scale: Annotated[float, Ge(0)] = 0.0
+    cfg_weight: Annotated[float, Ge(0)] = 1.0
+    bf16: Literal["auto", "on", "off"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None and not 0 < self.sigma < float("inf"):
+            raise ConfigError(f"sigma is {self.sigma}; give a positive number in the scan's units")
+        if self.mode not in ("mean", "sample", "ensemble"):
+            raise ConfigError(f"mode is {self.mode!r}; choose mean, sample or ensemble")
+        if not 0 <= self.fidelity <= 1:
+            raise ConfigError(f"fidelity is {self.fidelity}; it lies between 0 and 1")

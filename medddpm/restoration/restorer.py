@@ -1,0 +1,262 @@
+"""The one object that holds a model and restores a scan. Read `Restorer._restore_frame` first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medddpm.errors import ConfigError, SamplingDivergedError
+from medddpm.preprocess.degrade import volume_seed
+from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
+from medddpm.preprocess.noise import NoiseEstimate, estimate_noise, given_noise
+from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
+from medddpm.restoration.guard import GuardReport, check_residual
+from medddpm.restoration.memory import tile_batch
+from medddpm.restoration.model import Model, find_weights, load_model
+from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.tile import TileRestorer
+from medddpm.volume import Volume
+
+Array = NDArray[np.float32]
+OnProgress = Callable[[int, int], None]
+_INTERVAL_90 = 1.6449
+"""Half width of a central 90 % interval of a Gaussian, in standard deviations."""
+
+__all__ = ["RestoreOptions", "Restored", "Restorer"]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored scan, its uncertainty where there is an ensemble, and the facts.
+
+    Attributes:
+        volume: The scan, in the input's units and place.
+        std: Voxelwise standard deviation over the samples, or None.
+        lower: Lower end of the nominal 90 % interval (mean - 1.645 std), or None.
+        upper: Its upper end, or None.
+        facts: JSON-able: sigma, VAE ceiling and guard of each frame, options, seconds, device.
+    """
+
+    volume: Volume
+    std: Volume | None
+    lower: Volume | None
+    upper: Volume | None
+    facts: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """True if the guard found nothing wrong in any frame."""
+        return all(f["guard"]["passed"] for f in self.facts["frames"])
+
+
+@dataclass(frozen=True)
+class _Frame:
+    mean: Array
+    std: Array | None
+    noise: NoiseEstimate
+    scale: float
+    ceiling: float
+    guard: GuardReport
+    num_tiles: int
+
+
+class Restorer:
+    """Restores scans with one model.
+
+    Example:
+        >>> restorer = Restorer.from_pretrained()               # doctest: +SKIP
+        >>> result = restorer.restore(volume, mode="mean")      # doctest: +SKIP
+    """
+
+    def __init__(self, model: Model, device: str = "auto") -> None:
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
+        self.device = torch.device(name)
+        self.model = model.to(self.device, memory_format=torch.channels_last_3d).eval()
+
+    @classmethod
+    def from_pretrained(cls, weights: str | Path = "default", device: str = "auto") -> Restorer:
+        """A restorer with shipped weights by name, or with those of a file."""
+        return cls(load_model(find_weights(weights)), device)
+
+    def restore(
+        self,
+        volume: Volume,
+        *,
+        options: RestoreOptions | None = None,
+        on_progress: OnProgress | None = None,
+        **changes: Any,
+    ) -> Restored:
+        """The scan with its noise removed, in its own units, on its own grid.
+
+        Args:
+            volume: 3D or 4D; the frames of a 4D scan are restored one by one.
+            options: All options; default ones if not given.
+            on_progress: Called as (tiles done, tiles in all).
+            **changes: Single options, such as mode="ensemble".
+
+        Raises:
+            ConfigError: An option is out of range.
+            MemoryBudgetError: The budget is smaller than one tile needs.
+            SamplingDivergedError: A network produced NaN or infinity.
+        """
+        try:
+            options = replace(options or RestoreOptions(), **changes)
+        except TypeError as error:
+            raise ConfigError(f"unknown option of restore: {error}") from error
+        began = time.perf_counter()
+        frames = []
+        for index in range(volume.num_frames):
+            seed = volume_seed(options.seed, volume.case_id, index)
+            step = _scaled_progress(on_progress, index, volume.num_frames)
+            frames.append(self._restore_frame(volume.frame(index), volume, seed, options, step))
+        facts = self._facts(frames, options, time.perf_counter() - began)
+        data = [f.mean for f in frames]
+        if any(f.std is None for f in frames):
+            return Restored(_assemble(volume, data), None, None, None, facts)
+        std = [f.std for f in frames if f.std is not None]
+        lower = [np.maximum(m - _INTERVAL_90 * s, 0) for m, s in zip(data, std, strict=True)]
+        upper = [m + _INTERVAL_90 * s for m, s in zip(data, std, strict=True)]
+        maps = (_assemble(volume, part) for part in (data, std, lower, upper))
+        return Restored(*maps, facts)
+
+    def _restore_frame(
+        self,
+        image: Array,
+        volume: Volume,
+        seed: int,
+        options: RestoreOptions,
+        on_progress: OnProgress | None,
+    ) -> _Frame:
+        """The main path: scale, sigma, tiles, encode, denoise, decode, guard, undo."""
+        mask = foreground_mask(image)
+        scale = intensity_scale(image, mask)
+        noise = self._noise(image, volume, scale, options)
+        y = image / np.float32(scale)
+        plan = plan_tiles(y.shape, options.tile, options.overlap, self.model.multiple)  # type: ignore[arg-type]
+        mean, std, ceiling, num_tiles = self._restore_tiles(
+            y, plan, noise.fraction, volume.spacing, seed, options, on_progress
+        )
+        if options.noise != "gaussian":
+            np.maximum(mean, 0, out=mean)
+        background = zero_background(image)
+        for part in (mean, std):
+            if part is not None and background is not None:
+                part[background] = 0
+        guard = check_residual(y, mean, noise.fraction, mask, kind=options.noise)
+        mean *= np.float32(scale)
+        if std is not None:
+            std *= np.float32(scale)
+        return _Frame(mean, std, noise, scale, ceiling, guard, num_tiles)
+
+    def _restore_tiles(
+        self,
+        y: Array,
+        plan: TilePlan,
+        sigma: float,
+        spacing: tuple[float, float, float],
+        seed: int,
+        options: RestoreOptions,
+        on_progress: OnProgress | None,
+    ) -> tuple[Array, Array | None, float, int]:
+        """Blend the tiles of each sample; returns mean, std, VAE ceiling in dB, tile count."""
+        num_samples = options.samples if options.mode == "ensemble" else 1
+        size = tile_batch(plan, options.memory_gb, self.device, self.model)
+        padded = pad_mirrored(y, plan.padded)
+        empty = padded == 0
+        window = plan.window()
+        groups = list(batches(plan, size, empty))
+        num_tiles = sum(len(group) for group in groups)
+        tiles = TileRestorer(self.model, self.device, sigma, spacing, seed, options)
+        moments = _Moments()
+        for sample in range(num_samples):
+            total = np.zeros(plan.padded, np.float32)
+            weight = np.zeros(plan.padded, np.float32)
+            done = sample * num_tiles
+            for group in groups:
+                stack = np.stack([padded[plan.slices(s)] for s in group])
+                for start, tile in zip(group, tiles.restore(stack, group, sample), strict=True):
+                    total[plan.slices(start)] += window * tile
+                    weight[plan.slices(start)] += window
+                done += len(group)
+                if on_progress:
+                    on_progress(done, num_samples * num_tiles)
+            blended = np.where(weight > 0, total / np.maximum(weight, 1e-8), padded)
+            x, yy, z = (slice(0, n) for n in plan.shape)
+            moments.add(blended[x, yy, z])
+        if not np.isfinite(moments.mean).all():
+            raise SamplingDivergedError("the restoration holds NaN or infinity; nothing was kept")
+        std = moments.std() if num_samples > 1 else None
+        return moments.mean, std, tiles.ceiling(), num_tiles
+
+    def _noise(
+        self, image: Array, volume: Volume, scale: float, options: RestoreOptions
+    ) -> NoiseEstimate:
+        if options.sigma is not None:
+            return given_noise(options.sigma, scale)
+        return estimate_noise(
+            image, kind=options.noise, coils=options.coils, spacing=volume.spacing
+        )
+
+    def _facts(
+        self, frames: list[_Frame], options: RestoreOptions, seconds: float
+    ) -> dict[str, Any]:
+        return {
+            "options": asdict(options),
+            "weights": {"sha256": self.model.digest, "name": self.model.card.get("name", "")},
+            "device": str(self.device),
+            "torch": torch.__version__,
+            "seconds": round(seconds, 3),
+            "frames": [
+                {
+                    "sigma": asdict(f.noise),
+                    "intensity_scale": f.scale,
+                    "vae_ceiling_db": round(f.ceiling, 2),
+                    "guard": asdict(f.guard),
+                    "tiles": f.num_tiles,
+                }
+                for f in frames
+            ],
+        }
+
+
+class _Moments:
+    """Running mean and variance over samples (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Array = np.zeros(0, np.float32)
+        self._squares: Array = np.zeros(0, np.float32)
+
+    def add(self, x: Array) -> None:
+        self.count += 1
+        if self.count == 1:
+            self.mean = x.astype(np.float32)
+            return
+        if self.count == 2:
+            self._squares = np.zeros_like(self.mean)
+        delta = x - self.mean
+        self.mean += delta / self.count
+        self._squares += delta * (x - self.mean)
+
+    def std(self) -> Array:
+        out: Array = np.sqrt(self._squares / (self.count - 1))
+        return out
+
+
+def _assemble(volume: Volume, frames: list[Array]) -> Volume:
+    return volume.with_data(frames[0] if volume.data.ndim == 3 else np.stack(frames, axis=-1))
+
+
+def _scaled_progress(on_progress: OnProgress | None, index: int, count: int) -> OnProgress | None:
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress(index * total + done, count * total)

@@ -1,0 +1,180 @@
+"""One batch of tiles through the networks: encode, denoise, decode with fidelity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medddpm.diffusion.denoiser import Denoiser, as_denoiser, classifier_free
+from medddpm.diffusion.guidance import guided
+from medddpm.diffusion.samplers import SAMPLERS, truncated_start
+from medddpm.diffusion.schedule import NoiseLevel
+from medddpm.preprocess.tiles import Triple, noise_tile
+from medddpm.restoration.model import Model
+from medddpm.restoration.options import RestoreOptions
+
+Array = NDArray[np.float32]
+NoiseField = Callable[[int], Tensor]
+_CEILING_TILES = 8
+"""The VAE ceiling is measured on the first tiles only: it is a figure, not a map."""
+
+
+class TileRestorer:
+    """Restores tiles of one frame.
+
+    Args:
+        model: The networks, on `device`.
+        device: Where they run.
+        sigma: Noise as a fraction of the intensity scale.
+        spacing: Voxel size in mm.
+        seed: Names the frame's noise field.
+        options: Mode, steps, fidelity and so on.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        device: torch.device,
+        sigma: float,
+        spacing: Sequence[float],
+        seed: int,
+        options: RestoreOptions,
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.sigma = sigma
+        self.spacing = torch.tensor([list(spacing)], dtype=torch.float32, device=device)
+        self.seed = seed
+        self.options = options
+        self.bf16 = options.bf16 == "on" or (options.bf16 == "auto" and has_bf16(device))
+        self._errors: list[float] = []
+
+    @torch.inference_mode()
+    def restore(self, tiles: Array, starts: Sequence[Triple], sample: int) -> Array:
+        """The restored tiles.
+
+        Args:
+            tiles: (B, X, Y, Z) on the intensity scale.
+            starts: Corner of each tile in the padded volume, for its window of the noise field.
+            sample: Number of the sample of an ensemble.
+        """
+        y = torch.from_numpy(tiles).to(self.device)[:, None]
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            total = torch.zeros_like(y)
+            axes = _mirrors(self.options.flips if self.options.mode == "mean" else 1)
+            for flip in axes:
+                total += self._once(y.flip(flip), starts, sample).flip(flip)
+            x_hat = total / len(axes)
+            if len(self._errors) < _CEILING_TILES:
+                self._measure_ceiling(x_hat)
+        out: Array = x_hat[:, 0].cpu().numpy()
+        return out
+
+    def ceiling(self) -> float:
+        """PSNR in dB, data range 1, of the restored scan through the autoencoder and back."""
+        if not self._errors:
+            return float("nan")
+        return -10 * math.log10(max(sum(self._errors) / len(self._errors), 1e-12))
+
+    def _once(self, y: Tensor, starts: Sequence[Triple], sample: int) -> Tensor:
+        cond, z_y = self.model.condition(y)
+        noise = self._noise_field(z_y, starts, sample)
+        denoiser = self._denoiser(y, cond)
+        if self.options.mode == "mean":
+            level = self.model.spec.diffusion.schedule.terminal
+            z0 = denoiser(truncated_start(z_y, level, noise(0)), level)
+        else:
+            z0, level = self._sample(denoiser, z_y, noise)
+        return self._decode(y, z0, level)
+
+    def _sample(
+        self, denoiser: Denoiser, z_y: Tensor, noise: NoiseField
+    ) -> tuple[Tensor, NoiseLevel]:
+        """A truncated reverse process from the noisy latent of the scan."""
+        schedule = self.model.spec.diffusion.schedule
+        gain = float(self.model.codec.latent_noise_gain)
+        start = schedule.nearest(self.options.start * gain * self.sigma)
+        most = round(schedule.num_timesteps * 0.9)
+        levels = schedule.steps(min(self.options.steps, most), start)
+        z = truncated_start(z_y, levels[0], noise(0))
+        sampler = SAMPLERS[self.options.sampler]
+        return sampler(denoiser, z, levels, noise=lambda i: noise(i + 1)), levels[-2]
+
+    def _decode(self, y: Tensor, z0: Tensor, level: NoiseLevel) -> Tensor:
+        fidelity = self.options.fidelity
+        out = torch.zeros_like(y)
+        if fidelity > 0:
+            batch = y.shape[0]
+            sigma = torch.full((batch, 1, 1, 1, 1), self.sigma, device=self.device)
+            angle = torch.full((batch,), level.angle, device=self.device)
+            spacing = self.spacing.expand(batch, 3)
+            out += fidelity * self.model.fidelity(y, z0, sigma, spacing, angle)
+        if fidelity < 1:
+            out += (1 - fidelity) * self.model.codec.decode(z0)
+        return out
+
+    def _denoiser(self, y: Tensor, cond: Tensor) -> Denoiser:
+        o, prediction = self.options, self.model.spec.diffusion.prediction
+
+        def bind(condition: Tensor) -> Denoiser:
+            return as_denoiser(
+                self.model.unet, prediction, cond=condition, sigma=self.sigma, spacing=self.spacing
+            )
+
+        denoiser = bind(cond)
+        if o.cfg_weight != 1:
+            denoiser = classifier_free(denoiser, bind(torch.zeros_like(cond)), o.cfg_weight)
+        return guided(
+            denoiser,
+            self.model.codec.decode,
+            y,
+            self.sigma,
+            kind=o.noise,
+            coils=o.coils,
+            scale=o.guidance_scale,
+        )
+
+    def _noise_field(self, z: Tensor, starts: Sequence[Triple], sample: int) -> NoiseField:
+        factor = self.model.spec.autoencoder.factor
+        size: Triple = tuple(z.shape[2:])  # type: ignore[assignment]
+
+        def noise(step: int) -> Tensor:
+            windows = [
+                noise_tile(
+                    z.shape[1],
+                    tuple(s // factor for s in start),  # type: ignore[arg-type]
+                    size,
+                    seed=self.seed,
+                    stream=(sample, step),
+                )
+                for start in starts
+            ]
+            return torch.from_numpy(np.stack(windows)).to(self.device)
+
+        return noise
+
+    def _measure_ceiling(self, x_hat: Tensor) -> None:
+        round_trip = self.model.codec.decode(self.model.codec.encode(x_hat))
+        for tile, error in zip(x_hat, (round_trip - x_hat).square(), strict=True):
+            inside = tile > 0.05
+            if len(self._errors) < _CEILING_TILES and bool(inside.any()):
+                self._errors.append(float(error[inside].double().mean()))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """True if bfloat16 is fast: CUDA cards that have it, CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _mirrors(count: int) -> list[list[int]]:
+    """The first `count` of the eight combinations of mirrored axes, the plain one first."""
+    every = [[2 + a for a in range(3) if keep[a]] for keep in product((0, 1), repeat=3)]
+    return sorted(every, key=len)[:count]

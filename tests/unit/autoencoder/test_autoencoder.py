@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from medddpm.autoencoder.codec import LatentCodec
+from medddpm.autoencoder.fidelity import FidelityDecoder
+from medddpm.autoencoder.monai_vae import StemmedAutoencoderKL
+from medddpm.autoencoder.vae import CompactVae, kl_divergence
+from medddpm.networks import space_to_depth
+
+
+def small_vae() -> CompactVae:
+    torch.manual_seed(0)
+    return CompactVae(6, 4, 8, 8, 1, 1)
+
+
+@pytest.mark.parametrize("make", [small_vae, lambda: StemmedAutoencoderKL(6, 4, (16, 16))])
+def test_both_autoencoders_have_one_interface(make: object) -> None:
+    assert callable(make)
+    vae = make()
+    x = torch.rand(2, 1, 16, 8, 8)
+    mean, std = vae.encode(x)
+    assert mean.shape == std.shape == (2, 6, 4, 2, 2)
+    assert (std > 0).all()
+    assert vae.decode(mean).shape == x.shape
+    recon, mean, std = vae(x)
+    assert recon.shape == x.shape
+
+
+def test_pca_start_is_the_best_linear_codec() -> None:
+    """With the convolutions silenced, the round trip is the projection on the principal axes."""
+    torch.manual_seed(1)
+    vae = small_vae()
+    basis = torch.linalg.qr(torch.randn(64, 6))[0]
+    blocks = torch.randn(4000, 6) @ basis.T + 0.5
+    kept = vae.start_from_pca(blocks)
+    assert float(kept) == pytest.approx(1, abs=1e-5)
+    for head in (vae.encoder[-1], vae.decoder[-1]):
+        torch.nn.init.zeros_(head.weight)
+    x = torch.randn(1, 6, 2, 2, 2)
+    image_blocks = torch.einsum("cl,blxyz->bcxyz", basis, x) + 0.5
+    z = vae.analysis(image_blocks)
+    torch.testing.assert_close(vae.synthesis(z), image_blocks, atol=1e-4, rtol=0)
+    latents = vae.analysis(blocks[:, :, None, None, None])
+    torch.testing.assert_close(latents.std(dim=0).flatten(), torch.ones(6), atol=0.05, rtol=0)
+
+
+def test_kl_of_the_prior_is_zero_and_grows_with_the_mean() -> None:
+    zero, one = torch.zeros(10), torch.ones(10)
+    assert float(kl_divergence(zero, one)) == pytest.approx(0, abs=1e-6)
+    assert float(kl_divergence(one, one)) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_the_codec_standardises_and_undoes_it() -> None:
+    vae = small_vae()
+    codec = LatentCodec(vae, 6, 4)
+    x = torch.rand(8, 1, 16, 16, 16)
+    raw = vae.encode(x)[0].double()
+    codec.set_statistics(
+        raw.sum(dim=(0, 2, 3, 4)), raw.square().sum(dim=(0, 2, 3, 4)), raw[:, 0].numel()
+    )
+    z = codec.encode(x)
+    torch.testing.assert_close(z.mean(dim=(0, 2, 3, 4)), torch.zeros(6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        z.std(dim=(0, 2, 3, 4), correction=0), torch.ones(6), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(codec.decode(z), vae.decode(vae.encode(x)[0]), atol=1e-4, rtol=0)
+
+
+def test_the_noise_gain_is_that_of_the_encoder() -> None:
+    codec = LatentCodec(small_vae(), 6, 4)
+    x = torch.rand(2, 1, 32, 32, 32)
+    codec.measure_noise_gain(x, 0.05, torch.Generator().manual_seed(0))
+    first = float(codec.latent_noise_gain)
+    codec.latent_std.fill_(0.5)
+    codec.measure_noise_gain(x, 0.05, torch.Generator().manual_seed(0))
+    assert float(codec.latent_noise_gain) == pytest.approx(2 * first, rel=1e-3)
+
+
+def fidelity_inputs(sigma: float) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(0)
+    return (
+        torch.rand(1, 1, 16, 16, 16),
+        torch.randn(1, 6, 4, 4, 4),
+        torch.full((1, 1, 1, 1, 1), sigma),
+        torch.ones(1, 3),
+        torch.full((1,), math.pi / 2),
+    )
+
+
+def test_without_noise_the_fidelity_decoder_returns_the_scan() -> None:
+    decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
+    y, *rest = fidelity_inputs(1e-6)
+    torch.testing.assert_close(decoder(y, *rest), y, atol=1e-4, rtol=0)
+
+
+def test_a_constant_map_is_the_same_as_its_number() -> None:
+    decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
+    y, z0, sigma, spacing, angle = fidelity_inputs(0.1)
+    torch.testing.assert_close(
+        decoder(y, z0, sigma, spacing, angle),
+        decoder(y, z0, sigma.expand_as(y), spacing, angle),
+    )
+
+
+@pytest.mark.parametrize("changed", [1, 2, 3, 4])
+def test_latent_sigma_spacing_and_level_all_matter(changed: int) -> None:
+    decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
+    inputs = list(fidelity_inputs(0.1))
+    before = decoder.noise(*inputs)
+    inputs[changed] = inputs[changed] * 0.5
+    assert (decoder.noise(*inputs) - before).abs().max() > 1e-5
+
+
+def test_the_stem_order_is_that_of_the_pca() -> None:
+    """`start_from_pca` takes blocks in the order in which `encode` sees them."""
+    x = torch.rand(1, 1, 8, 8, 8)
+    assert space_to_depth(x, 4)[0, :, 1, 0, 0].tolist() == x[0, 0, 4:8, :4, :4].flatten().tolist()
