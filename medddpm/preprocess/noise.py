@@ -27,6 +27,8 @@ _THICK = 1.5
 """Axes coarser than this many times the finest voxel edge are not differenced along."""
 _RATIO_TOLERANCE = 0.06
 """An air block is noise if its mean^2 / mean square is this close to the law's."""
+_AIR_COVER = 0.01
+"""Air fills more of a scan than this, or it is a dark part of the body."""
 _AIR_SHARE = 0.5
 """With fewer such blocks outside the body, that is dark tissue and not air."""
 _LEAK = 1 / 30
@@ -145,7 +147,7 @@ def _air_level(image: Image, mask: Mask, axes: tuple[int, ...], dof: int) -> _Le
     size = tuple((6 if len(axes) == 3 else 12) if a in axes else 1 for a in range(3))
     count = int(np.prod(size))
     full = _block_sum(_air(image, mask, axes).astype(np.float32), size) > count - 0.5
-    if full.sum() < 20:
+    if full.sum() < 20 or full.mean() < _AIR_COVER:
         return None
     mean = _block_sum(image, size)[full] / count
     square = _block_sum(image * image, size)[full] / count - _rounding_variance(image)

@@ -25,12 +25,12 @@ from medddpm.preprocess.noise import NoiseKind, chi_moments, second_difference
 Image = NDArray[np.float32]
 
 # Limits, well outside what good restorations of real scans showed at sigma 0.005 to 0.2 of the
-# scale: ratio up to 1.04, whiteness up to 0.18, structure up to 0.40, peak up to 0.9.
+# scale: ratio up to 1.04, whiteness up to 0.15, structure up to 0.26, peak up to 0.9.
 MAX_RATIO = 1.35
 MIN_RATIO = 0.3
 MIN_RATIO_FROM = 0.03
 MAX_WHITENESS = 0.3
-MAX_STRUCTURE = 0.42
+MAX_STRUCTURE = 0.4
 MAX_PEAK = 2.5
 MIN_NOISE = 0.45
 _SMOOTHING = 2.0
@@ -44,10 +44,12 @@ class GuardReport:
     Attributes:
         residual_ratio: Root mean square of the standardised residual; 1 if all noise and
             nothing else was removed.
-        whiteness: Mean correlation of neighbours; 0 for white noise, positive for anatomy.
-        structure: Correlation of the residual's local energy with the edges of the scan.
+        whiteness: Mean correlation of neighbours; 0 for white noise, positive for anatomy. Where
+            little was removed, their covariance in units of the assumed noise power.
+        structure: Correlation of the residual's local energy with the edges of the scan; times
+            the residual ratio where that is below 1, for a tiny residual cannot hide much.
         peak: Largest local mean of the residual, in sigma: something added or wiped out.
-        noise_ratio: White noise that the scan really holds, as a multiple of the assumed sigma.
+        noise_ratio: White noise in the flat parts of the scan, as a multiple of the assumed sigma.
         passed: True if nothing was flagged.
         messages: One sentence for each flag.
     """
@@ -84,12 +86,14 @@ def check_residual(
     z, std = _standardised(y, x_hat, sigma, inside, 0 if kind == "gaussian" else 2 * coils)
     values = z[inside]
     ratio = float(np.sqrt(np.mean(np.square(values), dtype=np.float64)))
-    white = np.abs(second_difference(y, (0, 1, 2), 1)[inside]) / std[inside]
+    edges = _edges(x_hat)
+    flat = inside & (edges <= np.quantile(edges[inside], 0.3))
+    white = np.abs(second_difference(y, (0, 1, 2), 1)[flat]) / std[flat]
     scale = float(np.percentile(x_hat[inside], 99.5))
     report = GuardReport(
         residual_ratio=ratio,
         whiteness=_whiteness(z, inside),
-        structure=_structure(z, x_hat, inside),
+        structure=_structure(z, edges, inside) * min(1.0, ratio),
         peak=_peak(z, inside),
         noise_ratio=float(_MAD_TO_STD * np.median(white)),
         passed=True,
@@ -171,9 +175,9 @@ def _whiteness(z: Image, inside: NDArray[np.bool_]) -> float:
     for axis in range(3):
         a, b = _ahead(centred, axis), _behind(centred, axis)
         pairs = _ahead(inside, axis) & _behind(inside, axis)
-        power = 0.5 * (np.square(a)[pairs].sum() + np.square(b)[pairs].sum())
-        if power > 0:
-            found.append(float((a * b).sum() / power))
+        if pairs.any():
+            power = 0.5 * (np.square(a)[pairs].mean() + np.square(b)[pairs].mean())
+            found.append(float((a * b)[pairs].mean() / max(float(power), 1.0)))
     return float(np.mean(found)) if found else 0.0
 
 
@@ -185,17 +189,23 @@ def _behind(array: NDArray[Any], axis: int) -> NDArray[Any]:
     return array[tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))]
 
 
-def _structure(z: Image, x_hat: Image, inside: NDArray[np.bool_]) -> float:
-    """Correlation of the residual's energy with the edges, both smoothed, inside the mask."""
-    energy = ndimage.gaussian_filter(np.square(z), _SMOOTHING, truncate=2.0)
+def _edges(x_hat: Image) -> Image:
+    """Slope of the smoothed scan."""
     smooth = ndimage.gaussian_filter(x_hat, _SMOOTHING, truncate=2.0)
-    edges = np.zeros_like(smooth)
+    square = np.zeros_like(smooth)
     for axis in range(3):
         if smooth.shape[axis] > 1:
-            edges += np.square(np.gradient(smooth, axis=axis))
+            square += np.square(np.gradient(smooth, axis=axis))
+    slope: Image = np.sqrt(square)
+    return slope
+
+
+def _structure(z: Image, edges: Image, inside: NDArray[np.bool_]) -> float:
+    """Correlation of the residual's smoothed energy with the edges, inside the mask."""
+    energy = ndimage.gaussian_filter(np.square(z), _SMOOTHING, truncate=2.0)
     inner = ndimage.binary_erosion(inside, iterations=3)
     inner = inner if inner.sum() > 1000 else inside
-    a, b = energy[inner], np.sqrt(edges[inner])
+    a, b = energy[inner], edges[inner]
     if float(a.std()) == 0 or float(b.std()) == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])

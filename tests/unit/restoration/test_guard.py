@@ -1,0 +1,160 @@
+"""The guard is silent for good restorations and speaks for each way to spoil one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.restoration import denoise_nl_means
+
+from medddpm.errors import ConfigError, GeometryError
+from medddpm.restoration.guard import GuardReport, check_residual
+
+Head = Callable[..., NDArray[np.float32]]
+Array = NDArray[np.float32]
+SHAPE = (56, 58, 54)
+SIGMAS = [0.005, 0.01, 0.03, 0.05, 0.1, 0.2]
+
+
+@pytest.fixture
+def clean(head: Head) -> Array:
+    """A head of scale about 1, with texture so that blur costs something everywhere."""
+    image = head(SHAPE) / 1000
+    x, y, z = np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij")
+    texture = 1 + 0.25 * np.sin(x / 2.0) * np.sin(y / 2.5) * np.sin(z / 2.2)
+    return (image * texture).astype(np.float32)
+
+
+def rician(image: Array, sigma: float, coils: int = 1) -> Array:
+    parts = np.random.default_rng(1).normal(0, sigma, (2 * coils, *image.shape))
+    parts[0] += image
+    return np.sqrt(np.square(parts).sum(axis=0)).astype(np.float32)
+
+
+def nlm(y: Array, sigma: float) -> Array:
+    found = denoise_nl_means(
+        y, patch_size=3, patch_distance=2, h=0.7 * sigma, sigma=sigma, fast_mode=True
+    )
+    return np.sqrt(np.maximum(found**2 - sigma**2, 0)).astype(np.float32)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_the_truth_passes_with_the_moments_of_noise(clean: Array, sigma: float) -> None:
+    report = check_residual(rician(clean, sigma), clean, sigma, clean > 0)
+    assert report.passed, report.messages
+    assert report.messages == ()
+    assert report.residual_ratio == pytest.approx(1.0, abs=0.02)
+    assert report.whiteness == pytest.approx(0.0, abs=0.02)
+    assert report.structure == pytest.approx(0.0, abs=0.1)
+    assert report.peak < 0.6
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_a_fair_restoration_passes(clean: Array, sigma: float) -> None:
+    y = rician(clean, sigma)
+    good = nlm(y, sigma)
+    for x_hat in (good, 0.5 * (good + y)):
+        report = check_residual(y, x_hat, sigma, clean > 0)
+        assert report.passed, report.messages
+
+
+@pytest.mark.parametrize("sigma", [0.005, 0.02])
+def test_the_input_itself_passes_at_low_noise_only(clean: Array, sigma: float) -> None:
+    y = rician(clean, sigma)
+    assert check_residual(y, y, sigma, clean > 0).passed
+    loud = rician(clean, 0.1)
+    report = check_residual(loud, loud, 0.1, clean > 0, kind="gaussian")
+    assert "hardly any noise" in report.messages[0]
+
+
+@pytest.mark.parametrize("sigma", [0.005, 0.02, 0.05, 0.1])
+def test_heavy_blur_is_flagged(clean: Array, sigma: float) -> None:
+    y = rician(clean, sigma)
+    report = check_residual(y, ndimage.gaussian_filter(y, 2.0), sigma, clean > 0)
+    assert not report.passed
+    assert report.residual_ratio > 1.02
+    assert report.whiteness > 0.1
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_pasted_structure_of_five_sigma_is_flagged(clean: Array, sigma: float, sign: int) -> None:
+    y = rician(clean, sigma)
+    x_hat = clean.copy()
+    x_hat[25:32, 26:33, 24:31] += sign * 5 * sigma
+    report = check_residual(y, x_hat, sigma, clean > 0)
+    assert any("structure was added or removed" in m for m in report.messages)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.05, 0.1])
+def test_a_wrong_sigma_is_flagged_either_way(head: Head, sigma: float) -> None:
+    clean = head(SHAPE) / 1000
+    y = rician(clean, sigma)
+    x_hat = nlm(y, sigma)
+    high = check_residual(y, x_hat, 3 * sigma, clean > 0)
+    assert any("sigma is too large" in m for m in high.messages)
+    low = check_residual(y, x_hat, sigma / 3, clean > 0)
+    assert any("sigma is too small" in m for m in low.messages)
+
+
+def test_rician_bias_is_no_anatomy(clean: Array) -> None:
+    """At low signal the magnitude is lifted; a guard that thinks Gaussian would see that."""
+    dim = 0.1 * clean
+    y = rician(dim, 0.1)
+    aware = check_residual(y, dim, 0.1, clean > 0)
+    naive = check_residual(y, dim, 0.1, clean > 0, kind="gaussian")
+    assert aware.passed
+    assert naive.peak > 2 * aware.peak
+    assert naive.whiteness > aware.whiteness + 0.01
+
+
+def test_many_coils(clean: Array) -> None:
+    y = rician(clean, 0.1, coils=4)
+    report = check_residual(y, clean, 0.1, clean > 0, kind="ncchi", coils=4)
+    assert report.passed
+    assert report.residual_ratio == pytest.approx(1.0, abs=0.02)
+    assert not check_residual(y, clean, 0.1, clean > 0).passed
+
+
+def test_a_map_of_sigma(clean: Array) -> None:
+    sigma = np.full(SHAPE, 0.03)
+    sigma[:28] = 0.09
+    noise = np.random.default_rng(0).normal(0, 1, SHAPE) * sigma
+    report = check_residual(clean + noise, clean, sigma, clean > 0, kind="gaussian")
+    assert report.passed
+    assert report.residual_ratio == pytest.approx(1.0, abs=0.02)
+    assert not check_residual(clean + noise, clean, 0.03, clean > 0, kind="gaussian").passed
+
+
+def test_units_do_not_matter(clean: Array) -> None:
+    y = rician(clean, 0.05)
+    one = check_residual(y, nlm(y, 0.05), 0.05, clean > 0)
+    many = check_residual(1000 * y, 1000 * nlm(y, 0.05), 50.0, clean > 0)
+    assert many.residual_ratio == pytest.approx(one.residual_ratio, rel=1e-3)
+    assert many.structure == pytest.approx(one.structure, abs=1e-2)
+
+
+def test_one_slice_and_a_flat_scan(clean: Array) -> None:
+    flat = np.ones((40, 40, 1), dtype=np.float32)
+    report: GuardReport = check_residual(rician(flat, 0.05), flat, 0.05, flat > 0)
+    assert np.isfinite(report.whiteness)
+    assert report.structure == 0
+    single: Any = np.ones((1, 1, 1), dtype=np.float32)
+    assert check_residual(single, single, 0.05, single > 0).whiteness == 0
+
+
+def test_bad_requests(clean: Array) -> None:
+    mask = clean > 0
+    with pytest.raises(GeometryError, match="one grid"):
+        check_residual(clean, clean[:-1], 0.1, mask)
+    with pytest.raises(GeometryError, match="one grid"):
+        check_residual(clean, clean, np.ones(3), mask)
+    with pytest.raises(ConfigError, match="empty"):
+        check_residual(clean, clean, 0.1, np.zeros_like(mask))
+    for sigma in (0.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match="sigma"):
+            check_residual(clean, clean, sigma, mask)
