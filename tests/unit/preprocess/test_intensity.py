@@ -136,3 +136,25 @@ def test_two_levels_only() -> None:
     np.testing.assert_array_equal(mask, image > 0)
     image[image == 0] = 1
     assert dice(foreground_mask(image), image > 50) > 0.75
+
+
+def test_a_masked_body_with_a_dark_skin() -> None:
+    """The voxels next to the zeros are dark, yet few others are: a masked body, not air."""
+    image = np.zeros((30, 30, 30))
+    image[5:25, 5:25, 5:25] = 10
+    image[6:24, 6:24, 6:24] = 100
+    np.testing.assert_array_equal(foreground_mask(image), image > 0)
+
+
+def test_scattered_zeros_without_a_body_beside_them() -> None:
+    image = np.full((10, 10, 10), 50.0)
+    image[:5] = 0
+    mask = foreground_mask(image)
+    np.testing.assert_array_equal(mask, image > 0)
+
+
+def test_flat_smooth_image_is_all_foreground() -> None:
+    """A stray dark voxel that smoothing at half the grid leaves out does not split the body."""
+    image = np.full((65, 64, 64), 50.0)
+    image[64, 0, 0] = 40.0  # the odd last plane is not in the halved image
+    assert foreground_mask(image).all()
