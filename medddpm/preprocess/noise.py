@@ -47,11 +47,12 @@ class NoiseEstimate:
 
     Attributes:
         sigma: Standard deviation of one real noise component, in scan units.
-        fraction: The same as a fraction of the intensity scale that the scan would have without
-            its noise (`intensity_scale` with this sigma).
+        fraction: The same as a fraction of `scale`.
         method: Where it was measured: "air", "foreground", or "given" by the user.
         error: Relative standard error of sigma.
         num_voxels: Voxels that were used; 0 if given.
+        scale: Intensity scale that the scan would have without its noise (`intensity_scale` with
+            this sigma); divide the scan by it if `fraction` is to be its noise.
     """
 
     sigma: float
@@ -59,6 +60,7 @@ class NoiseEstimate:
     method: Literal["air", "foreground", "given"]
     error: float
     num_voxels: int
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,14 @@ def estimate_noise(
         raise ConfigError("the scan is too small to estimate its noise; give sigma")
     clean_scale = intensity_scale(image, mask, sigma=level.sigma)
     fraction = level.sigma / clean_scale
-    return NoiseEstimate(level.sigma, fraction, method, level.error, level.num_voxels)
+    return NoiseEstimate(level.sigma, fraction, method, level.error, level.num_voxels, clean_scale)
 
 
 def given_noise(sigma: float, scale: float) -> NoiseEstimate:
     """A level that the user gave, in scan units, as an estimate without an error."""
     if not (np.isfinite(sigma) and sigma >= 0):
         raise ConfigError(f"sigma is {sigma}; give a finite number, zero or more")
-    return NoiseEstimate(float(sigma), float(sigma) / scale, "given", 0.0, 0)
+    return NoiseEstimate(float(sigma), float(sigma) / scale, "given", 0.0, 0, float(scale))
 
 
 def fine_axes(spacing: tuple[float, float, float]) -> tuple[int, ...]:

@@ -83,6 +83,8 @@ def check_residual(
         coils: Coils of "ncchi".
     """
     y, x_hat, sigma, inside = _cropped(y, x_hat, sigma, mask)
+    if sigma.max() == 0:
+        return _no_noise(bool((y[inside] == x_hat[inside]).all()))
     z, std = _standardised(y, x_hat, sigma, inside, 0 if kind == "gaussian" else 2 * coils)
     values = z[inside]
     ratio = float(np.sqrt(np.mean(np.square(values), dtype=np.float64)))
@@ -101,6 +103,12 @@ def check_residual(
     )
     messages = _messages(report, float(np.median(sigma)) / max(scale, 1e-30))
     return GuardReport(**{**vars(report), "passed": not messages, "messages": messages})
+
+
+def _no_noise(unchanged: bool) -> GuardReport:
+    """The report for sigma 0: there is nothing to remove."""
+    messages = () if unchanged else ("the scan was changed although sigma is 0",)
+    return GuardReport(0.0, 0.0, 0.0, 0.0, 0.0, unchanged, messages)
 
 
 def _messages(report: GuardReport, fraction: float) -> tuple[str, ...]:
@@ -141,8 +149,8 @@ def _cropped(
     inside = np.asarray(mask, dtype=bool)
     if not inside.any():
         raise ConfigError("the mask is empty, so there is no residual to look at")
-    if not (np.isfinite(level).all() and level.min() >= 0 and level.max() > 0):
-        raise ConfigError("the residual can be judged for a finite positive sigma only")
+    if not (np.isfinite(level).all() and level.min() >= 0):
+        raise ConfigError("sigma holds negative or non-finite values; it must be zero or more")
     box = ndimage.find_objects(inside.astype(np.uint8))[0]
     if level.ndim == 3:
         level = np.maximum(level[box], level.max() * np.float32(1e-3))

@@ -45,6 +45,8 @@ def test_sigma_within_five_percent(head: Head, fraction: float, masked: bool) ->
     assert found.method == ("foreground" if masked else "air")
     assert found.sigma == pytest.approx(sigma, rel=0.05)
     assert found.fraction == pytest.approx(sigma / intensity_scale(clean), rel=0.1)
+    assert found.scale == pytest.approx(intensity_scale(clean), rel=0.1)
+    assert found.fraction * found.scale == pytest.approx(found.sigma)
     assert 0 < found.error < 0.2
     assert found.num_voxels > 1000
 
@@ -170,7 +172,7 @@ def test_too_small_to_tell() -> None:
 def test_given() -> None:
     found = given_noise(20.0, 400.0)
     assert (found.sigma, found.fraction, found.method) == (20.0, 0.05, "given")
-    assert found.error == 0
+    assert (found.error, found.scale) == (0, 400.0)
     for sigma in (-1.0, float("nan")):
         with pytest.raises(ConfigError, match="sigma"):
             given_noise(sigma, 400.0)
