@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,3 +321,27 @@ def test_interrupt_in_the_middle(
         monkeypatch.setattr(f"medddpm.{place}", interrupt)
         done = cli("restore", noisy_nifti, tmp_path / "out", "--weights", tiny_weights)
         check(done, 130, tmp_path, before)
+
+
+def test_sigterm_in_the_middle(
+    head: Any, tiny_weights: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """A batch system ends a job so; the process says so and leaves nothing."""
+    clean = head((64, 64, 64))
+    source = nifti(tmp_path / "scan.nii.gz", np.hypot(clean, rng.normal(0, 50, clean.shape)))
+    before = tree(tmp_path)
+    code = "import sys; from medddpm.cli import main; sys.argv[0] = 'medddpm'; main()"
+    options = ("--mode", "ensemble", "--samples", "100000", "--weights", str(tiny_weights))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "restore", str(source), str(tmp_path / "out"), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.wait(60) == 130, first + rest
+    assert "interrupted" in rest
+    assert tree(tmp_path) == before

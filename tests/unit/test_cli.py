@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,7 +104,11 @@ def test_errors_become_exit_codes(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_bug_says_where_its_traceback_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_says_where_its_traceback_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
     @reports_errors
     def command() -> None:
         raise RuntimeError("unforeseen")
