@@ -89,7 +89,7 @@ class CompactVae(nn.Module):
         """
         blocks = space_to_depth(x, self.factor)
         mean, logvar = self.encoder(blocks).chunk(2, dim=1)
-        return self.analysis(blocks) + mean, torch.exp(0.5 * (logvar.float() - 4).clamp(-20, 10))
+        return self.analysis(blocks) + mean, torch.exp(0.5 * (logvar.float() - 12).clamp(-24, 8))
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, latent_channels, ...) -> (B, 1, X, Y, Z) on the intensity scale."""

@@ -61,7 +61,6 @@ class _Frame:
     mean: Array
     std: Array | None
     noise: NoiseEstimate
-    scale: float
     ceiling: float
     guard: GuardReport
     num_tiles: int
@@ -138,8 +137,8 @@ class Restorer:
     ) -> _Frame:
         """The main path: scale, sigma, tiles, encode, denoise, decode, guard, undo."""
         mask = foreground_mask(image)
-        scale = intensity_scale(image, mask)
-        noise = self._noise(image, volume, scale, options)
+        noise = self._noise(image, volume, mask, options)
+        scale = noise.scale
         y = image / np.float32(scale)
         plan = plan_tiles(y.shape, options.tile, options.overlap, self.model.multiple)  # type: ignore[arg-type]
         mean, std, ceiling, num_tiles = self._restore_tiles(
@@ -151,11 +150,13 @@ class Restorer:
         for part in (mean, std):
             if part is not None and background is not None:
                 part[background] = 0
-        guard = check_residual(y, mean, noise.fraction, mask, kind=options.noise)
+        guard = check_residual(
+            y, mean, noise.fraction, mask, kind=options.noise, coils=options.coils
+        )
         mean *= np.float32(scale)
         if std is not None:
             std *= np.float32(scale)
-        return _Frame(mean, std, noise, scale, ceiling, guard, num_tiles)
+        return _Frame(mean, std, noise, ceiling, guard, num_tiles)
 
     def _restore_tiles(
         self,
@@ -198,9 +199,10 @@ class Restorer:
         return moments.mean, std, tiles.ceiling(), num_tiles
 
     def _noise(
-        self, image: Array, volume: Volume, scale: float, options: RestoreOptions
+        self, image: Array, volume: Volume, mask: NDArray[np.bool_], options: RestoreOptions
     ) -> NoiseEstimate:
         if options.sigma is not None:
+            scale = intensity_scale(image, mask, sigma=options.sigma)
             return given_noise(options.sigma, scale)
         return estimate_noise(
             image, kind=options.noise, coils=options.coils, spacing=volume.spacing
@@ -218,7 +220,7 @@ class Restorer:
             "frames": [
                 {
                     "sigma": asdict(f.noise),
-                    "intensity_scale": f.scale,
+                    "intensity_scale": f.noise.scale,
                     "vae_ceiling_db": round(f.ceiling, 2),
                     "guard": asdict(f.guard),
                     "tiles": f.num_tiles,

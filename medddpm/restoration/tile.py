@@ -100,8 +100,7 @@ class TileRestorer:
         schedule = self.model.spec.diffusion.schedule
         gain = float(self.model.codec.latent_noise_gain)
         start = schedule.nearest(self.options.start * gain * self.sigma)
-        most = round(schedule.num_timesteps * 0.9)
-        levels = schedule.steps(min(self.options.steps, most), start)
+        levels = schedule.steps(self.options.steps, start)
         z = truncated_start(z_y, levels[0], noise(0))
         sampler = SAMPLERS[self.options.sampler]
         return sampler(denoiser, z, levels, noise=lambda i: noise(i + 1)), levels[-2]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import ndimage
+from torch.nn import functional as F
 
 from medddpm.errors import ConfigError, MedddpmError
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
@@ -177,7 +178,8 @@ def augment(
 
 def smooth_field(shape: tuple[int, ...], rng: Rng, strength: float) -> NDArray[np.float32]:
     """A slowly varying positive field of mean about 1: exp(strength * smooth noise)."""
-    coarse = rng.standard_normal((4, 4, 4))
-    zoom = [n / 4 for n in shape]
-    field = np.exp(strength * ndimage.zoom(coarse, zoom, order=1, mode="nearest"))
-    return np.asarray(field / field.mean(), np.float32)
+    coarse = torch.from_numpy(rng.standard_normal((1, 1, 4, 4, 4), dtype=np.float32))
+    smooth = F.interpolate(coarse, size=shape, mode="trilinear")[0, 0]
+    field = torch.exp(strength * smooth)
+    out: NDArray[np.float32] = (field / field.mean()).numpy()
+    return out

@@ -37,7 +37,7 @@ class AutoencoderOptions(AutoencoderSpec):
 
     steps: _Count = 4000
     batch: _Count = 4
-    learning_rate: _Positive = 3e-4
+    learning_rate: _Positive = 2e-4
     kl_weight: Annotated[float, Ge(0)] = 1e-6
 
 
@@ -47,7 +47,7 @@ class DiffusionOptions(DiffusionSpec):
 
     steps: _Count = 4000
     batch: _Count = 4
-    learning_rate: _Positive = 3e-4
+    learning_rate: _Positive = 2e-4
     terminal_fraction: _Fraction = 0.5
     cond_dropout: _Fraction = 0.05
     snr_gamma: _Positive = 5.0
@@ -59,7 +59,7 @@ class FidelityOptions(FidelitySpec):
 
     steps: _Count = 4000
     batch: _Count = 4
-    learning_rate: _Positive = 3e-4
+    learning_rate: _Positive = 2e-4
     terminal_fraction: _Fraction = 0.6
 
 
