@@ -125,6 +125,9 @@ def test_a_folder_of_two_dicom_series_to_nifti(
     for path in (tmp_path / "out").glob("*.json"):
         assert "Private" not in path.read_text() + path.name
         assert "P-0001" not in path.read_text() + path.name
+        origin = json.loads(path.read_text())["input"]
+        assert origin["num_files"] == 36
+        assert len(origin["sha256"]) == 64
 
 
 def test_dicom_to_derived_dicom(
