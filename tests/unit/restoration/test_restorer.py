@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medddpm.errors import ConfigError, MemoryBudgetError, SamplingDivergedError
+from medddpm.preprocess.tiles import plan_tiles
+from medddpm.restoration.memory import tile_batch
+from medddpm.restoration.restorer import RestoreOptions, Restorer
+from medddpm.volume import Geometry, Volume
+
+SMALL = {"tile": 32, "overlap": 16}
+
+
+@pytest.fixture(scope="module")
+def restorer(tiny_weights: Path) -> Restorer:
+    return Restorer.from_pretrained(tiny_weights, device="cpu")
+
+
+@pytest.mark.parametrize("mode", ["mean", "sample", "ensemble"])
+def test_the_result_lies_where_the_scan_lies(
+    restorer: Restorer, noisy_phantom: Volume, mode: Any
+) -> None:
+    result = restorer.restore(noisy_phantom, mode=mode, samples=2, steps=2, **SMALL)
+    np.testing.assert_array_equal(result.volume.affine, noisy_phantom.affine)
+    assert result.volume.data.shape == noisy_phantom.data.shape
+    assert np.isfinite(result.volume.data).all()
+    assert (result.std is not None) == (mode == "ensemble")
+
+
+def test_the_bytes_do_not_depend_on_batch_or_memory(
+    restorer: Restorer, noisy_phantom: Volume
+) -> None:
+    results = [
+        restorer.restore(noisy_phantom, memory_gb=gb, tile=32, overlap=16).volume.data.tobytes()
+        for gb in (None, 1.5, 3.0, 8.0)
+    ]
+    assert len(set(results)) == 1
+
+
+def test_the_budget_does_change_the_batch(restorer: Restorer) -> None:
+    plan = plan_tiles((96, 96, 96), 32, 16, 16)
+    device = torch.device("cpu")
+    sizes = {tile_batch(plan, gb, device, restorer.model) for gb in (None, 1.5, 3.0, 8.0)}
+    assert len(sizes) > 1
+
+
+def test_seed_and_case_name_the_noise(restorer: Restorer, noisy_phantom: Volume) -> None:
+    def sample(seed: int, volume: Volume) -> np.ndarray[Any, Any]:
+        return restorer.restore(volume, mode="sample", steps=2, seed=seed, **SMALL).volume.data
+
+    first = sample(0, noisy_phantom)
+    np.testing.assert_array_equal(first, sample(0, noisy_phantom))
+    assert not np.array_equal(first, sample(1, noisy_phantom))
+    other = Volume(noisy_phantom.data, noisy_phantom.geometry, case_id="someone else")
+    assert not np.array_equal(first, sample(0, other))
+
+
+def test_as_sigma_goes_to_zero_the_scan_stays(restorer: Restorer, phantom: Volume) -> None:
+    result = restorer.restore(phantom, sigma=1e-3, **SMALL)
+    assert np.abs(result.volume.data - phantom.data).max() < 0.05
+    assert result.facts["frames"][0]["sigma"]["method"] == "given"
+
+
+def test_fidelity_moves_between_latent_and_scan(
+    restorer: Restorer, noisy_phantom: Volume
+) -> None:
+    low, half, full = (
+        restorer.restore(noisy_phantom, fidelity=f, noise="gaussian", **SMALL).volume.data
+        for f in (0.0, 0.5, 1.0)
+    )
+    assert np.abs(low - full).max() > 1
+    np.testing.assert_allclose(half, (low + full) / 2, rtol=1e-3, atol=1.0)
+
+
+def test_each_frame_of_a_series_is_restored_as_if_alone(
+    restorer: Restorer, noisy_phantom: Volume
+) -> None:
+    data = np.stack([noisy_phantom.data, 2 * noisy_phantom.data], axis=-1)
+    series = Volume(data, noisy_phantom.geometry, case_id=noisy_phantom.case_id)
+    result = restorer.restore(series, **SMALL)
+    alone = restorer.restore(noisy_phantom, **SMALL)
+    assert result.volume.data.shape == data.shape
+    np.testing.assert_array_equal(result.volume.data[..., 0], alone.volume.data)
+    assert len(result.facts["frames"]) == 2
+
+
+@pytest.mark.parametrize("shape", [(20, 21, 5), (33, 17, 49), (7, 40, 40)])
+def test_any_size_works(restorer: Restorer, shape: tuple[int, int, int], head: Any) -> None:
+    rng = np.random.default_rng(0)
+    data = np.hypot(head(shape) + rng.normal(0, 40, shape), rng.normal(0, 40, shape))
+    volume = Volume(data, Geometry(shape, np.diag([1.0, 1, 5, 1])))
+    assert restorer.restore(volume, sigma=40.0, **SMALL).volume.data.shape == shape
+
+
+def test_a_masked_background_stays_zero(restorer: Restorer, noisy_phantom: Volume) -> None:
+    masked = noisy_phantom.with_data(np.where(noisy_phantom.data > 200, noisy_phantom.data, 0))
+    result = restorer.restore(masked, **SMALL)
+    assert (result.volume.data[masked.data == 0] == 0).all()
+
+
+def test_the_result_scales_with_the_scan(restorer: Restorer, noisy_phantom: Volume) -> None:
+    once = restorer.restore(noisy_phantom, **SMALL).volume.data
+    scaled = noisy_phantom.with_data(noisy_phantom.data * 4)
+    np.testing.assert_allclose(
+        restorer.restore(scaled, **SMALL).volume.data, 4 * once, rtol=2e-2, atol=20
+    )
+
+
+def test_the_ensemble_has_an_ordered_interval(restorer: Restorer, noisy_phantom: Volume) -> None:
+    result = restorer.restore(noisy_phantom, mode="ensemble", samples=3, steps=2, **SMALL)
+    assert result.std is not None
+    assert result.lower is not None
+    assert result.upper is not None
+    assert (result.lower.data <= result.volume.data + 1e-3).all()
+    assert (result.volume.data <= result.upper.data + 1e-3).all()
+    assert result.std.data.max() > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"guidance_scale": 0.5},
+        {"cfg_weight": 2.0},
+        {"sampler": "heun"},
+        {"sampler": "ddpm"},
+        {"start": 6.0},
+    ],
+)
+def test_each_knob_turns_something(
+    restorer: Restorer, noisy_phantom: Volume, changes: dict[str, Any]
+) -> None:
+    plain = restorer.restore(noisy_phantom, mode="sample", steps=2, **SMALL).volume.data
+    turned = restorer.restore(noisy_phantom, mode="sample", steps=2, **SMALL, **changes)
+    assert np.isfinite(turned.volume.data).all()
+    assert not np.array_equal(plain, turned.volume.data)
+
+
+def test_flips_are_averaged(restorer: Restorer, noisy_phantom: Volume) -> None:
+    plain = restorer.restore(noisy_phantom, **SMALL).volume.data
+    flipped = restorer.restore(noisy_phantom, flips=2, **SMALL).volume.data
+    assert not np.array_equal(plain, flipped)
+
+
+def test_progress_ends_at_its_total(restorer: Restorer, noisy_phantom: Volume) -> None:
+    seen: list[tuple[int, int]] = []
+    restorer.restore(noisy_phantom, on_progress=lambda i, n: seen.append((i, n)), **SMALL)
+    assert seen[-1][0] == seen[-1][1] == len(seen)
+
+
+def test_a_budget_too_small_says_what_is_needed(
+    restorer: Restorer, noisy_phantom: Volume
+) -> None:
+    with pytest.raises(MemoryBudgetError, match=r"needs \d+\.\d GB"):
+        restorer.restore(noisy_phantom, memory_gb=0.2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sigma": -1.0}, {"mode": "best"}, {"fidelity": 2.0}, {"tile": 40}, {"nonsense": 1}],
+)
+def test_a_wrong_option_is_refused(
+    restorer: Restorer, noisy_phantom: Volume, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError):
+        restorer.restore(noisy_phantom, **changes)
+
+
+def test_nan_weights_are_noticed(tiny_weights: Path, noisy_phantom: Volume) -> None:
+    broken = Restorer.from_pretrained(tiny_weights, device="cpu")
+    with torch.no_grad():
+        broken.model.fidelity.unet.head.bias.fill_(float("nan"))
+    with pytest.raises(SamplingDivergedError):
+        broken.restore(noisy_phantom, **SMALL)
+
+
+def test_options_are_reported(restorer: Restorer, noisy_phantom: Volume) -> None:
+    facts = restorer.restore(noisy_phantom, options=RestoreOptions(seed=5), **SMALL).facts
+    assert facts["options"]["seed"] == 5
+    assert facts["weights"]["sha256"] == restorer.model.digest
+    assert len(facts["weights"]["sha256"]) == 64
+    assert facts["frames"][0]["vae_ceiling_db"] < 60

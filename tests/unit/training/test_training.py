@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
+from medddpm.preprocess.degrade import NoiseKind
+from medddpm.training import train_stage
+from medddpm.training.batches import clean_batch, noisy_batch, step_seed
+from medddpm.training.data import PackedScans, augment, build_cache, crop, find_scans, pack
+from medddpm.training.loop import learning_rate_at
+from medddpm.training.options import (
+    AutoencoderOptions,
+    DataOptions,
+    DiffusionOptions,
+    FidelityOptions,
+    Options,
+    TrainOptions,
+)
+from medddpm.training.state import Ema
+from medddpm.volume import Volume
+
+OPTIONS = Options(
+    DataOptions(patch=16, holdout=("sub-2*",)),
+    AutoencoderOptions(
+        encoder_channels=8, decoder_channels=8, encoder_blocks=1, decoder_blocks=1, steps=4, batch=2
+    ),
+    DiffusionOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
+    FidelityOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
+    TrainOptions(
+        warmup=1, log_every=2, validate_every=4, validation_patches=2, bf16=False, device="cpu"
+    ),
+)
+
+
+@pytest.fixture
+def scans(tmp_path: Path, phantom: Volume, save_nifti: Callable[..., Path]) -> Path:
+    """A folder of two clean phantoms; the second is held out."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("sub-1", "sub-2"):
+        save_nifti(folder / f"{name}_T1w.nii.gz", phantom.data, phantom.affine)
+    return folder
+
+
+def test_packing_keeps_the_foreground_at_scale_one(tmp_path: Path, phantom: Volume) -> None:
+    case = pack(phantom, tmp_path)
+    packed = np.load(tmp_path / "phantom.npy")
+    assert packed.shape == case.shape
+    assert packed.dtype == np.float16
+    centres = np.load(tmp_path / "phantom.centres.npy")
+    values = packed[tuple(centres.T)].astype(float)
+    assert np.percentile(values, 99.5) == pytest.approx(1, abs=0.02)
+    assert values.min() > 0.2
+    assert case.spacing == phantom.spacing
+
+
+def test_the_cache_names_what_it_could_not_read(scans: Path, tmp_path: Path) -> None:
+    (scans / "sub-3_T1w.nii.gz").write_bytes(b"nonsense")
+    failures = build_cache(find_scans(scans), tmp_path / "cache")
+    assert len(failures) == 1
+    assert failures[0].startswith("sub-3_T1w.nii.gz")
+    index = json.loads((tmp_path / "cache" / "index.json").read_text())
+    assert [c["name"] for c in index["cases"]] == ["sub-1_T1w", "sub-2_T1w"]
+
+
+def test_no_scan_stands_in_both_halves(scans: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    build_cache(find_scans(scans), cache)
+    train = PackedScans(cache, ["sub-2*"], 16)
+    held = PackedScans(cache, ["sub-2*"], 16, validation=True)
+    assert [c.name for c in train.cases] == ["sub-1_T1w"]
+    assert [c.name for c in held.cases] == ["sub-2_T1w"]
+    with pytest.raises(ConfigError, match="holdout"):
+        PackedScans(cache, ["*"], 16)
+
+
+def test_a_crop_is_mirrored_where_the_image_ends() -> None:
+    image = np.arange(5, dtype=np.float32)[:, None, None] * np.ones((1, 4, 4), np.float32)
+    patch = crop(image, np.array([2, 2, 2]), [8, 4, 4])
+    assert patch[:, 0, 0].tolist() == [0, 1, 2, 3, 4, 4, 3, 2]
+    inner = crop(image, np.array([3, 2, 2]), [2, 4, 4])
+    assert inner[:, 0, 0].tolist() == [2, 3]
+
+
+def test_augmentation_moves_the_spacing_along() -> None:
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(40):
+        patch = np.ones((4, 4, 4), np.float32)
+        patch[:, :, :2] = 0.1
+        out, spacing = augment(patch, [1.0, 1.0, 5.0], rng)
+        axis = int(np.argmax([np.abs(np.diff(out, axis=a)).max() for a in range(3)]))
+        assert spacing[axis] == 5.0
+        seen.add(axis)
+    assert seen == {0, 1, 2}
+
+
+def test_zero_background_stays_zero_in_augmentation() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        patch = rng.random((8, 8, 8), dtype=np.float32) + 0.2
+        patch[:4] = 0
+        out, _ = augment(patch, [1.0, 1.0, 1.0], rng)
+        assert (out == 0).sum() == 256
+
+
+def test_noisy_batches_hold_the_noise_they_state(scans: Path, tmp_path: Path) -> None:
+    build_cache(find_scans(scans), tmp_path / "cache")
+    train = PackedScans(tmp_path / "cache", ["sub-2*"], 16)
+    options = replace(OPTIONS.data, rician=0.0, gain_map=1.0, masked_background=0.0)
+    kinds: set[NoiseKind] = set()
+    ratios = []
+    for step in range(12):
+        rng = np.random.default_rng(step)
+        batch = noisy_batch(train, 2, rng, options)
+        ratio = ((batch.y - batch.x) / batch.sigma).flatten(1)
+        ratios += ratio.std(dim=1).tolist()
+        kinds |= {"gaussian" if float(batch.y.min()) < 0 else "rician"}
+    assert 0.9 < np.median(ratios) < 1.6
+    assert kinds == {"gaussian", "rician"}
+
+
+def test_batches_depend_on_the_seed_alone(scans: Path, tmp_path: Path) -> None:
+    build_cache(find_scans(scans), tmp_path / "cache")
+    train = PackedScans(tmp_path / "cache", ["sub-2*"], 16)
+    a, _ = clean_batch(train, 2, np.random.default_rng(3), OPTIONS.data)
+    b, _ = clean_batch(train, 2, np.random.default_rng(3), OPTIONS.data)
+    c, _ = clean_batch(train, 2, np.random.default_rng(4), OPTIONS.data)
+    torch.testing.assert_close(a, b, atol=0, rtol=0)
+    assert not torch.equal(a, c)
+    assert step_seed(0, "diffusion", 1) != step_seed(0, "diffusion", 2)
+
+
+def test_thick_slices_are_averages(scans: Path, tmp_path: Path) -> None:
+    build_cache(find_scans(scans), tmp_path / "cache")
+    train = PackedScans(tmp_path / "cache", ["sub-2*"], 8)
+    spacings = [train.draw(np.random.default_rng(i), thicken=1.0)[1] for i in range(20)]
+    assert all(max(s) / min(s) >= 1.4 for s in spacings)
+    assert len({int(np.argmax(s)) for s in spacings}) > 1
+
+
+def test_all_stages_fill_one_weights_file(scans: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    out = tmp_path / "run"
+    for stage in ("autoencoder", "diffusion", "fidelity"):
+        path = train_stage(stage, OPTIONS, scans, out, on_log=rows.append)
+        assert (out / stage / "log.csv").read_text().startswith("step,key,value")
+        assert list((out / stage / "previews").glob("*.png"))
+    from medddpm.restoration.model import load_model
+
+    card = load_model(path).card
+    assert set(card["stages"]) == {"autoencoder", "diffusion", "fidelity"}
+    assert card["stages"]["fidelity"]["cases"] == 1
+    assert any("psnr_0.05" in row for row in rows)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])
+def test_a_resumed_run_is_the_same_bit_for_bit(scans: Path, tmp_path: Path, stage: Any) -> None:
+    def run(out: Path, steps: int, *, resume: bool) -> None:
+        section = replace(getattr(OPTIONS, stage), steps=steps)
+        options = replace(OPTIONS, train=replace(OPTIONS.train, schedule="constant"))
+        train_stage(stage, replace(options, **{stage: section}), scans, out, resume=resume)
+
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    for out in (whole, halves):
+        if stage == "diffusion":
+            train_stage("autoencoder", OPTIONS, scans, out)
+    run(whole, 4, resume=False)
+    run(halves, 2, resume=False)
+    run(halves, 4, resume=True)
+    a, b = (load_file(out / stage / "state.safetensors") for out in (whole, halves))
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+
+def test_stages_come_in_order(scans: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="autoencoder"):
+        train_stage("diffusion", OPTIONS, scans, tmp_path / "run")
+    train_stage("autoencoder", OPTIONS, scans, tmp_path / "run")
+    with pytest.raises(ConfigError, match="diffusion"):
+        train_stage("fidelity", OPTIONS, scans, tmp_path / "run")
+    wider = replace(OPTIONS, autoencoder=replace(OPTIONS.autoencoder, encoder_channels=16))
+    with pytest.raises(ConfigError, match="other options"):
+        train_stage("diffusion", wider, scans, tmp_path / "run")
+
+
+def test_ctrl_c_saves_where_it_was(scans: Path, tmp_path: Path) -> None:
+    def stop(row: dict[str, Any]) -> None:
+        if row.get("step") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_stage("autoencoder", OPTIONS, scans, tmp_path / "run", on_log=stop)
+    assert (tmp_path / "run" / "autoencoder" / "state.safetensors").exists()
+    rows: list[dict[str, Any]] = []
+    train_stage("autoencoder", OPTIONS, scans, tmp_path / "run", resume=True, on_log=rows.append)
+    assert min(row["step"] for row in rows if "step" in row) > 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(scans: Path, tmp_path: Path) -> None:
+    wild = replace(OPTIONS, autoencoder=replace(OPTIONS.autoencoder, kl_weight=float("inf")))
+    with pytest.raises(SamplingDivergedError, match="step 0"):
+        train_stage("autoencoder", wild, scans, tmp_path / "run")
+
+
+def test_a_damaged_state_is_said(scans: Path, tmp_path: Path) -> None:
+    state = tmp_path / "run" / "autoencoder" / "state.safetensors"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match="cannot resume"):
+        train_stage("autoencoder", OPTIONS, scans, tmp_path / "run", resume=True)
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    options = TrainOptions(warmup=10)
+    rates = [learning_rate_at(i, 100, 1.0, options) for i in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[10] == pytest.approx(1)
+    assert rates[99] < 0.02
+    assert learning_rate_at(50, 100, 1.0, replace(options, schedule="constant")) == 1.0
+
+
+def test_ema_is_the_running_average() -> None:
+    net = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(net.weight)
+    ema = Ema(net, decay=0.5)
+    torch.nn.init.ones_(net.weight)
+    ema.update(net, step=1000)
+    assert float(ema.values["weight"]) == pytest.approx(0.5)
+    ema.update(net, step=1001)
+    assert float(ema.values["weight"]) == pytest.approx(0.75)
+
+
+def test_an_empty_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no NIfTI"):
+        find_scans(tmp_path)
+    with pytest.raises(ConfigError, match="does not exist"):
+        find_scans(tmp_path / "no")
