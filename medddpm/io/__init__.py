@@ -1,0 +1,65 @@
+"""Foreign formats to `Volume` and back, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medddpm.errors import VolumeReadError
+from medddpm.io.dicom import read_dicom
+from medddpm.io.dicom_write import write_dicom
+from medddpm.io.files import atomic_path, check_output
+from medddpm.io.nifti import Trust, read_nifti, suffix_of
+from medddpm.io.nifti import write_nifti as write_volume
+from medddpm.volume import Volume
+
+__all__ = [
+    "atomic_path",
+    "check_output",
+    "read_volume",
+    "read_volumes",
+    "write_dicom",
+    "write_volume",
+]
+
+
+def read_volumes(
+    path: str | Path, *, force: bool = False, trust: Trust | None = None
+) -> list[Volume]:
+    """Read every scan at `path`.
+
+    Args:
+        path: A NIfTI or MGH file, a DICOM file (its series is read), or a folder that holds
+            one or more DICOM series, at any depth.
+        force: Take other modalities than MR.
+        trust: "sform" or "qform", for NIfTI files where they disagree.
+
+    Returns:
+        One volume a scan, in the order of series number. Arrays are (X, Y, Z) or
+        (X, Y, Z, T), affines RAS+ in mm.
+
+    Raises:
+        VolumeReadError: Nothing there, or nothing readable. See `read_nifti`.
+        DicomSeriesError: A series is no complete stack of slices. See `read_dicom`.
+        GeometryError: The place of the scan is unknown.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise VolumeReadError(f"{path} does not exist")
+    if path.is_file() and suffix_of(path):
+        return [read_nifti(path, trust=trust)]
+    return read_dicom(path, force=force)
+
+
+def read_volume(path: str | Path, *, force: bool = False, trust: Trust | None = None) -> Volume:
+    """Read the one scan at `path`; arguments and errors as for `read_volumes`.
+
+    Raises:
+        VolumeReadError: There are several scans.
+    """
+    volumes = read_volumes(path, force=force, trust=trust)
+    if len(volumes) > 1:
+        raise VolumeReadError(
+            f"{path} holds {len(volumes)} scans ({', '.join(v.case_id for v in volumes)}); "
+            "name one of them, or read all with read_volumes"
+        )
+    return volumes[0]

@@ -1,0 +1,81 @@
+"""Which attributes a derived series takes over from its source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from medddpm.io.dicom_slices import group
+
+PATIENT = (
+    "SpecificCharacterSet PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex "
+    "PatientAge PatientSize PatientWeight PatientIdentityRemoved DeidentificationMethod "
+    "DeidentificationMethodCodeSequence "
+    "LongitudinalTemporalInformationModified"
+)
+STUDY = (
+    "StudyInstanceUID StudyDate StudyTime StudyID StudyDescription AccessionNumber "
+    "ReferringPhysicianName FrameOfReferenceUID PositionReferenceIndicator AcquisitionDate "
+    "AcquisitionTime ContentDate ContentTime"
+)
+SERIES = (
+    "BodyPartExamined PatientPosition Laterality ProtocolName Manufacturer ManufacturerModelName "
+    "InstitutionName StationName DeviceSerialNumber SoftwareVersions"
+)
+ACQUISITION = (
+    "ScanningSequence SequenceVariant ScanOptions MRAcquisitionType SequenceName EchoTime "
+    "RepetitionTime EchoTrainLength InversionTime TriggerTime FlipAngle NumberOfAverages "
+    "ImagingFrequency ImagedNucleus EchoNumbers MagneticFieldStrength SliceThickness "
+    "NumberOfPhaseEncodingSteps PercentSampling PercentPhaseFieldOfView PixelBandwidth "
+    "ReceiveCoilName TransmitCoilName AcquisitionMatrix InPlanePhaseEncodingDirection SAR "
+    "ContrastBolusAgent LossyImageCompression LossyImageCompressionRatio "
+    "LossyImageCompressionMethod BurnedInAnnotation RecognizableVisualFeatures"
+)
+KEPT = tuple(f"{PATIENT} {STUDY} {SERIES} {ACQUISITION}".split())
+
+# Type 1 and 2 attributes of the MR Image IOD and what they are where the source has none.
+REQUIRED: dict[str, str] = {
+    "PatientName": "Anonymous^",
+    "PatientID": "ANONYMOUS",
+    "PatientBirthDate": "",
+    "PatientSex": "",
+    "StudyDate": "",
+    "StudyTime": "",
+    "StudyID": "",
+    "AccessionNumber": "",
+    "ReferringPhysicianName": "",
+    "PositionReferenceIndicator": "",
+    "PatientPosition": "",
+    "Manufacturer": "",
+    "ContentDate": "",
+    "ContentTime": "",
+    "ScanningSequence": "RM",
+    "SequenceVariant": "NONE",
+    "ScanOptions": "",
+    "MRAcquisitionType": "",
+    "EchoTime": "",
+    "RepetitionTime": "",
+    "EchoTrainLength": "",
+}
+
+_GROUPS = (
+    ("MREchoSequence", "EffectiveEchoTime", "EchoTime"),
+    ("MRTimingAndRelatedParametersSequence", "RepetitionTime", "RepetitionTime"),
+    ("MRTimingAndRelatedParametersSequence", "FlipAngle", "FlipAngle"),
+    ("MRTimingAndRelatedParametersSequence", "EchoTrainLength", "EchoTrainLength"),
+    ("PixelMeasuresSequence", "SliceThickness", "SliceThickness"),
+)
+
+
+def from_groups(source: Dataset, index: int) -> dict[str, Any]:
+    """Classic attributes of a frame of an enhanced object, from its functional groups.
+
+    Args:
+        source: The enhanced object; any other gives an empty dict.
+        index: The frame.
+    """
+    if "PerFrameFunctionalGroupsSequence" not in source:
+        return {}
+    found = {to: group(source, index, name).get(key) for name, key, to in _GROUPS}
+    return {keyword: value for keyword, value in found.items() if value is not None}

@@ -1,0 +1,231 @@
+"""NIfTI and MGH files to volumes, and volumes to NIfTI files."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medddpm.errors import ConfigError, GeometryError, VolumeReadError
+from medddpm.io.files import atomic_path, check_intensities, check_output
+from medddpm.volume import Geometry, Volume
+
+Trust = Literal["sform", "qform"]
+
+READ_SUFFIXES = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".hdr.gz", ".mgz", ".mgh")
+WRITE_SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")
+FORMS_TOLERANCE = 1e-3  # of the diagonal of the field of view
+_UNREADABLE = (OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError)
+
+
+def suffix_of(path: Path, suffixes: tuple[str, ...] = READ_SUFFIXES) -> str:
+    """The longest of `suffixes` that the name ends in; "" if none."""
+    name = path.name.lower()
+    return max((s for s in suffixes if name.endswith(s)), key=len, default="")
+
+
+def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
+    """Read .nii, .nii.gz, .img/.hdr, .mgz or .mgh.
+
+    Args:
+        path: The file.
+        trust: Which matrix to take where sform and qform disagree. The code of the other is
+            set to 0 in the header that the volume carries.
+
+    Returns:
+        float32 in the scan's units, scl_slope and scl_inter applied; (X, Y, Z) or
+        (X, Y, Z, T). The affine is the header's, bit for bit, in float64 and mm.
+
+    Raises:
+        VolumeReadError: Missing, cut short, no image, one slice, over four dimensions,
+            complex or RGB, NaN or infinity, all zeros or constant.
+        GeometryError: The affine is singular, or sform and qform disagree.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VolumeReadError(f"{path} does not exist or is not a file")
+    with _readable(path):
+        image: Any = nib.load(path)
+    if not isinstance(image, (nib.nifti1.Nifti1Pair, nib.freesurfer.MGHImage)):
+        raise VolumeReadError(
+            f"{path} is {type(image).__name__}, whose place in space is not reliable or which "
+            "is no volume; convert it to NIfTI first"
+        )
+    shape = _check_kind(image, path)
+    is_mgh = isinstance(image, nib.freesurfer.MGHImage)
+    with _readable(path):
+        header = image.header.copy()
+        affine = np.array(image.affine) if is_mgh else _choose_affine(header, shape, trust, path)
+        geometry = Geometry((shape[0], shape[1], shape[2]), affine)
+        data = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged")).reshape(shape)
+    check_intensities(data, path.name)
+    return Volume(
+        data=data,
+        geometry=geometry,
+        format="mgh" if is_mgh else "nifti",
+        source=path,
+        case_id=path.name[: -len(suffix_of(path))] or "scan",
+        native=header,
+    )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what nibabel raises for a broken file into one clear error."""
+    try:
+        yield
+    except (VolumeReadError, GeometryError):
+        raise
+    except _UNREADABLE as error:
+        raise VolumeReadError(
+            f"{path} cannot be read as an image: {error}; it may be cut short or of another format"
+        ) from error
+    except nib.filebasedimages.ImageFileError as error:
+        raise VolumeReadError(f"{path} is no image that is known: {error}") from error
+
+
+def _check_kind(image: Any, path: Path) -> tuple[int, ...]:
+    """The shape without trailing axes of length one, if it and the number type are usable."""
+    dtype = np.dtype(image.get_data_dtype())
+    if dtype.kind not in "iuf":
+        kind = "complex" if dtype.kind == "c" else "RGB or other structured"
+        raise VolumeReadError(
+            f"{path} holds {kind} values ({dtype}); a magnitude image of real numbers is needed"
+        )
+    shape = tuple(int(n) for n in image.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) < 3:
+        raise VolumeReadError(f"{path} has one slice (shape {shape}); a volume is needed")
+    if len(shape) > 4:
+        raise VolumeReadError(
+            f"{path} has {len(shape)} dimensions (shape {shape}); split it into 3D or 4D files"
+        )
+    if 0 in shape:
+        raise VolumeReadError(f"{path} has no voxels (shape {shape})")
+    return shape
+
+
+def _choose_affine(
+    header: Any, shape: tuple[int, ...], trust: Trust | None, path: Path
+) -> NDArray[np.float64]:
+    """The best affine, (4, 4) in mm; sform before qform, as in the NIfTI-1 standard."""
+    if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
+        if trust is not None:
+            header["qform_code" if trust == "sform" else "sform_code"] = 0
+        else:
+            _check_forms(header, shape, path)
+    return np.array(header.get_best_affine(), dtype=np.float64)
+
+
+def _check_forms(header: Any, shape: tuple[int, ...], path: Path) -> None:
+    """Raise if sform and qform put a corner of the grid at places that are far apart."""
+    sform, qform = header.get_sform(), header.get_qform()
+    Geometry((shape[0], shape[1], shape[2]), sform)  # a singular sform is its own error
+    corners = np.array([[*c, 1.0] for c in product(*([0, n - 1] for n in shape[:3]))]).T
+    apart = float(np.linalg.norm((sform - qform) @ corners, axis=0).max())
+    diagonal = float(np.linalg.norm((sform @ corners)[:, 7] - (sform @ corners)[:, 0]))
+    if not apart <= FORMS_TOLERANCE * diagonal:
+        raise GeometryError(
+            f"{path}: sform and qform disagree by up to {apart:.3g} mm, so the place of the scan "
+            'is unknown; remove the wrong one, or in Python read_volume(..., trust="sform")'
+        )
+
+
+def write_nifti(volume: Volume, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write float32 NIfTI with slope 1 by atomic rename.
+
+    A header that came from NIfTI is kept: qform and sform with their codes, units, TR,
+    extensions. From other sources both forms get code 1 (scanner), mm and seconds.
+
+    Args:
+        volume: What to write.
+        path: Ends in .nii, .nii.gz, or .img or .hdr (then both are written).
+        overwrite: Replace an existing file.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: Another suffix.
+        OutputError: It exists, or cannot be written.
+    """
+    path = Path(path)
+    suffix = suffix_of(path, WRITE_SUFFIXES)
+    if not suffix:
+        raise ConfigError(f"{path.name}: the output must end in one of {', '.join(WRITE_SUFFIXES)}")
+    is_pair = suffix in (".img", ".hdr")
+    targets = [path.with_suffix(s) for s in (".img", ".hdr")] if is_pair else [path]
+    for target in targets:
+        check_output(target, overwrite)
+    header = nifti_header(volume)
+    wide = isinstance(header, nib.nifti2.Nifti2Header)
+    kinds = (nib.Nifti1Pair, nib.Nifti2Pair) if is_pair else (nib.Nifti1Image, nib.Nifti2Image)
+    # Without an affine, nibabel leaves both forms of the header as they are.
+    image = kinds[wide](volume.data, None, header)
+    if not is_pair:
+        with atomic_path(path) as partial:
+            nib.save(image, partial)
+        return path
+    with atomic_path(path.with_name(path.stem), is_folder=True) as folder:
+        nib.save(image, folder / path.name)
+        for target in targets:
+            os.replace(folder / target.name, target)
+        folder.rmdir()
+    return path
+
+
+def nifti_header(volume: Volume) -> Any:
+    """A NIfTI header for the volume: the source's own where there is one.
+
+    Args:
+        volume: Its `native` header is copied if it is NIfTI.
+
+    Returns:
+        nibabel Nifti1Header or Nifti2Header: float32, slope 1, mm.
+    """
+    from medddpm import __version__
+
+    is_nifti = isinstance(volume.native, nib.nifti1.Nifti1Header)
+    header = volume.native.copy() if is_nifti else nib.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_slope_inter(1, 0)
+    header.set_data_shape(volume.data.shape)
+    space, time = header.get_xyzt_units()
+    header.set_xyzt_units("mm" if space == "unknown" else space, time if is_nifti else "sec")
+    if not is_nifti or not _same(header.get_best_affine(), volume.affine):
+        _set_forms(header, volume.affine)
+    if not is_nifti and volume.data.ndim == 4:
+        header["pixdim"][4] = _repetition_seconds(volume)
+    header["descrip"] = f"medddpm {__version__}"[:79].encode()
+    return header
+
+
+def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    return bool(np.allclose(a, b, rtol=0, atol=1e-5))
+
+
+def _set_forms(header: Any, affine: NDArray[np.float64]) -> None:
+    """Set both forms; a qform cannot hold a sheared grid and then gets code 0."""
+    code = max(int(header["sform_code"]), 1)
+    header.set_qform(affine, code=max(int(header["qform_code"]), 1))
+    header.set_sform(affine, code=code)
+    if not np.allclose(header.get_qform(), affine, rtol=0, atol=1e-3):
+        header["qform_code"] = 0
+
+
+def _repetition_seconds(volume: Volume) -> float:
+    """Time between frames in seconds, 0 if the source does not tell."""
+    if volume.format == "mgh":
+        return float(volume.native.get_zooms()[3]) / 1000
+    if volume.format == "dicom" and volume.native:
+        return float(volume.native[0].get("RepetitionTime") or 0) / 1000
+    return 0.0
