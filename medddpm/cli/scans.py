@@ -201,12 +201,12 @@ def convert(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A .nii.gz file or a folder.")],
     format: Annotated[OutputFormat, typer.Option(help="Of the output.")] = "nifti",
     like: Annotated[
-        Path | None, typer.Option(help="DICOM series on the same grid, for --format dicom.")
+        Path | None, typer.Option(help="DICOM series whose patient and study to take.")
     ] = None,
     overwrite: Overwrite = False,
     force: Force = False,
 ) -> None:
-    """Convert DICOM to NIfTI, or NIfTI to DICOM with a series to derive it from; geometry exact."""
+    """Convert DICOM to NIfTI or NIfTI to DICOM with exactly the same geometry."""
     from medddpm.workflows.converting import convert as run
 
     for path in run(source, output, format=format, like=like, overwrite=overwrite, force=force):

@@ -25,31 +25,27 @@ def convert(
     Args:
         source: A scan, or a folder of DICOM series.
         output: A folder, or for one scan a .nii.gz file.
-        format: Of the output; "dicom" derives a series from DICOM input or from `like`.
+        format: Of the output; "dicom" keeps patient and study of DICOM input or of `like`; else
+            they are anonymous.
         like: A DICOM series on the same grid whose patient and study the output belongs to.
         overwrite: Replace outputs that exist.
         force: Take scans of another modality than MR.
     """
     volumes = read_volumes(source, force=force)
     if format == "dicom":
-        volumes = [_with_dicom_header(volume, like) for volume in volumes]
+        volumes = [_with_header_of(like, volume) if like else volume for volume in volumes]
     targets = plan_targets(volumes, output, format=format, label="converted")
     check_targets([target.image for target in targets], overwrite=overwrite)
     for volume, target in zip(volumes, targets, strict=True):
         with staged(target.folder) as folder:
-            write = write_dicom if format == "dicom" else write_volume
-            write(volume, folder / target.image.name)
+            if format == "dicom":
+                write_dicom(volume, folder / target.image.name, series_description="converted")
+            else:
+                write_volume(volume, folder / target.image.name)
     return [target.image for target in targets]
 
 
-def _with_dicom_header(volume: Volume, like: Path | None) -> Volume:
-    if like is None:
-        if volume.format != "dicom":
-            raise ConfigError(
-                "DICOM needs a patient and a study: give --like SERIES, a DICOM series "
-                "on the same grid"
-            )
-        return volume
+def _with_header_of(like: Path, volume: Volume) -> Volume:
     template: Volume = read_volume(like)
     if template.format != "dicom":
         raise ConfigError(f"--like takes a DICOM series, {like.name} is {template.format}")

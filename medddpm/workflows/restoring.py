@@ -115,7 +115,13 @@ def write_restored(
     facts = _report(restored, volume)
     with staged(target.folder) as folder:
         if format == "dicom":
-            write_dicom(restored.volume, folder / target.image.name, facts=facts)
+            model = facts["weights"]
+            write_dicom(
+                restored.volume,
+                folder / target.image.name,
+                model_id=model["name"],
+                checkpoint_hash=model["sha256"],
+            )
         else:
             write_volume(restored.volume, folder / target.image.name)
         for name, value in maps.items():

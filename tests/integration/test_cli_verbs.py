@@ -142,7 +142,9 @@ def test_dicom_to_derived_dicom(
     [series] = [p for p in (tmp_path / "out").iterdir() if p.is_dir()]
     files = sorted(series.iterdir())
     assert len(files) == noisy_phantom.data.shape[2]
-    assert pydicom.dcmread(files[0]).ImageType[0] == "DERIVED"
+    first = pydicom.dcmread(files[0])
+    assert first.ImageType[0] == "DERIVED"
+    assert "(tiny " in first.DerivationDescription  # the name and the hash of the weights
 
 
 def test_simulate_estimate_and_evaluate(
@@ -209,7 +211,10 @@ def test_convert_there_and_back(
     folder = dicom_series(tmp_path / "in", noisy_phantom.data)
     image = tmp_path / "a.nii.gz"
     assert cli("convert", folder, image).exit_code == 0
-    assert cli("convert", image, tmp_path / "d", "--format", "dicom").exit_code == 2
+    done = cli("convert", image, tmp_path / "anonymous", "--format", "dicom")
+    assert done.exit_code == 0, done.stderr
+    done = cli("convert", image, tmp_path / "d", "--format", "dicom", "--like", image)
+    assert done.exit_code == 2
     done = cli("convert", image, tmp_path / "d", "--format", "dicom", "--like", folder)
     assert done.exit_code == 0, done.stderr
     back = tmp_path / "b.nii.gz"
