@@ -48,8 +48,8 @@ def quickstart_table(evaluation: Evaluation, facts: Mapping[str, Any]) -> Table:
     table.add_section()
     frame = facts["frames"][0]
     sigma = frame["sigma"]
-    level = f"{sigma['sigma']:.4g} = {sigma['fraction']:.4f} of the scale (from {sigma['method']})"
-    table.add_row("sigma, estimated", level, "")
+    table.add_row(f"sigma, from the {sigma['method']}", f"{sigma['sigma']:.4g}", "")
+    table.add_row("sigma, of the scale", f"{sigma['fraction']:.4f}", "")
     table.add_row("VAE ceiling, dB", "", f"{frame['vae_ceiling_db']:.1f}")
     table.add_row("seconds", "", f"{facts['seconds']:.1f}")
     table.add_row("guard", "", "passed" if frame["guard"]["passed"] else "flagged")

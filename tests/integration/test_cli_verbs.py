@@ -51,6 +51,19 @@ def test_the_sidecar_tells_what_was_done(restored: Path, noisy_nifti: Path) -> N
     assert facts["weights"]["sha256"]
 
 
+def test_a_flag_is_an_exit_code_a_message_and_a_written_scan(
+    cli: Cli, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """The scan holds a tenth of the noise that is claimed here."""
+    out = tmp_path / "out.nii.gz"
+    done = cli("restore", noisy_nifti, out, "--weights", tiny_weights, "--sigma", 500)
+    assert done.exit_code == 6
+    assert "sigma is too large" in done.stderr
+    assert out.is_file()
+    facts = json.loads((tmp_path / "out.json").read_text())
+    assert facts["frames"][0]["guard"]["passed"] is False
+
+
 def test_the_input_is_not_touched_and_the_same_bytes_come_again(
     cli: Cli, restored: Path, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
