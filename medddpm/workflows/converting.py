@@ -39,7 +39,7 @@ def convert(
     for volume, target in zip(volumes, targets, strict=True):
         with staged(target.folder) as folder:
             if format == "dicom":
-                write_dicom(volume, folder / target.image.name, series_description="converted")
+                write_dicom(volume, folder / target.image.name)
             else:
                 write_volume(volume, folder / target.image.name)
     return [target.image for target in targets]

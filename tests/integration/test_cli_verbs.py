@@ -157,7 +157,7 @@ def test_dicom_to_derived_dicom(
     assert len(files) == noisy_phantom.data.shape[2]
     first = pydicom.dcmread(files[0])
     assert first.ImageType[0] == "DERIVED"
-    assert "(tiny " in first.DerivationDescription  # the name and the hash of the weights
+    assert "tiny " in first.DerivationDescription  # the name and the hash of the weights
 
 
 def test_simulate_estimate_and_evaluate(
