@@ -148,6 +148,16 @@ def test_progress_prints_few_plain_lines_off_a_terminal(
     assert len(lines) <= 11
 
 
+def test_progress_draws_a_bar_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress() as report:
+        report("tiles", 1, 2)
+        report("tiles", 2, 2)
+    assert "tiles: 1/2" not in capsys.readouterr().err
+
+
 def test_usage_errors_exit_with_2(cli: Callable[..., Any]) -> None:
     assert cli("restore").exit_code == 2
     assert cli("restore", "a", "b", "--mode", "magic").exit_code == 2
