@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 from medddpm.errors import DicomSeriesError
 from medddpm.io.dicom_geometry import Slice, plane
@@ -244,7 +245,7 @@ def _mosaic_layout(dataset: Dataset) -> tuple[int, NDArray[np.float64] | None]:
     """Number of tiles and slice normal (LPS) from Siemens' private CSA header; 0 if unknown."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # nicom calls itself experimental
-        from nibabel.nicom import csareader
+        csareader: Any = import_module("nibabel.nicom.csareader")  # untyped
 
         try:
             header = csareader.get_csa_header(dataset, "image")

@@ -50,7 +50,7 @@ def write_dicom(
     volume: Volume,
     folder: str | Path,
     *,
-    series_description: str = "AI-denoised",
+    series_description: str | None = None,
     overwrite: bool = False,
     model_id: str = "",
     checkpoint_hash: str = "",
@@ -68,11 +68,12 @@ def write_dicom(
     Args:
         volume: (X, Y, Z) or (X, Y, Z, T); X becomes the column index, Y the row index.
         folder: Made here; 00001.dcm and so on, slices fastest.
-        series_description: Put after that of the source.
+        series_description: Put after that of the source; says by default whether a model was
+            used.
         overwrite: Replace an existing folder.
         model_id: Name of the model, for ContributingEquipmentSequence.
         checkpoint_hash: Of its weights.
-        facts: A restoration's report; its "weights" and "weights_sha256" stand in for
+        facts: A restoration's report; "name" and "sha256" of its "weights" stand in for
             `model_id` and `checkpoint_hash`.
 
     Returns:
@@ -94,13 +95,11 @@ def write_dicom(
             "the grid is sheared, which DICOM cannot hold; resample it or use NIfTI"
         )
     check_output(folder, overwrite)
-    facts = facts or {}
-    model = " ".join(
-        (
-            model_id or str(facts.get("weights") or "no model"),
-            checkpoint_hash or str(facts.get("weights_sha256") or ""),
-        )
-    ).strip()
+    weights = (facts or {}).get("weights") or {}
+    names = (model_id or weights.get("name", ""), checkpoint_hash or weights.get("sha256", ""))
+    model = " ".join(name for name in names if name)
+    if series_description is None:
+        series_description = "AI-denoised" if model else "converted"
     with quiet_pydicom():
         series = _plan(volume, series_description, model)
         with atomic_path(folder, is_folder=True) as partial:
@@ -112,7 +111,7 @@ def write_dicom(
 
 def _plan(volume: Volume, suffix: str, model: str) -> _Series:
     source = _source(volume, 0)
-    digest = hashlib.sha256(np.ascontiguousarray(volume.data)).hexdigest()
+    digest = hashlib.sha256(volume.data.tobytes()).hexdigest()
     origin = str(source.get("SeriesInstanceUID") or volume.case_id)
     before = str(source.get("SeriesDescription") or "")[: 63 - len(suffix)]
     return _Series(
@@ -272,11 +271,15 @@ def _set_derivation(dataset: Dataset, series: _Series, source: Dataset, z: int) 
 
     slope = series.stored.slope
     scaling = "" if slope == 1 else f" Stored values are intensities divided by {slope:.6g}."
-    dataset.DerivationDescription = (
-        f"Processed by medddpm {__version__} ({series.model}): denoising by latent diffusion, whose "
-        f"autoencoder loses detail. Not for diagnosis.{scaling}"
-    )
-    dataset.DerivationCodeSequence = Sequence([code("DENOISE", "99MEDDDPM", "Denoising")])
+    if series.model:
+        done = (
+            f"denoised by latent diffusion (model {series.model}), whose autoencoder loses detail; "
+            "not for diagnosis."
+        )
+        dataset.DerivationCodeSequence = Sequence([code("DENOISE", "99MEDDDPM", "Denoising")])
+    else:
+        done = "written anew; no model was applied by the writer."
+    dataset.DerivationDescription = f"medddpm {__version__}: {done}{scaling}"
     if "SOPInstanceUID" in source:
         item = Dataset()
         item.ReferencedSOPClassUID = source.SOPClassUID
@@ -288,7 +291,7 @@ def _set_derivation(dataset: Dataset, series: _Series, source: Dataset, z: int) 
     equipment = Dataset()
     equipment.Manufacturer, equipment.ManufacturerModelName = "medddpm", "medddpm"
     equipment.SoftwareVersions = __version__
-    equipment.ContributionDescription = f"Denoising, model {series.model}"[:1024]
+    equipment.ContributionDescription = dataset.DerivationDescription
     equipment.PurposeOfReferenceCodeSequence = Sequence(
         [code("109102", "DCM", "Processing Equipment")]
     )

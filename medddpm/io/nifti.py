@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel as nib
+import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
 from medddpm.errors import ConfigError, GeometryError, VolumeReadError
 from medddpm.io.files import atomic_path, check_intensities, check_output
 from medddpm.volume import Geometry, Volume
+
+nib: Any = nibabel  # untyped
 
 Trust = Literal["sform", "qform"]
 
@@ -171,15 +172,10 @@ def write_nifti(volume: Volume, path: str | Path, *, overwrite: bool = False) ->
     kinds = (nib.Nifti1Pair, nib.Nifti2Pair) if is_pair else (nib.Nifti1Image, nib.Nifti2Image)
     # Without an affine, nibabel leaves both forms of the header as they are.
     image = kinds[wide](volume.data, None, header)
-    if not is_pair:
-        with atomic_path(path) as partial:
-            nib.save(image, partial)
-        return path
-    with atomic_path(path.with_name(path.stem), is_folder=True) as folder:
-        nib.save(image, folder / path.name)
-        for target in targets:
-            os.replace(folder / target.name, target)
-        folder.rmdir()
+    with ExitStack() as stack:
+        partials = [stack.enter_context(atomic_path(target)) for target in targets]
+        holders = [nib.FileHolder(str(partial)) for partial in partials]
+        image.to_file_map({"image": holders[0], "header": holders[-1]})
     return path
 
 
