@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -249,7 +250,7 @@ def _mosaic_layout(dataset: Dataset) -> tuple[int, NDArray[np.float64] | None]:
 
         try:
             header = csareader.get_csa_header(dataset, "image")
-        except csareader.CSAReadError:
+        except (csareader.CSAReadError, struct.error, ValueError):  # damaged
             header = None
     if header is None:
         return 0, None

@@ -1,0 +1,367 @@
+"""Classic, enhanced and mosaic series in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import RLELossless
+
+from medddpm.errors import DicomSeriesError, VolumeReadError
+from medddpm.io import read_volume, read_volumes
+from medddpm.io.dicom_geometry import plane
+
+AFFINE = np.array([[-0.96, 0.42, 0, 30], [-0.28, -1.44, 0, 40], [0, 0, 3.0, -25], [0, 0, 0, 1]])
+TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+@pytest.fixture
+def data(rng: np.random.Generator) -> Any:
+    return rng.integers(0, 2000, (8, 10, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def series(dicom_series: Any, data: Any, tmp_path: Path) -> Path:
+    return dicom_series(tmp_path / "series", data)
+
+
+def film(dicom_series: Any, edit: Any, tmp_path: Path, data: Any, change: Any) -> Path:
+    """Two series of one grid under one UID, the second one changed."""
+    a = dicom_series(tmp_path / "film", data)
+    b = dicom_series(tmp_path / "second", data + 100, number=2)
+    uid = dcmread(next(a.iterdir())).SeriesInstanceUID
+
+    def join(dataset: Dataset, number: int) -> None:
+        dataset.SeriesInstanceUID = uid
+        dataset.InstanceNumber = 50 + number
+        change(dataset)
+
+    edit(b, join)
+    for path in b.iterdir():
+        shutil.move(path, a / f"second-{path.name}")
+    return a
+
+
+def test_sorted_by_geometry(series: Path, data: Any, edit: Any) -> None:
+    def renumber(dataset: Dataset, number: int) -> None:
+        dataset.InstanceNumber = 99 - (number * 5) % 7
+
+    edit(series, renumber)
+    volume = read_volume(series)
+    assert np.array_equal(volume.data, data)
+    assert np.allclose(volume.affine, AFFINE)
+    assert volume.modality == "MR"
+    assert [float(d.ImagePositionPatient[2]) for d in volume.native] == [
+        3.0 * z - 25 for z in range(6)
+    ]
+    assert all("PixelData" not in d for d in volume.native)
+
+
+def test_case_id_tells_nothing(series: Path) -> None:
+    volume = read_volume(series)
+    assert len(volume.case_id) == 12
+    assert volume.case_id not in str(volume.native[0].SeriesInstanceUID)
+    assert "Private" not in repr(volume)
+
+
+def test_one_file_brings_its_series(series: Path, data: Any, dicom_series: Any) -> None:
+    dicom_series(series, data, number=2)
+    (series / "notes.txt").write_text("a note")
+    volume = read_volume(sorted(series.iterdir())[3])
+    assert np.array_equal(volume.data, data)
+
+
+def test_several_series(series: Path, data: Any, dicom_series: Any) -> None:
+    dicom_series(series / "deeper", data + 1, number=2)
+    first, second = read_volumes(series)
+    assert np.array_equal(second.data, first.data + 1)
+    with pytest.raises(VolumeReadError, match="2 scans"):
+        read_volume(series)
+
+
+def test_rescale(series: Path, data: Any, edit: Any) -> None:
+    def scale(dataset: Dataset, number: int) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = 0.5 + number, -3
+
+    edit(series, scale)
+    expected = data * (0.5 + np.arange(6)) - 3
+    assert np.allclose(read_volume(series).data, expected)
+
+
+def test_real_world_values(series: Path, data: Any, edit: Any) -> None:
+    def scale(dataset: Dataset, _: int) -> None:
+        item = Dataset()
+        item.RealWorldValueSlope, item.RealWorldValueIntercept = 2.5, 4.0
+        dataset.RealWorldValueMappingSequence = Sequence([item])
+
+    edit(series, scale)
+    assert np.allclose(read_volume(series).data, data * 2.5 + 4)
+
+
+def test_rle(series: Path, data: Any, edit: Any) -> None:
+    edit(series, lambda dataset, _: dataset.compress(RLELossless))
+    assert np.array_equal(read_volume(series).data, data)
+
+
+def test_repeats_are_a_fourth_axis(data: Any, dicom_series: Any, edit: Any, tmp_path: Path) -> None:
+    volume = read_volume(film(dicom_series, edit, tmp_path, data, lambda d: None))
+    assert np.array_equal(volume.data, np.stack([data, data + 100], -1))
+    assert len(volume.native) == 12
+
+
+def test_echoes_are_volumes(data: Any, dicom_series: Any, edit: Any, tmp_path: Path) -> None:
+    def later(dataset: Dataset) -> None:
+        dataset.EchoTime = 20
+
+    first, second = read_volumes(film(dicom_series, edit, tmp_path, data, later))
+    assert np.array_equal(second.data, first.data + 100)
+    assert first.case_id != second.case_id
+
+
+def test_magnitude_and_phase_are_volumes(
+    data: Any, dicom_series: Any, edit: Any, tmp_path: Path
+) -> None:
+    def phase(dataset: Dataset) -> None:
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "P"]
+
+    assert len(read_volumes(film(dicom_series, edit, tmp_path, data, phase))) == 2
+
+
+def _shift_in_plane(dataset: Dataset) -> None:
+    dataset.ImagePositionPatient = [-29.0, -40.0, dataset.ImagePositionPatient[2]]
+
+
+def test_repeats_must_lie_at_one_place(
+    data: Any, dicom_series: Any, edit: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(DicomSeriesError, match="shifted by 1 mm"):
+        read_volume(film(dicom_series, edit, tmp_path, data, _shift_in_plane))
+
+
+def _same_number(dataset: Dataset) -> None:
+    dataset.InstanceNumber = 1 + round((float(dataset.ImagePositionPatient[2]) + 25) / 3)
+
+
+def test_repeats_need_an_order(data: Any, dicom_series: Any, edit: Any, tmp_path: Path) -> None:
+    with pytest.raises(DicomSeriesError, match="duplicated slices"):
+        read_volume(film(dicom_series, edit, tmp_path, data, _same_number))
+
+
+def test_the_same_file_twice(series: Path) -> None:
+    path = next(series.iterdir())
+    shutil.copy(path, series / "copy.dcm")
+    with pytest.raises(DicomSeriesError, match="are the same image"):
+        read_volume(series)
+
+
+@pytest.mark.parametrize(
+    ("skip", "message"), [((2,), "1 missing slices"), ((2, 3), "2 missing slices")]
+)
+def test_gap(skip: Any, message: str, data: Any, dicom_series: Any, tmp_path: Path) -> None:
+    with pytest.raises(DicomSeriesError, match=message):
+        read_volume(dicom_series(tmp_path / "gap", data, skip=skip))
+
+
+def _set(**values: Any) -> Any:
+    def change(dataset: Dataset, _: int) -> None:
+        for name, value in values.items():
+            if value is None:
+                del dataset[name]
+            else:
+                setattr(dataset, name, value)
+
+    return change
+
+
+def _smaller(dataset: Dataset, _: int) -> None:
+    dataset.Rows -= 1
+    dataset.PixelData = dataset.PixelData[: dataset.Rows * dataset.Columns * 2]
+
+
+def _cut(dataset: Dataset, _: int) -> None:
+    dataset.PixelData = dataset.PixelData[:40]
+
+
+BROKEN = [
+    (_set(ImagePositionPatient=[-30, -40, -25]), "duplicated or missing"),
+    (_set(ImagePositionPatient=[-30, -40, -15.5]), "unequal spacing"),
+    (_set(ImagePositionPatient=[-28, -40, -16]), "shifted sideways"),
+    (_set(ImagePositionPatient=None), "no ImagePositionPatient"),
+    (_set(ImageOrientationPatient=None), "ImageOrientationPatient"),
+    (_set(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "perpendicular"),
+    (_set(ImageOrientationPatient=[1, 0, 0, 0, 0, 1]), "mixes orientations"),
+    (_set(PixelSpacing=[1.5, 1.2]), "mixes pixel spacings"),
+    (_set(PixelSpacing=None), "no PixelSpacing"),
+    (_set(PixelData=None), "no pixel data"),
+    (_set(SamplesPerPixel=3), "colour"),
+    (_set(NumberOfFrames=2), "several frames"),
+    (_set(Modality="CT"), "--force"),
+    (_smaller, "mixes image sizes"),
+    (_cut, "cut short"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN, ids=[m for _, m in BROKEN])
+def test_broken_series(change: Any, message: str, series: Path, edit: Any) -> None:
+    edit(series, change, slice(3, 4))
+    with pytest.raises(DicomSeriesError, match=message):
+        read_volume(series)
+
+
+def test_sheared(series: Path, edit: Any) -> None:
+    def shear(dataset: Dataset, number: int) -> None:
+        dataset.ImagePositionPatient = [-30 + number, -40, 3 * number - 25]
+
+    edit(series, shear)
+    with pytest.raises(DicomSeriesError, match="sideways"):
+        read_volume(series)
+
+
+def test_one_slice(data: Any, dicom_series: Any, tmp_path: Path) -> None:
+    with pytest.raises(DicomSeriesError, match="one slice"):
+        read_volume(dicom_series(tmp_path / "one", data[:, :, :1]))
+
+
+def test_ct_with_force(data: Any, dicom_series: Any, tmp_path: Path) -> None:
+    folder = dicom_series(tmp_path / "ct", data, modality="CT")
+    assert read_volume(folder, force=True).modality == "CT"
+
+
+def test_constant(dicom_series: Any, tmp_path: Path) -> None:
+    with pytest.raises(VolumeReadError, match="all zeros"):
+        read_volume(dicom_series(tmp_path / "z", np.zeros((4, 4, 4))))
+
+
+def test_no_dicom(tmp_path: Path) -> None:
+    with pytest.raises(VolumeReadError, match="no DICOM image"):
+        read_volumes(tmp_path)
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "empty").write_bytes(b"")
+    with pytest.raises(VolumeReadError, match="no DICOM image"):
+        read_volumes(tmp_path)
+    with pytest.raises(VolumeReadError, match="neither a DICOM nor"):
+        read_volumes(tmp_path / "a.txt")
+
+
+def test_dicom_that_is_no_image() -> None:
+    with pytest.raises(VolumeReadError, match="no image"):
+        read_volumes(TEST_FILES / "rtplan.dcm")
+
+
+def test_unreadable_and_damaged(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, kind in ((PermissionError(13, "denied"), "denied"), (KeyError("x"), "damaged")):
+
+        def refuse(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("medddpm.io.dicom.dcmread", refuse)
+        with pytest.raises(VolumeReadError, match=kind):
+            read_volumes(series)
+
+
+def test_lone_file_without_series(tmp_path: Path, series: Path, edit: Any) -> None:
+    edit(series, _set(SeriesInstanceUID=None))
+    with pytest.raises(DicomSeriesError, match="one slice"):
+        read_volume(next(series.iterdir()))
+
+
+@pytest.mark.parametrize("name", ["MR1", "MR2", "MR700"])
+def test_localizers_of_pydicom(name: str) -> None:
+    folder = TEST_FILES / "dicomdirtests" / "98892003" / name
+    with pytest.raises(DicomSeriesError, match=r"orientations|one slice"):
+        read_volumes(folder)
+
+
+def test_missing_decoder(series: Path, edit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> None:
+        raise RuntimeError("no plugin")
+
+    class Decoder:
+        is_available = False
+
+    edit(series, lambda dataset, _: dataset.compress(RLELossless))
+    monkeypatch.setattr(Dataset, "pixel_array", property(refuse))
+    monkeypatch.setattr("medddpm.io.dicom_slices.get_decoder", lambda _: Decoder)
+    with pytest.raises(DicomSeriesError, match=r"medddpm\[dicom\]"):
+        read_volume(series)
+
+    def unknown(_: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("medddpm.io.dicom_slices.get_decoder", unknown)
+    with pytest.raises(DicomSeriesError, match="pydicom does not know"):
+        read_volume(series)
+
+
+@pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"])
+def test_decoders(name: str) -> None:
+    from medddpm.io.dicom_slices import read_pixels
+
+    path, plain = get_testdata_file(name), get_testdata_file("MR_small.dcm")
+    assert np.array_equal(read_pixels(Path(str(path))), read_pixels(Path(str(plain))))
+
+
+def test_enhanced(data: Any, enhanced: Any, tmp_path: Path) -> None:
+    film = np.stack([data, data + 7, data + 20], -1)
+    path = enhanced(tmp_path, film)
+    for source in (path, tmp_path):
+        volume = read_volume(source)
+        assert np.array_equal(volume.data, 2 * film + 1)
+        assert np.allclose(volume.affine, AFFINE)
+        assert len(volume.native) == 1
+
+
+def test_enhanced_without_groups(data: Any, enhanced: Any, tmp_path: Path) -> None:
+    path = enhanced(tmp_path, data[..., None])
+    dataset = dcmread(path)
+    del dataset.SharedFunctionalGroupsSequence
+    dataset.save_as(path)
+    with pytest.raises(DicomSeriesError, match=r"frame 1 of enhanced.dcm"):
+        read_volume(path)
+
+
+def test_mosaic(data: Any, mosaic: Any, tmp_path: Path) -> None:
+    volume = read_volume(mosaic(tmp_path, data))
+    assert np.array_equal(volume.data, data)
+    assert np.allclose(volume.affine, AFFINE)
+
+
+def test_mosaics_in_time(data: Any, mosaic: Any, tmp_path: Path) -> None:
+    mosaic(tmp_path, data + 5, number=2)
+    mosaic(tmp_path, data, number=1)
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.data, np.stack([data, data + 5], -1))
+    assert len(volume.native) == 2
+
+
+def test_moved_mosaics_are_two_scans(data: Any, mosaic: Any, tmp_path: Path) -> None:
+    mosaic(tmp_path, data, number=1)
+    mosaic(tmp_path, data, number=2, shift=1.0)
+    first, second = read_volumes(tmp_path)
+    assert np.allclose((second.affine - first.affine)[:3, 3], [0, 0, 1])
+
+
+@pytest.mark.parametrize("harm", ["gone", "broken"])
+def test_mosaic_without_its_header(harm: str, data: Any, mosaic: Any, tmp_path: Path) -> None:
+    path = mosaic(tmp_path, data)
+    dataset = dcmread(path)
+    if harm == "gone":
+        dataset.remove_private_tags()
+    else:
+        dataset[0x29, 0x1010].value = dataset[0x29, 0x1010].value[:90] + bytes(8)
+    dataset.save_as(path)
+    with pytest.raises(DicomSeriesError, match="private header"):
+        read_volume(path)
+
+
+def test_plane_needs_all_numbers() -> None:
+    with pytest.raises(DicomSeriesError, match="its place is"):
+        plane([1, 2], [1, 0, 0, 0, 1, 0], "x")

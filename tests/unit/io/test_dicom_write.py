@@ -1,0 +1,188 @@
+"""Derived series out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import dcmread
+
+from medddpm.errors import ConfigError, GeometryError, OutputError
+from medddpm.io import read_volume, write_dicom
+from medddpm.io.dicom_attributes import KEPT, REQUIRED
+from medddpm.io.dicom_write import to_integers
+from medddpm.volume import Geometry, Volume
+
+
+@pytest.fixture
+def data(rng: np.random.Generator) -> Any:
+    return rng.integers(0, 2000, (8, 10, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def source(dicom_series: Any, data: Any, tmp_path: Path) -> Volume:
+    return read_volume(dicom_series(tmp_path / "source", data))
+
+
+def images(folder: Path) -> list[Any]:
+    return [dcmread(p) for p in sorted(folder.iterdir())]
+
+
+def test_round_trip(source: Volume, tmp_path: Path) -> None:
+    back = read_volume(write_dicom(source, tmp_path / "out"))
+    assert np.array_equal(back.data, source.data)
+    assert np.allclose(back.affine, source.affine, rtol=0, atol=1e-6)
+
+
+def test_what_is_new_and_what_is_kept(source: Volume, tmp_path: Path) -> None:
+    facts = {"weights": {"name": "tiny", "sha256": "abc123"}}
+    written = images(write_dicom(source, tmp_path / "out", facts=facts))
+    for new, old in zip(written, source.native, strict=True):
+        for name in ("PatientName", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
+            assert new[name] == old[name]
+        assert new.SeriesInstanceUID != old.SeriesInstanceUID
+        assert new.SeriesNumber == 1001
+        assert new.SeriesDescription == "T1w AI-denoised"
+        assert list(new.ImageType) == ["DERIVED", "PRIMARY", "M"]
+        reference = new.SourceImageSequence[0]
+        assert reference.ReferencedSOPInstanceUID == old.SOPInstanceUID
+        assert "tiny abc123" in new.DerivationDescription
+        assert new.DerivationCodeSequence[0].CodeMeaning == "Denoising"
+        assert new.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+        assert (new.BitsStored, new.HighBit, new.PixelRepresentation) == (16, 15, 0)
+        assert not any(element.tag.is_private for element in new)
+    uids = {d.SOPInstanceUID for d in written}
+    assert len(uids) == 6
+    assert len({d.SeriesInstanceUID for d in written}) == 1
+    assert max(len(uid) for uid in uids) <= 64
+
+
+def test_codes_are_those_of_the_dictionary(source: Volume, tmp_path: Path) -> None:
+    from pydicom.sr.codedict import codes
+
+    image = images(write_dicom(source, tmp_path / "out"))[0]
+    for item in (image.SourceImageSequence[0], image.ContributingEquipmentSequence[0]):
+        code = item.PurposeOfReferenceCodeSequence[0]
+        name = {
+            "121322": "SourceImageForImageProcessingOperation",
+            "109102": "ProcessingEquipment",
+        }[code.CodeValue]
+        known = getattr(codes.DCM, name)
+        assert (known.value, known.meaning) == (code.CodeValue, code.CodeMeaning)
+
+
+def test_without_a_model_nothing_is_claimed(source: Volume, tmp_path: Path) -> None:
+    image = images(write_dicom(source, tmp_path / "out"))[0]
+    assert "DerivationCodeSequence" not in image
+    assert "denois" not in (image.DerivationDescription + image.SeriesDescription).lower()
+
+
+def test_same_bytes_for_the_same_pixels(source: Volume, tmp_path: Path) -> None:
+    a, b = (write_dicom(source, tmp_path / n) for n in "ab")
+    c = write_dicom(source.with_data(source.data + 1), tmp_path / "c")
+    for x, y in zip(sorted(a.iterdir()), sorted(b.iterdir()), strict=True):
+        assert x.read_bytes() == y.read_bytes()
+    assert images(a)[0].SeriesInstanceUID != images(c)[0].SeriesInstanceUID
+
+
+def test_stale_attributes(source: Volume, tmp_path: Path) -> None:
+    for dataset in source.native:
+        dataset.WindowCenter, dataset.WindowWidth = 5, 10
+        dataset.SmallestImagePixelValue = 0
+        dataset.private_block(0x29, "SOMEONE", create=True).add_new(1, "LO", "secret")
+        dataset.ScanningSequence, dataset.LossyImageCompression = "IR", "01"
+        dataset.PatientIdentityRemoved = "YES"
+        dataset.add_new("PatientAge", "AS", "030Y")
+    image = images(write_dicom(source, tmp_path / "out"))[0]
+    assert "WindowCenter" not in image
+    assert "SmallestImagePixelValue" not in image
+    assert image.LossyImageCompression == "01"
+    assert image["InversionTime"].is_empty
+    assert image.DeidentificationMethod == "not stated by the source"
+    assert image.PatientAge == "030Y"
+
+
+def test_4d(source: Volume, tmp_path: Path) -> None:
+    film = np.stack([source.data, source.data + 50], -1)
+    volume = Volume(film, source.geometry, "dicom", modality="MR", native=source.native)
+    folder = write_dicom(volume, tmp_path / "out")
+    assert np.array_equal(read_volume(folder).data, film)
+    assert [d.TemporalPositionIdentifier for d in images(folder)] == [1] * 6 + [2] * 6
+
+
+def test_from_enhanced(data: Any, enhanced: Any, tmp_path: Path) -> None:
+    film = np.stack([data, data + 7], -1)
+    volume = read_volume(enhanced(tmp_path, film))
+    folder = write_dicom(volume, tmp_path / "out")
+    back = read_volume(folder)
+    slope = float(images(folder)[0].RescaleSlope)
+    assert np.abs(back.data - volume.data).max() <= slope / 2 * 1.01
+    assert np.allclose(back.affine, volume.affine)
+    assert images(folder)[0].EchoTime == 5.5
+    assert images(folder)[0].SOPClassUID.name == "MR Image Storage"
+
+
+def test_from_mosaics(data: Any, mosaic: Any, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    for number in (1, 2):
+        mosaic(tmp_path / "m", data + number, number=number)
+    volume = read_volume(tmp_path / "m")
+    folder = write_dicom(volume, tmp_path / "out")
+    assert np.array_equal(read_volume(folder).data, volume.data)
+    second = images(folder)[-1].SourceImageSequence[0].ReferencedSOPInstanceUID
+    assert second == volume.native[1].SOPInstanceUID
+
+
+def test_from_array(phantom: Volume, tmp_path: Path) -> None:
+    volume = phantom.with_data(phantom.data / 1000)
+    folder = write_dicom(volume, tmp_path / "out")
+    image = images(folder)[0]
+    assert image.PatientName == "Anonymous^"
+    assert re.search(r"divided by [\d.e-]+\.", image.DerivationDescription)
+    back = read_volume(folder)
+    assert np.abs(back.data - volume.data).max() < 1e-4
+    assert np.allclose(back.affine, volume.affine, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "keep", "dtype", "exact"),
+    [
+        (0, 4000, True, np.uint16, True),
+        (0, 60000, True, np.uint16, True),
+        (-500, 4000, True, np.int16, True),
+        (-500, 60000, True, np.int16, False),
+        (0, 70000, True, np.uint16, False),
+        (0, 100, True, np.uint16, False),
+        (0, 4000, False, np.uint16, False),
+    ],
+)
+def test_integers(low: float, high: float, keep: bool, dtype: Any, exact: bool) -> None:
+    data = np.linspace(low, high, 1001, dtype=np.float32)
+    stored = to_integers(data, keep_units=keep)
+    assert stored.values.dtype == dtype
+    assert (stored.slope == 1) == exact
+    assert np.abs(stored.values * stored.slope - data).max() <= stored.slope / 2 * 1.01
+
+
+def test_refusals(source: Volume, phantom: Volume, tmp_path: Path) -> None:
+    ct = Volume(source.data, source.geometry, "dicom", modality="CT", native=source.native)
+    with pytest.raises(ConfigError, match="CT"):
+        write_dicom(ct, tmp_path / "out")
+    sheared = phantom.affine.copy()
+    sheared[:3, 1] += 0.3 * sheared[:3, 0]
+    with pytest.raises(GeometryError, match="sheared"):
+        write_dicom(Volume(phantom.data, Geometry(phantom.data.shape, sheared)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    write_dicom(source, tmp_path / "out")
+    with pytest.raises(OutputError, match="exists"):
+        write_dicom(source, tmp_path / "out")
+    write_dicom(source, tmp_path / "out", overwrite=True)
+
+
+def test_keywords_exist() -> None:
+    for keyword in {*KEPT, *REQUIRED}:
+        assert pydicom.datadict.tag_for_keyword(keyword), keyword
