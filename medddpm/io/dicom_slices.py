@@ -219,10 +219,15 @@ def _mosaic_slices(dataset: Dataset, path: Path) -> list[Slice]:
     spacing = _spacing(dataset.get("PixelSpacing"), path.name)
     side = math.ceil(math.sqrt(count))
     columns, rows = int(dataset.Columns) // side, int(dataset.Rows) // side
+    if (columns * side, rows * side) != (int(dataset.Columns), int(dataset.Rows)):
+        raise DicomSeriesError(
+            f"{path.name} is a mosaic of {count} slices, but {dataset.Columns} x {dataset.Rows} "
+            f"pixels do not divide into {side} x {side} tiles; export it again"
+        )
     corner = (
         position
-        + row * spacing[0] * (int(dataset.Columns) * (1 - 1 / side)) / 2
-        + column * spacing[1] * (int(dataset.Rows) * (1 - 1 / side)) / 2
+        + row * spacing[0] * (int(dataset.Columns) - columns) / 2
+        + column * spacing[1] * (int(dataset.Rows) - rows) / 2
     )
     order = ("AcquisitionNumber", "InstanceNumber")
     return [

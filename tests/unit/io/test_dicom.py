@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -360,6 +363,33 @@ def test_mosaic_without_its_header(harm: str, data: Any, mosaic: Any, tmp_path: 
     dataset.save_as(path)
     with pytest.raises(DicomSeriesError, match="private header"):
         read_volume(path)
+
+
+def test_mosaic_that_does_not_divide() -> None:
+    """nibabel's example was made smaller: 48 slices in 256 x 256 pixels."""
+    path = Path(nib.__file__).parent / "nicom" / "tests" / "data" / "0.dcm"
+    with pytest.raises(DicomSeriesError, match="do not divide into 7 x 7 tiles"):
+        read_volume(path)
+
+
+@pytest.mark.peers
+def test_mosaic_lies_where_dcm2niix_puts_it(data: Any, mosaic: Any, tmp_path: Path) -> None:
+    tool = shutil.which("dcm2niix") or shutil.which("dcm2niix", path=Path(sys.executable).parent)
+    if tool is None:
+        pytest.skip("dcm2niix is not installed")
+    square = data[:, :8]
+    path = mosaic(tmp_path, square)
+    dataset = dcmread(path)
+    dataset.Manufacturer = "SIEMENS"
+    dataset.save_as(path)
+    command = [tool, "-z", "n", "-b", "n", "-f", "x", "-o", str(tmp_path), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    image, volume = nib.load(tmp_path / "x.nii"), read_volume(path)
+    assert np.array_equal(image.get_fdata(), volume.data[::-1, ::-1])  # it flips both
+    affine = volume.affine.copy()
+    affine[:3, 3] += 7 * (affine[:3, 0] + affine[:3, 1])
+    affine[:3, :2] *= -1
+    assert np.allclose(image.affine, affine, rtol=0, atol=1e-3)
 
 
 def test_plane_needs_all_numbers() -> None:
