@@ -1,0 +1,1 @@
+"""Image and latent: the VAE, its codec and the fidelity decoder."""

@@ -24,19 +24,32 @@ class LatentCodec(nn.Module):
         self.vae = vae
         self.latent_channels = latent_channels
         self.factor = factor
+        self.latent_mean: Tensor
+        self.latent_std: Tensor
+        self.latent_noise_gain: Tensor
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
         self.register_buffer("latent_noise_gain", torch.ones(()))
 
     def encode(self, x: Tensor) -> Tensor:
         """The posterior mean, standardised: sampling it would put a floor of noise under z."""
-        mean, _ = self.vae.encode(x)  # type: ignore[operator]
-        return (mean.float() - self._column(self.latent_mean)) / self._column(self.latent_std)
+        mean, _ = self.raw(x)
+        return (mean - self._column(self.latent_mean)) / self._column(self.latent_std)
 
     def decode(self, z: Tensor) -> Tensor:
         """The image of a standardised latent."""
-        raw = z.float() * self._column(self.latent_std) + self._column(self.latent_mean)
-        image: Tensor = self.vae.decode(raw)  # type: ignore[operator]
+        return self.decode_raw(
+            z.float() * self._column(self.latent_std) + self._column(self.latent_mean)
+        )
+
+    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and deviation as the VAE emits them, float32."""
+        mean, std = self.vae.encode(x)  # type: ignore[operator]
+        return mean.float(), std.float()
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """The image of a raw latent, float32."""
+        image: Tensor = self.vae.decode(z)  # type: ignore[operator]
         return image.float()
 
     @torch.no_grad()

@@ -72,9 +72,7 @@ class FidelityDecoder(nn.Module):
         """
         return y - sigma * self.noise(y, z0, sigma, spacing, angle)
 
-    def noise(
-        self, y: Tensor, z0: Tensor, sigma: Tensor, spacing: Tensor, angle: Tensor
-    ) -> Tensor:
+    def noise(self, y: Tensor, z0: Tensor, sigma: Tensor, spacing: Tensor, angle: Tensor) -> Tensor:
         """(y - x_hat) / sigma, shape of y: what the network itself predicts."""
         smooth = F.avg_pool3d(y, 3, stride=1, padding=1, count_include_pad=False)
         # The high-pass keeps noise visible in bfloat16; asinh keeps edges from swamping it.

@@ -76,7 +76,8 @@ class CompactVae(nn.Module):
         self.analysis.bias.copy_(-(forward @ mean))  # type: ignore[union-attr]
         self.synthesis.weight.copy_((basis[:k].T * scale)[:, :, None, None, None])
         self.synthesis.bias.copy_(mean)  # type: ignore[union-attr]
-        return singular[:k].square().sum() / singular.square().sum()
+        kept: Tensor = singular[:k].square().sum() / singular.square().sum()
+        return kept
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and standard deviation of the latent.

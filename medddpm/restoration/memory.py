@@ -10,7 +10,7 @@ from medddpm.errors import MemoryBudgetError
 from medddpm.preprocess.tiles import TilePlan
 from medddpm.restoration.model import Model
 
-_GB = 1024**3
+_GB = 1e9
 _PROCESS = 0.9 * _GB
 """Python with PyTorch and this package imported, weights included; measured."""
 _BYTES_A_VOLUME_VOXEL = 44
@@ -26,9 +26,7 @@ def tile_bytes(plan: TilePlan, model: Model) -> float:
     return math.prod(plan.tile) / 8 * channels * _BYTES_A_TILE_CHANNEL * 4
 
 
-def tile_batch(
-    plan: TilePlan, memory_gb: float | None, device: torch.device, model: Model
-) -> int:
+def tile_batch(plan: TilePlan, memory_gb: float | None, device: torch.device, model: Model) -> int:
     """Tiles that run together under a budget of `memory_gb` for the whole process.
 
     Raises:

@@ -129,10 +129,10 @@ class Model(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Tiles must be multiples of this many voxels along each axis."""
-        latent = self.spec.autoencoder.factor * 2 ** (len(self.spec.diffusion.channels) - 1)
-        image = 2 * 2 ** (len(self.spec.fidelity.channels) - 1)
-        return max(latent, image)
+        """Tiles must be multiples of this many voxels along each axis (noise blocks included)."""
+        latent: int = self.spec.autoencoder.factor * 2 ** (len(self.spec.diffusion.channels) - 1)
+        image: int = 2 * 2 ** (len(self.spec.fidelity.channels) - 1)
+        return max(latent, image, 4 * self.spec.autoencoder.factor)
 
     def condition(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """What the U-Net sees of the scan, and the latent of the scan itself.
@@ -192,7 +192,9 @@ def load_model(path: Path) -> Model:
         model = Model(spec, header["card"])
         model.load_state_dict(tensors)
     except (ValidationError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"weights file {path} does not fit its own header: {error}") from error
+        raise CheckpointError(
+            f"weights file {path} does not fit its own header: {error}"
+        ) from error
     model.digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return model.eval().requires_grad_(False)
 

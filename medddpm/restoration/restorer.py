@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from medddpm.errors import ConfigError, SamplingDivergedError
+from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
 from medddpm.preprocess.noise import NoiseEstimate, estimate_noise, given_noise
@@ -79,7 +80,8 @@ class Restorer:
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
         self.device = torch.device(name)
-        self.model = model.to(self.device, memory_format=torch.channels_last_3d).eval()
+        self.model = model.to(self.device).eval()
+        channels_last(self.model)
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = "default", device: str = "auto") -> Restorer:
@@ -124,8 +126,8 @@ class Restorer:
         std = [f.std for f in frames if f.std is not None]
         lower = [np.maximum(m - _INTERVAL_90 * s, 0) for m, s in zip(data, std, strict=True)]
         upper = [m + _INTERVAL_90 * s for m, s in zip(data, std, strict=True)]
-        maps = (_assemble(volume, part) for part in (data, std, lower, upper))
-        return Restored(*maps, facts)
+        mean, spread, low, high = (_assemble(volume, p) for p in (data, std, lower, upper))
+        return Restored(mean, spread, low, high, facts)
 
     def _restore_frame(
         self,
@@ -140,7 +142,7 @@ class Restorer:
         noise = self._noise(image, volume, mask, options)
         scale = noise.scale
         y = image / np.float32(scale)
-        plan = plan_tiles(y.shape, options.tile, options.overlap, self.model.multiple)  # type: ignore[arg-type]
+        plan = plan_tiles(y.shape, options.tile, options.overlap, self.model.multiple)
         mean, std, ceiling, num_tiles = self._restore_tiles(
             y, plan, noise.fraction, volume.spacing, seed, options, on_progress
         )

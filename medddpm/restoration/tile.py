@@ -169,7 +169,7 @@ class TileRestorer:
 def has_bf16(device: torch.device) -> bool:
     """True if bfloat16 is fast: CUDA cards that have it, CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 

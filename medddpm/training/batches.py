@@ -60,7 +60,8 @@ def noisy_batch(
         if rng.random() < options.gain_map:
             gain = smooth_field(patch.shape[1:], rng, strength=rng.uniform(0.1, 0.6))
             sigma = sigma * torch.from_numpy(gain)
-        y = add_noise(patch, sigma, generator=generator, **_noise(rng, options))
+        kind, coils = _noise(rng, options)
+        y = add_noise(patch, sigma, kind=kind, coils=coils, generator=generator)
         if rng.random() < options.masked_background:
             y = torch.where(patch > 0, y, 0.0)
         ys.append(y)
@@ -75,9 +76,9 @@ def fixed_noise(x: Tensor, spacing: Tensor, sigma: float, seed: int) -> NoisyBat
     return NoisyBatch(x, y, torch.full_like(x, sigma), spacing)
 
 
-def _noise(rng: np.random.Generator, options: DataOptions) -> dict[str, NoiseKind | int]:  # type: ignore[valid-type]
+def _noise(rng: np.random.Generator, options: DataOptions) -> tuple[NoiseKind, int]:
     if rng.random() < options.rician:
-        return {"kind": "rician", "coils": 1}
+        return "rician", 1
     if rng.random() < 0.5:
-        return {"kind": "gaussian", "coils": 1}
-    return {"kind": "ncchi", "coils": int(rng.integers(2, 9))}
+        return "gaussian", 1
+    return "ncchi", int(rng.integers(2, 9))

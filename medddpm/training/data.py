@@ -170,7 +170,7 @@ def augment(
     if rng.random() < 0.5:
         patch = np.power(np.maximum(patch, 0), rng.uniform(0.6, 1.6), dtype=np.float32)
     if rng.random() < 0.08:  # another contrast: bright becomes dark, air stays air
-        patch = np.where(patch > 0.05, np.maximum(1.05 - patch, 0), patch)
+        patch = np.where(patch > 0.05, np.maximum(1.05 - patch, 0.01), patch)
     if rng.random() < 0.3:
         patch = patch * smooth_field(patch.shape, rng, strength=0.25)
     return np.ascontiguousarray(patch * rng.uniform(0.75, 1.25), dtype=np.float32), spacing

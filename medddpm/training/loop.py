@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medddpm.errors import SamplingDivergedError
+from medddpm.networks import channels_last
 from medddpm.training.batches import step_seed
 from medddpm.training.options import TrainOptions
 from medddpm.training.state import Ema, load_state, save_state
@@ -107,7 +108,7 @@ def run_stage(
     """
     device = pick_device(options.device)
     out.mkdir(parents=True, exist_ok=True)
-    network = stage.network.to(device, memory_format=torch.channels_last_3d).train()
+    network = channels_last(stage.network.to(device)).train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=stage.learning_rate, weight_decay=options.weight_decay
     )
@@ -171,7 +172,7 @@ def _optimise(
             "resume from the last saved state with a lower learning rate"
         )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(network.parameters(), options.clip)
     optimizer.step()
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.image
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from medddpm.autoencoder.vae import CompactVae, kl_divergence
 from medddpm.diffusion.loss import diffusion_loss, min_snr_weight, sample_levels
 from medddpm.diffusion.prediction import interpolate, target, to_x0
-from medddpm.networks import space_to_depth
+from medddpm.networks import channels_last, space_to_depth
 from medddpm.restoration.model import Model
 from medddpm.training.batches import NoisyBatch, clean_batch, fixed_noise, noisy_batch
 from medddpm.training.data import PackedScans
@@ -85,28 +85,33 @@ class AutoencoderStage:
         recon, mean, std = self.network(x)
         error = recon.float() - x
         rec = error.abs().mean() + 10 * error.square().mean()
-        return rec + self.options.kl_weight * kl_divergence(mean.float(), std.float())
+        loss: Tensor = rec + self.options.kl_weight * kl_divergence(mean.float(), std.float())
+        return loss
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
         """Round-trip PSNR of held-out patches through the posterior mean."""
-        recon = _chunked(lambda x: self.codec.vae.decode(self.codec.vae.encode(x)[0].float()),  # type: ignore[operator]
-                         self.scans.held_x, device)
+
+        def round_trip(x: Tensor) -> Tensor:
+            mean, _ = self.codec.raw(x)
+            return self.codec.decode_raw(mean)
+
+        recon = _chunked(round_trip, self.scans.held_x, device)
         write_preview(preview, [self.scans.held_x, recon])
         return {"psnr": psnr_inside(recon, self.scans.held_x)}
 
     def finish(self) -> None:
         """Store the latent statistics of the training set in the codec."""
-        device = self.codec.latent_mean.device
+        device = next(self.codec.parameters()).device
         rng = np.random.default_rng(2)
-        total, squares, count = 0.0, 0.0, 0
+        total = torch.zeros(self.codec.latent_channels, dtype=torch.float64, device=device)
+        squares, count = torch.zeros_like(total), 0
         with torch.no_grad():
             for _ in range(60):
                 x, _ = clean_batch(self.scans.train, 2, rng, self.scans.options)
-                raw = self.codec.vae.encode(x.to(device))[0].double()  # type: ignore[operator]
+                raw = self.codec.raw(x.to(device))[0].double()
                 total = total + raw.sum(dim=(0, 2, 3, 4))
                 squares = squares + raw.square().sum(dim=(0, 2, 3, 4))
                 count += raw[:, 0].numel()
-        assert isinstance(total, Tensor) and isinstance(squares, Tensor)
         self.codec.set_statistics(total, squares, count)
         x, _ = clean_batch(self.scans.train, 8, rng, self.scans.options)
         self.codec.measure_noise_gain(x.to(device), 0.05, torch.Generator().manual_seed(3))
@@ -190,16 +195,17 @@ class FidelityStage:
         """Squared error of the noise in units of sigma; loud noise counts more."""
         o = self.options
         self.model.codec.to(device)
-        self.model.unet.to(device, memory_format=torch.channels_last_3d)
+        channels_last(self.model.unet.to(device))
         batch = noisy_batch(self.scans.train, o.batch, rng, self.scans.options)
         x, y, sigma = batch.x.to(device), batch.y.to(device), batch.sigma.to(device)
         with torch.no_grad():
             z0, angle = self._latent(batch, rng, device)
-        noise = self.network.noise(y, z0, sigma, batch.spacing.to(device), angle)  # type: ignore[operator]
+        noise = self.model.fidelity.noise(y, z0, sigma, batch.spacing.to(device), angle)
         error = (noise - (y - x) / sigma).square().mean(dim=(1, 2, 3, 4))
         # At low sigma most of this error is noise that nobody can predict; keep it from ruling.
         weight = (batch.log_sigma.exp() / 0.05).clamp(0.1, 4).sqrt().to(device)
-        return (weight * error).mean()
+        loss: Tensor = (weight * error).mean()
+        return loss
 
     def _latent(
         self, batch: NoisyBatch, rng: np.random.Generator, device: torch.device
@@ -276,7 +282,6 @@ def write_preview(path: Path, images: Sequence[Tensor], count: int = 4) -> None:
     matplotlib.image.imsave(path, grid.numpy(), cmap="gray", vmin=0.0, vmax=1.0)
 
 
-def _chunked(function: object, images: Tensor, device: torch.device) -> Tensor:
-    assert callable(function)
+def _chunked(function: Callable[[Tensor], Tensor], images: Tensor, device: torch.device) -> Tensor:
     parts = [function(images[i : i + 1].to(device)).float().cpu() for i in range(len(images))]
     return torch.cat(parts)

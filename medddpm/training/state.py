@@ -36,7 +36,11 @@ class Ema:
 
 
 def save_state(
-    path: Path, network: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, facts: dict[str, Any]
+    path: Path,
+    network: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    facts: dict[str, Any],
 ) -> None:
     """Write the whole state by atomic rename."""
     tensors: dict[str, Tensor] = {f"net.{k}": v for k, v in network.state_dict().items()}
@@ -61,7 +65,9 @@ def load_state(
         network.load_state_dict(_part(tensors, "net."))
         ema.values.update(_part(tensors, "ema."))
     except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"cannot resume from {path}: {error}; delete it to begin again") from error
+        raise CheckpointError(
+            f"cannot resume from {path}: {error}; delete it to begin again"
+        ) from error
     for name, parameter in network.named_parameters():
         moments = {m: tensors[f"{m}.{name}"] for m in _MOMENTS if f"{m}.{name}" in tensors}
         if moments:

@@ -16,4 +16,4 @@ def open_writer(folder: Path) -> Any:
         raise MissingExtraError(
             "train.tensorboard is on, but tensorboard is not installed: pip install medddpm[train]"
         ) from error
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))

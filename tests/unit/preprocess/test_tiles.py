@@ -12,9 +12,7 @@ sizes = st.integers(1, 90)
 
 
 @given(shape=st.tuples(sizes, sizes, sizes), overlap=st.sampled_from([0, 8, 16]))
-def test_blended_tiles_give_back_the_volume(
-    shape: tuple[int, int, int], overlap: int
-) -> None:
+def test_blended_tiles_give_back_the_volume(shape: tuple[int, int, int], overlap: int) -> None:
     plan = plan_tiles(shape, tile=32, overlap=overlap, multiple=16)
     image = np.random.default_rng(0).random(shape, dtype=np.float32)
     padded = pad_mirrored(image, plan.padded)

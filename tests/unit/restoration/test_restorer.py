@@ -66,9 +66,7 @@ def test_as_sigma_goes_to_zero_the_scan_stays(restorer: Restorer, phantom: Volum
     assert result.facts["frames"][0]["sigma"]["method"] == "given"
 
 
-def test_fidelity_moves_between_latent_and_scan(
-    restorer: Restorer, noisy_phantom: Volume
-) -> None:
+def test_fidelity_moves_between_latent_and_scan(restorer: Restorer, noisy_phantom: Volume) -> None:
     low, half, full = (
         restorer.restore(noisy_phantom, fidelity=f, noise="gaussian", **SMALL).volume.data
         for f in (0.0, 0.5, 1.0)
@@ -152,9 +150,7 @@ def test_progress_ends_at_its_total(restorer: Restorer, noisy_phantom: Volume) -
     assert seen[-1][0] == seen[-1][1] == len(seen)
 
 
-def test_a_budget_too_small_says_what_is_needed(
-    restorer: Restorer, noisy_phantom: Volume
-) -> None:
+def test_a_budget_too_small_says_what_is_needed(restorer: Restorer, noisy_phantom: Volume) -> None:
     with pytest.raises(MemoryBudgetError, match=r"needs \d+\.\d GB"):
         restorer.restore(noisy_phantom, memory_gb=0.2)
 
