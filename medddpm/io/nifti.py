@@ -24,6 +24,10 @@ Trust = Literal["sform", "qform"]
 READ_SUFFIXES = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".hdr.gz", ".mgz", ".mgh")
 WRITE_SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")
 FORMS_TOLERANCE = 1e-3  # of the diagonal of the field of view
+_SPACE_BITS = 7  # of xyzt_units; the others are the unit of time
+_MM_CODE = 2
+_MM_PER_UNIT = {1: 1e3, 3: 1e-3}  # metre and micron; anything else is taken for mm
+_PLAUSIBLE_MM = (0.003, 100.0)  # voxels of a scan whose header states another unit than mm
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError)
 
 
@@ -43,12 +47,14 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
 
     Returns:
         float32 in the scan's units, scl_slope and scl_inter applied; (X, Y, Z) or
-        (X, Y, Z, T). The affine is the header's, bit for bit, in float64 and mm.
+        (X, Y, Z, T). The affine is the header's in float64: bit for bit if its unit is mm or
+        unknown (taken for mm), turned to mm if it is metre or micron (xyzt_units).
 
     Raises:
         VolumeReadError: Missing, cut short, no image, one slice, over four dimensions,
             complex or RGB, NaN or infinity, all zeros or constant.
-        GeometryError: The affine is singular, or sform and qform disagree.
+        GeometryError: The affine is singular, sform and qform disagree, or voxels in metre or
+            micron have a size that no scan has.
     """
     path = Path(path)
     if not path.is_file():
@@ -124,12 +130,40 @@ def _choose_affine(
             header["qform_code" if trust == "sform" else "sform_code"] = 0
         else:
             _check_forms(header, shape, path)
-    return np.array(header.get_best_affine(), dtype=np.float64)
+    affine = _in_mm(header, header.get_best_affine())
+    _check_unit(header, affine, path)
+    return affine
+
+
+def _mm_per_unit(header: Any) -> float:
+    """How many mm the spatial unit of the header is."""
+    return _MM_PER_UNIT.get(int(header["xyzt_units"]) & _SPACE_BITS, 1.0)
+
+
+def _in_mm(header: Any, affine: Any) -> NDArray[np.float64]:
+    """An affine in the unit of the header, in mm; of a header in mm it is the same, bit for bit."""
+    in_mm: NDArray[np.float64] = np.array(affine, dtype=np.float64)
+    in_mm[:3] *= _mm_per_unit(header)
+    return in_mm
+
+
+def _check_unit(header: Any, affine: NDArray[np.float64], path: Path) -> None:
+    """Refuse a unit that is not mm and cannot be meant: many tools never look at it."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if _mm_per_unit(header) == 1 or spacing.min() == 0:  # singular: an error of its own
+        return
+    if spacing.min() < _PLAUSIBLE_MM[0] or spacing.max() > _PLAUSIBLE_MM[1]:
+        unit = header.get_xyzt_units()[0]
+        raise GeometryError(
+            f"{path}: its header states the unit {unit}, so its voxels would be "
+            f"{' x '.join(f'{s:.4g}' for s in spacing)} mm; if the numbers are mm, correct the "
+            'unit first (nibabel: image.header.set_xyzt_units("mm"))'
+        )
 
 
 def _check_forms(header: Any, shape: tuple[int, ...], path: Path) -> None:
     """Raise if sform and qform put a corner of the grid at places that are far apart."""
-    sform, qform = header.get_sform(), header.get_qform()
+    sform, qform = (_in_mm(header, form) for form in (header.get_sform(), header.get_qform()))
     Geometry((shape[0], shape[1], shape[2]), sform)  # a singular sform is its own error
     corners = np.array([[*c, 1.0] for c in product(*([0, n - 1] for n in shape[:3]))]).T
     apart = float(np.linalg.norm((sform - qform) @ corners, axis=0).max())
@@ -137,7 +171,8 @@ def _check_forms(header: Any, shape: tuple[int, ...], path: Path) -> None:
     if not apart <= FORMS_TOLERANCE * diagonal:
         raise GeometryError(
             f"{path}: sform and qform disagree by up to {apart:.3g} mm, so the place of the scan "
-            'is unknown; remove the wrong one, or in Python read_volume(..., trust="sform")'
+            "is unknown; choose one with --trust sform or --trust qform (restore, convert), or in "
+            'Python read_volume(..., trust="sform")'
         )
 
 
@@ -145,7 +180,8 @@ def write_nifti(volume: Volume, path: str | Path, *, overwrite: bool = False) ->
     """Write float32 NIfTI with slope 1 by atomic rename.
 
     A header that came from NIfTI is kept: qform and sform with their codes, units, TR,
-    extensions. From other sources both forms get code 1 (scanner), mm and seconds.
+    extensions; an unknown spatial unit becomes mm. From other sources both forms get code 1
+    (scanner), mm and seconds.
 
     Args:
         volume: What to write.
@@ -186,7 +222,7 @@ def nifti_header(volume: Volume) -> Any:
         volume: Its `native` header is copied if it is NIfTI.
 
     Returns:
-        nibabel Nifti1Header or Nifti2Header: float32, slope 1, mm.
+        nibabel Nifti1Header or Nifti2Header: float32, slope 1, the source's units or mm.
     """
     from medddpm import __version__
 
@@ -195,9 +231,11 @@ def nifti_header(volume: Volume) -> Any:
     header.set_data_dtype(np.float32)
     header.set_slope_inter(1, 0)
     header.set_data_shape(volume.data.shape)
-    space, time = header.get_xyzt_units()
-    header.set_xyzt_units("mm" if space == "unknown" else space, time if is_nifti else "sec")
-    if not is_nifti or not _same(header.get_best_affine(), volume.affine):
+    if not is_nifti:
+        header.set_xyzt_units("mm", "sec")
+    elif int(header["xyzt_units"]) & _SPACE_BITS == 0:
+        header["xyzt_units"] = int(header["xyzt_units"]) | _MM_CODE
+    if not is_nifti or not _same(_in_mm(header, header.get_best_affine()), volume.affine):
         _set_forms(header, volume.affine)
     if not is_nifti and volume.data.ndim == 4:
         header["pixdim"][4] = _repetition_seconds(volume)
@@ -210,11 +248,13 @@ def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
 
 
 def _set_forms(header: Any, affine: NDArray[np.float64]) -> None:
-    """Set both forms; a qform cannot hold a sheared grid and then gets code 0."""
+    """Set both forms to an affine in mm; a qform cannot hold a sheared grid and gets code 0."""
+    unit = _mm_per_unit(header)
+    affine = np.concatenate([affine[:3] / unit, affine[3:]])
     code = max(int(header["sform_code"]), 1)
     header.set_qform(affine, code=max(int(header["qform_code"]), 1))
     header.set_sform(affine, code=code)
-    if not np.allclose(header.get_qform(), affine, rtol=0, atol=1e-3):
+    if not np.allclose(header.get_qform(), affine, rtol=0, atol=1e-3 / unit):
         header["qform_code"] = 0
 
 

@@ -84,6 +84,62 @@ def test_4d_keeps_its_time(data: Any, tmp_path: Path) -> None:
     assert header.get_xyzt_units() == ("mm", "sec")
 
 
+def save_in_unit(path: Path, data: Any, affine_mm: Any, unit: str, mm: float) -> Path:
+    """The same place in space, in a header of another unit."""
+    affine = np.array(affine_mm)
+    affine[:3] /= mm
+    image = nib.Nifti1Image(data, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=2)
+    image.header.set_xyzt_units(unit, "msec")
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1e3), ("micron", 1e-3), ("mm", 1.0)])
+def test_units_are_mm_inside_and_stay_in_the_file(
+    unit: str, mm: float, data: Any, oblique_affine: Any, tmp_path: Path
+) -> None:
+    source = save_in_unit(tmp_path / "a.nii", data, oblique_affine, unit, mm)
+    volume = read_volume(source)
+    assert np.allclose(volume.affine, oblique_affine, rtol=1e-6, atol=1e-5)
+    assert np.allclose(volume.spacing, (1, 1.1, 1.3), rtol=1e-6)
+    back = write_volume(volume, tmp_path / "b.nii")
+    before, after = source.read_bytes(), back.read_bytes()
+    assert before[252:328] == after[252:328]  # both forms and their codes
+    assert before[76:92] == after[76:92]  # pixdim
+    assert before[123] == after[123]  # xyzt_units
+    assert np.array_equal(read_volume(back).affine, volume.affine)
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_unknown_units_are_mm(code: int, data: Any, oblique_affine: Any, tmp_path: Path) -> None:
+    """Nothing stated becomes mm in the output; a code that the standard lacks stays."""
+    source = save(tmp_path / "a.nii", data, oblique_affine, xyzt_units=code)
+    volume = read_volume(source)
+    back = write_volume(volume, tmp_path / "b.nii")
+    assert np.array_equal(volume.affine, nib.load(source).affine)
+    assert int(nib.load(back).header["xyzt_units"]) == (code or 2)
+
+
+def test_a_moved_grid_keeps_its_unit(data: Any, oblique_affine: Any, tmp_path: Path) -> None:
+    volume = read_volume(save_in_unit(tmp_path / "a.nii", data, np.eye(4), "meter", 1e3))
+    geometry = Geometry(volume.geometry.shape, oblique_affine)
+    moved = Volume(volume.data, geometry, "nifti", native=volume.native)
+    back = write_volume(moved, tmp_path / "b.nii")
+    assert nib.load(back).header.get_xyzt_units() == ("meter", "msec")
+    assert int(nib.load(back).header["qform_code"]) == 1
+    assert np.allclose(read_volume(back).affine, oblique_affine, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("unit", ["meter", "micron"])
+def test_a_unit_that_cannot_be_meant(unit: str, data: Any, tmp_path: Path) -> None:
+    """The numbers are mm, as other tools take them whatever the header states."""
+    path = save_in_unit(tmp_path / "a.nii", data, np.eye(4), unit, 1.0)
+    with pytest.raises(GeometryError, match=f"the unit {unit}.*set_xyzt_units"):
+        read_volume(path)
+
+
 def test_trailing_axes_of_one(data: Any, tmp_path: Path) -> None:
     save(tmp_path / "a.nii", data[..., None, None], np.eye(4))
     assert read_volume(tmp_path / "a.nii").data.shape == data.shape
