@@ -50,10 +50,8 @@ def slices_of(dataset: Dataset, path: Path) -> list[Slice]:
 def read_pixels(path: Path) -> NDArray[np.float32]:
     """The pixels of one file in real units.
 
-    Stored values are turned by RescaleSlope and RescaleIntercept (PS3.3 C.11.1.1.2), of each
-    frame in an enhanced object. Where there are none, the linear mapping of
-    RealWorldValueMappingSequence is used (C.7.6.16.2.11). Philips' private scale slope, which
-    differs from these by one factor for the whole scan, is not applied.
+    Stored values are turned by slope and intercept, of each frame in an enhanced object: see
+    `rescale_of`.
 
     Returns:
         (frames, rows, columns) float32.
@@ -95,6 +93,13 @@ def _why_no_pixels(dataset: Dataset, path: Path, error: Exception) -> str:
 def rescale_of(dataset: Dataset, index: int = 0) -> tuple[float, float]:
     """Slope and intercept from stored to real values of one frame.
 
+    RescaleSlope and RescaleIntercept (PS3.3 C.11.1.1.2) are taken, and also where the linear
+    mapping of RealWorldValueMappingSequence (C.7.6.16.2.11) disagrees: it is another reading of
+    the stored values, not a second step. It is taken where the rescale attributes are absent, or
+    are 1 and 0 and so say nothing, as Philips exports with combined rescaling are; mappings by a
+    table are not. dcm2niix has the same order. Philips' private scale slope (2005,100E), which
+    dcm2niix applies unless it is told "-p n", is not applied.
+
     Args:
         dataset: A classic image or an enhanced object.
         index: The frame.
@@ -102,12 +107,19 @@ def rescale_of(dataset: Dataset, index: int = 0) -> tuple[float, float]:
     item: Any = dataset
     if "PerFrameFunctionalGroupsSequence" in dataset:
         item = group(dataset, index, "PixelValueTransformationSequence")
-    if item.get("RescaleSlope") is not None:
-        return float(item.RescaleSlope), float(item.get("RescaleIntercept") or 0)
-    mapping = group(dataset, index, "RealWorldValueMappingSequence")
-    if mapping.get("RealWorldValueSlope") is not None:
-        return float(mapping.RealWorldValueSlope), float(mapping.get("RealWorldValueIntercept", 0))
-    return 1.0, 0.0
+    slope, intercept = _linear(item, "RescaleSlope", "RescaleIntercept") or (1.0, 0.0)
+    if (slope, intercept) != (1.0, 0.0):
+        return slope, intercept
+    mappings = groups_of(dataset, index, "RealWorldValueMappingSequence")
+    found = (_linear(m, "RealWorldValueSlope", "RealWorldValueIntercept") for m in mappings)
+    return next((pair for pair in found if pair is not None), (1.0, 0.0))
+
+
+def _linear(item: Dataset, slope: str, intercept: str) -> tuple[float, float] | None:
+    """The two values of a linear mapping; None if there is no slope."""
+    if item.get(slope) in (None, ""):
+        return None
+    return float(item[slope].value), _number(item.get(intercept))
 
 
 def group(dataset: Dataset, index: int, name: str) -> Dataset:
@@ -116,13 +128,18 @@ def group(dataset: Dataset, index: int, name: str) -> Dataset:
     Returns:
         The first item of the sequence `name`; an empty data set if there is none.
     """
+    return next(iter(groups_of(dataset, index, name)), Dataset())
+
+
+def groups_of(dataset: Dataset, index: int, name: str) -> list[Dataset]:
+    """All items of the sequence `name` that hold for a frame; most sequences have one."""
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     for holder in [*frames[index : index + 1], *shared[:1], dataset]:
         items = holder.get(name)
         if items:
-            return Dataset(items[0])
-    return Dataset()
+            return [Dataset(item) for item in items]
+    return []
 
 
 def _spacing(value: Any, what: str) -> tuple[float, float]:

@@ -140,7 +140,11 @@ def _source(volume: Volume, index: int) -> Dataset:
 def _has_integers(volume: Volume) -> bool:
     if volume.format != "dicom" or not volume.native:
         return bool(np.array_equal(volume.data, np.rint(volume.data)))
-    scales = {rescale_of(dataset) for dataset in volume.native}
+    scales = {
+        rescale_of(dataset, index)
+        for dataset in volume.native
+        for index in range(len(dataset.get("PerFrameFunctionalGroupsSequence") or [0]))
+    }
     return all(slope == 1 and intercept == int(intercept) for slope, intercept in scales)
 
 

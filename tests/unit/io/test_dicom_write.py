@@ -106,6 +106,45 @@ def test_stale_attributes(source: Volume, tmp_path: Path) -> None:
     assert image.PatientAge == "030Y"
 
 
+@pytest.mark.parametrize("rescale", [None, (1, 0), (2, 3)])
+def test_real_world_values_do_not_outlive_their_stored_values(
+    rescale: Any, dicom_series: Any, edit: Any, data: Any, tmp_path: Path
+) -> None:
+    """The mapping of the source holds for its stored values, and new ones are written."""
+
+    def change(dataset: Any, _: int) -> None:
+        item = pydicom.Dataset()
+        item.RealWorldValueSlope, item.RealWorldValueIntercept = 0.5, 7.0
+        item.RealWorldValueFirstValueMapped, item.RealWorldValueLastValueMapped = 0, 4095
+        dataset.RealWorldValueMappingSequence = pydicom.Sequence([item])
+        if rescale is not None:
+            dataset.RescaleSlope, dataset.RescaleIntercept = rescale
+            dataset.RescaleType = "normalized"
+
+    folder = dicom_series(tmp_path / "philips", data)
+    edit(folder, change)
+    volume = read_volume(folder)
+    written = write_dicom(volume, tmp_path / "out")
+    for image in images(written):
+        assert "RealWorldValueMappingSequence" not in image
+        assert image.get("RescaleType", "US") == "US"
+    slope = float(images(written)[0].get("RescaleSlope", 1))
+    assert np.abs(read_volume(written).data - volume.data).max() <= slope / 2 * 1.01
+
+
+def test_enhanced_frames_of_several_slopes_are_no_integers(
+    data: Any, enhanced: Any, tmp_path: Path
+) -> None:
+    path = enhanced(tmp_path, data[..., None], slope=1.0)
+    dataset = dcmread(path)
+    for frame in dataset.PerFrameFunctionalGroupsSequence[1:]:
+        frame.PixelValueTransformationSequence[0].RescaleSlope = 0.37
+    dataset.save_as(path)
+    volume = read_volume(path)
+    folder = write_dicom(volume, tmp_path / "out")
+    assert np.abs(read_volume(folder).data - volume.data).max() < 0.1
+
+
 def test_4d(source: Volume, tmp_path: Path) -> None:
     film = np.stack([source.data, source.data + 50], -1)
     volume = Volume(film, source.geometry, "dicom", modality="MR", native=source.native)
