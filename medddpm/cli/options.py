@@ -22,6 +22,10 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace outputs that exist; without it they are kept.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Take scans of another modality than MR too.")]
+Trust = Annotated[
+    Literal["sform", "qform"] | None,
+    typer.Option(help="Which to take where a NIfTI file has an sform and qform that disagree."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[str, typer.Option(help="A shipped name or a .safetensors file.")]
 Seed = Annotated[int, typer.Option(help="Fixes the noise field; same seed, same bytes.")]

@@ -68,8 +68,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except MedddpmError as error:
-            _show_traceback_if_wanted()
-            typer.echo(f"medddpm: {error}", err=True)
+            say_error(error)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("medddpm: interrupted; no half-written output is left", err=True)
@@ -83,6 +82,39 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(1) from None
 
     return wrapped
+
+
+def say_error(error: MedddpmError) -> None:
+    """The one line that a user's mistake gives."""
+    _show_traceback_if_wanted()
+    typer.echo(f"medddpm: {error}", err=True)
+
+
+class LeftOut:
+    """Collects the errors of single scans while the others go on.
+
+    Each is said at once; the exit code at the end is that of the first.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[MedddpmError] = []
+
+    def __call__(self, error: MedddpmError) -> None:
+        """Say the error and keep it."""
+        say_error(error)
+        self.errors.append(error)
+
+    def exit_if_any(self, done: int) -> None:
+        """End with the first error's exit code, and say again that something is missing.
+
+        Args:
+            done: How many scans went well.
+        """
+        if not self.errors:
+            return
+        if done:
+            typer.echo(f"medddpm: {done} done, {len(self.errors)} left out: see above", err=True)
+        raise typer.Exit(self.errors[0].exit_code)
 
 
 def _show_traceback_if_wanted() -> None:

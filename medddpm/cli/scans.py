@@ -20,12 +20,13 @@ from medddpm.cli.options import (
     Overrides,
     Overwrite,
     Seed,
+    Trust,
     Weights,
     parse_device,
     parse_memory,
     parse_sigma,
 )
-from medddpm.cli.run import EXIT_FLAGGED, reports_errors
+from medddpm.cli.run import EXIT_FLAGGED, LeftOut, reports_errors
 
 
 def register(app: typer.Typer) -> None:
@@ -65,9 +66,12 @@ def restore(
     format: Annotated[OutputFormat, typer.Option(help="Of the output.")] = "nifti",
     overwrite: Overwrite = False,
     force: Force = False,
+    trust: Trust = None,
     overrides: Overrides = None,
 ) -> None:
     """Restore a noisy scan: the same scan, cleaner, in the same place, with a report beside it.
+
+    Of several series in a folder, a bad one is named and left out, and the others are restored.
 
     Exit codes: 0 ok; 6 written, but a check raised a flag; 2 usage; 3 unreadable input;
     4 geometry; 5 output.
@@ -91,6 +95,7 @@ def restore(
     from medddpm.workflows.restoring import restore as run
 
     config = load_config(None, [*(overrides or []), *flags])
+    left_out = LeftOut()
     with progress() as report:
         done = run(
             source,
@@ -101,7 +106,9 @@ def restore(
             format=format,
             overwrite=overwrite,
             force=force,
+            trust=trust,
             on_progress=report,
+            on_error=left_out,
         )
     for scan in done:
         typer.echo(f"{scan.image}")
@@ -109,6 +116,7 @@ def restore(
     flags_raised = [f"{scan.image}: {text}" for scan in done for text in scan.flags]
     for text in flags_raised:
         typer.echo(f"medddpm: flagged: {text}", err=True)
+    left_out.exit_if_any(len(done))
     if flags_raised:
         raise typer.Exit(EXIT_FLAGGED)
 
@@ -154,13 +162,16 @@ def estimate_noise(
     from medddpm.workflows.measure import NoiseSettings
     from medddpm.workflows.measure import estimate_noise as run
 
-    found = run(source, noise_settings=NoiseSettings(noise, coils), force=force)
+    left_out = LeftOut()
+    settings = NoiseSettings(noise, coils)
+    found = run(source, noise_settings=settings, force=force, on_error=left_out)
     if as_json:
         rows = [
             {"case_id": volume.case_id, "frames": [asdict(e) for e in estimates]}
             for volume, estimates in found
         ]
         typer.echo(json.dumps(rows, indent=2))
+        left_out.exit_if_any(len(found))
         return
     for volume, estimates in found:
         for index, estimate in enumerate(estimates):
@@ -170,6 +181,7 @@ def estimate_noise(
                 f"{estimate.fraction:.4f} of the intensity scale, +- {100 * estimate.error:.1f} %, "
                 f"from the {estimate.method} ({estimate.num_voxels} voxels)"
             )
+    left_out.exit_if_any(len(found))
 
 
 @reports_errors
@@ -205,12 +217,28 @@ def convert(
     ] = None,
     overwrite: Overwrite = False,
     force: Force = False,
+    trust: Trust = None,
 ) -> None:
-    """Convert DICOM to NIfTI or NIfTI to DICOM with exactly the same geometry."""
+    """Convert DICOM to NIfTI or NIfTI to DICOM with exactly the same geometry.
+
+    Of several series in a folder, a bad one is named and left out, and the others are converted.
+    """
     from medddpm.workflows.converting import convert as run
 
-    for path in run(source, output, format=format, like=like, overwrite=overwrite, force=force):
+    left_out = LeftOut()
+    done = run(
+        source,
+        output,
+        format=format,
+        like=like,
+        overwrite=overwrite,
+        force=force,
+        trust=trust,
+        on_error=left_out,
+    )
+    for path in done:
         typer.echo(f"{path}")
+    left_out.exit_if_any(len(done))
 
 
 @reports_errors
@@ -223,7 +251,11 @@ def info(
     from medddpm.workflows.describing import info as run
     from medddpm.workflows.outputs import plain
 
-    typer.echo(json.dumps(plain(run(subject)), indent=2))
+    left_out = LeftOut()
+    found = run(subject, on_error=left_out)
+    if found.get("scans") != []:
+        typer.echo(json.dumps(plain(found), indent=2))
+    left_out.exit_if_any(len(found.get("scans", [])))
 
 
 @reports_errors

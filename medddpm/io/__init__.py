@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medddpm.errors import VolumeReadError
-from medddpm.io.dicom import read_dicom
+from medddpm.io.dicom import OnError, read_dicom
 from medddpm.io.dicom_write import write_dicom
 from medddpm.io.files import atomic_path, check_output
 from medddpm.io.nifti import Trust, read_nifti, suffix_of
@@ -13,6 +13,8 @@ from medddpm.io.nifti import write_nifti as write_volume
 from medddpm.volume import Volume
 
 __all__ = [
+    "OnError",
+    "Trust",
     "atomic_path",
     "check_output",
     "read_volume",
@@ -23,7 +25,11 @@ __all__ = [
 
 
 def read_volumes(
-    path: str | Path, *, force: bool = False, trust: Trust | None = None
+    path: str | Path,
+    *,
+    force: bool = False,
+    trust: Trust | None = None,
+    on_error: OnError | None = None,
 ) -> list[Volume]:
     """Read every scan at `path`.
 
@@ -32,6 +38,8 @@ def read_volumes(
             one or more DICOM series, at any depth.
         force: Take other modalities than MR.
         trust: "sform" or "qform", for NIfTI files where they disagree.
+        on_error: Called with the error of each bad DICOM series of a folder, and the other
+            series are read; without it the first error is raised.
 
     Returns:
         One volume a scan, in the order of series number. Arrays are (X, Y, Z) or
@@ -47,7 +55,7 @@ def read_volumes(
         raise VolumeReadError(f"{path} does not exist")
     if path.is_file() and suffix_of(path):
         return [read_nifti(path, trust=trust)]
-    return read_dicom(path, force=force)
+    return read_dicom(path, force=force, on_error=on_error)
 
 
 def read_volume(path: str | Path, *, force: bool = False, trust: Trust | None = None) -> Volume:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import UID
 
-from medddpm.errors import DicomSeriesError, VolumeReadError
+from medddpm.errors import DicomSeriesError, MedddpmError, VolumeReadError
 from medddpm.io.dicom_geometry import SAME_PLACE_MM, Slice, Stack, stack
 from medddpm.io.dicom_slices import by_kind, read_pixels, slice_pixels, slices_of
 from medddpm.io.files import check_intensities
 from medddpm.volume import Geometry, Volume
 
 Files = list[tuple[Path, Dataset]]
+OnError = Callable[[MedddpmError], None]
 
 
 @contextmanager
@@ -35,7 +37,9 @@ def quiet_pydicom() -> Iterator[None]:
         yield
 
 
-def read_dicom(path: str | Path, *, force: bool = False) -> list[Volume]:
+def read_dicom(
+    path: str | Path, *, force: bool = False, on_error: OnError | None = None
+) -> list[Volume]:
     """Read the series of a DICOM file, or all series in a folder and the folders in it.
 
     Array axes are (column index, row index, slice), slices in the direction of the normal;
@@ -45,6 +49,8 @@ def read_dicom(path: str | Path, *, force: bool = False) -> list[Volume]:
     Args:
         path: A file or a folder.
         force: Take other modalities than MR.
+        on_error: Called with the error of each bad series, and the other series are read; without
+            it the first error is raised.
 
     Returns:
         One volume a scan, by series number. `native` holds the headers without pixels, in
@@ -53,15 +59,23 @@ def read_dicom(path: str | Path, *, force: bool = False) -> list[Volume]:
     Raises:
         VolumeReadError: No DICOM image there.
         DicomSeriesError: Missing, duplicated, unequally spaced or mixed slices, no geometry,
-            no pixels, not MR.
+            no pixels, not MR, or a damaged file beside it.
     """
     path = Path(path)
+    on_error = on_error or _raise
+    volumes: list[Volume] = []
     with quiet_pydicom():
-        series = _files_by_series(path)
-        volumes: list[Volume] = []
+        series = [_series_of_file(path)] if path.is_file() else _files_by_series(path, on_error)
         for files in series:
-            volumes += _read_series(files, path, force=force)
+            try:
+                volumes += _read_series(files, path, force=force)
+            except VolumeReadError as error:
+                on_error(error)
     return volumes
+
+
+def _raise(error: MedddpmError) -> None:
+    raise error
 
 
 def series_tag(dataset: Dataset) -> str:
@@ -70,29 +84,53 @@ def series_tag(dataset: Dataset) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()[:12]
 
 
-def _files_by_series(path: Path) -> list[Files]:
-    if path.is_file():
-        wanted = _header(path)
-        if wanted is None:
-            raise VolumeReadError(f"{path} is neither a DICOM nor a NIfTI or MGH file")
-        if "Rows" not in wanted:
-            raise VolumeReadError(f"{path} is DICOM ({wanted.get('Modality')}) and no image")
-        found = _headers(p for p in sorted(path.parent.iterdir()) if p.is_file())
-        uid = wanted.get("SeriesInstanceUID")
-        if uid is None or int(wanted.get("NumberOfFrames") or 1) > 1:
-            return [[(path, wanted)]]
-        return [[(p, d) for p, d in found if d.get("SeriesInstanceUID") == uid]]
-    found = _headers(p for p in sorted(path.rglob("*")) if p.is_file())
+def _files_by_series(path: Path, on_error: OnError) -> list[Files]:
+    """Series of a folder by number, without those that may lack a slice in a damaged file."""
     series: dict[str, Files] = {}
-    for item in found:
-        if "Rows" in item[1]:
-            series.setdefault(str(item[1].get("SeriesInstanceUID")), []).append(item)
-    if not series:
+    damaged: dict[Path, Path] = {}
+    for item in sorted(p for p in path.rglob("*") if p.is_file()):
+        try:
+            found = _headers([item])
+        except VolumeReadError as error:
+            damaged[item.parent] = item
+            on_error(error)
+            continue
+        for _, header in found:
+            if "Rows" in header:
+                series.setdefault(str(header.get("SeriesInstanceUID")), []).append((item, header))
+    if not series and not damaged:
         raise VolumeReadError(f"{path} holds no DICOM image")
-    return sorted(series.values(), key=lambda files: int(files[0][1].get("SeriesNumber") or 0))
+    whole = [files for files in series.values() if not _lies_beside(files, damaged, on_error)]
+    return sorted(whole, key=lambda files: int(files[0][1].get("SeriesNumber") or 0))
 
 
-def _headers(paths: Iterable[Path]) -> Files:
+def _lies_beside(files: Files, damaged: dict[Path, Path], on_error: OnError) -> bool:
+    """True, and reported, if a damaged file may be a slice of the series: a folder has both."""
+    found = [damaged[path.parent] for path, _ in files if path.parent in damaged]
+    if found:
+        on_error(
+            DicomSeriesError(
+                f"{_name(files)} lies in one folder with {found[0].name}, which may be a slice of "
+                "it and is damaged; export it again, or take that file out"
+            )
+        )
+    return bool(found)
+
+
+def _series_of_file(path: Path) -> Files:
+    wanted = _header(path)
+    if wanted is None:
+        raise VolumeReadError(f"{path} is neither a DICOM nor a NIfTI or MGH file")
+    if "Rows" not in wanted:
+        raise VolumeReadError(f"{path} is DICOM ({wanted.get('Modality')}) and no image")
+    uid = wanted.get("SeriesInstanceUID")
+    if uid is None or int(wanted.get("NumberOfFrames") or 1) > 1:
+        return [(path, wanted)]
+    found = _headers(sorted(p for p in path.parent.iterdir() if p.is_file()))
+    return [(p, d) for p, d in found if d.get("SeriesInstanceUID") == uid]
+
+
+def _headers(paths: Sequence[Path]) -> Files:
     headers = ((p, _header(p)) for p in paths if p.name != "DICOMDIR")
     return [(path, header) for path, header in headers if header is not None]
 
@@ -100,23 +138,46 @@ def _headers(paths: Iterable[Path]) -> Files:
 def _header(path: Path) -> Dataset | None:
     """The data set without pixels, or None if the file is not DICOM."""
     try:
-        return dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, EOFError):
-        return None
+        dataset = dcmread(path, stop_before_pixels=True)
+        for name in _NEEDED:
+            dataset.get(name)  # turns bytes into values, or raises
+    except (InvalidDicomError, EOFError) as error:
+        if path.suffix.lower() != ".dcm" or path.name.startswith("."):
+            return None
+        raise DicomSeriesError(f"{path} is no DICOM, or cut short; export it again") from error
     except OSError as error:
         raise VolumeReadError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged header makes pydicom raise anything
         raise DicomSeriesError(
             f"{path} is DICOM but damaged ({type(error).__name__}); export it again"
         ) from error
+    if "Rows" not in dataset and _should_be_image(dataset):
+        raise DicomSeriesError(f"{path} is DICOM but cut short; export it again")
+    return dataset
+
+
+_NEEDED = ("SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "NumberOfFrames")
+
+
+def _should_be_image(dataset: Dataset) -> bool:
+    """True if the SOP class is that of an image, or if the file ends before it is told."""
+    meta: Dataset = dataset.file_meta
+    if "MediaStorageSOPClassUID" not in meta or "TransferSyntaxUID" not in meta:
+        return True
+    return UID(meta.MediaStorageSOPClassUID).name.endswith("Image Storage")
+
+
+def _name(files: Files) -> str:
+    """What a message calls a series."""
+    first = files[0][1]
+    return f"series {first.get('SeriesNumber', '')} ({series_tag(first)})"
 
 
 def _read_series(files: Files, source: Path, *, force: bool) -> list[Volume]:
-    first = files[0][1]
-    what = f"series {first.get('SeriesNumber', '')} ({series_tag(first)})"
+    first, what = files[0][1], _name(files)
     _check_modality(files, what, force=force)
     _check_unique(files, what)
-    slices = [item for path, dataset in files for item in slices_of(dataset, path)]
+    slices = [item for path, dataset in files for item in _slices(dataset, path)]
     stacks = [stack(part, what) for part in _split(slices)]
     pixels: dict[Path, NDArray[np.float32]] = {}
     volumes = []
@@ -124,6 +185,17 @@ def _read_series(files: Files, source: Path, *, force: bool) -> list[Volume]:
         tag = series_tag(first) + (f"-{number}" if len(stacks) > 1 else "")
         volumes.append(_volume(item, tag, source, pixels))
     return volumes
+
+
+def _slices(dataset: Dataset, path: Path) -> list[Slice]:
+    """The slices in one file; a value that is cut short or is no number is one clear error."""
+    try:
+        return slices_of(dataset, path)
+    except (AttributeError, TypeError, ValueError, IndexError, BytesLengthException) as error:
+        raise DicomSeriesError(
+            f"the header of {path.name} is damaged or incomplete ({type(error).__name__}); "
+            "export it again"
+        ) from error
 
 
 def _check_modality(files: Files, what: str, *, force: bool) -> None:

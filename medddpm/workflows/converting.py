@@ -6,9 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from medddpm.errors import ConfigError
-from medddpm.io import read_volume, read_volumes, write_dicom, write_volume
+from medddpm.io import OnError, Trust, read_volume, read_volumes, write_dicom, write_volume
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import OutputFormat, check_targets, plan_targets, staged
+from medddpm.workflows.outputs import (
+    OutputFormat,
+    Target,
+    check_targets,
+    one_scan,
+    plan_targets,
+    staged,
+)
 
 
 def convert(
@@ -19,6 +26,8 @@ def convert(
     like: Path | None = None,
     overwrite: bool = False,
     force: bool = False,
+    trust: Trust | None = None,
+    on_error: OnError | None = None,
 ) -> list[Path]:
     """Write every scan of the input in the other format; returns the paths.
 
@@ -30,19 +39,31 @@ def convert(
         like: A DICOM series on the same grid whose patient and study the output belongs to.
         overwrite: Replace outputs that exist.
         force: Take scans of another modality than MR.
+        trust: "sform" or "qform", where those of a NIfTI file disagree.
+        on_error: Called with the error of each scan that cannot be read or written, and the
+            others are converted; without it the first error is raised.
     """
-    volumes = read_volumes(source, force=force)
+    volumes = read_volumes(source, force=force, trust=trust, on_error=on_error)
+    if not volumes:
+        return []
     if format == "dicom":
         volumes = [_with_header_of(like, volume) if like else volume for volume in volumes]
     targets = plan_targets(volumes, output, format=format, label="converted")
     check_targets([target.image for target in targets], overwrite=overwrite)
+    done: list[Path] = []
     for volume, target in zip(volumes, targets, strict=True):
-        with staged(target.folder) as folder:
-            if format == "dicom":
-                write_dicom(volume, folder / target.image.name)
-            else:
-                write_volume(volume, folder / target.image.name)
-    return [target.image for target in targets]
+        with one_scan(volume, on_error):
+            _write(volume, target, format)
+            done.append(target.image)
+    return done
+
+
+def _write(volume: Volume, target: Target, format: OutputFormat) -> None:
+    with staged(target.folder) as folder:
+        if format == "dicom":
+            write_dicom(volume, folder / target.image.name)
+        else:
+            write_volume(volume, folder / target.image.name)
 
 
 def _with_header_of(like: Path, volume: Volume) -> Volume:

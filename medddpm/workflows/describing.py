@@ -7,24 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.errors import ConfigError
-from medddpm.io import read_volumes
+from medddpm.io import OnError, read_volumes
 from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.noise import estimate_noise
 from medddpm.volume import Volume
 from medddpm.workflows.provenance import describe_input
 
 
-def info(subject: str | Path) -> dict[str, Any]:
+def info(subject: str | Path, *, on_error: OnError | None = None) -> dict[str, Any]:
     """What is known of a shipped model, a weights file, or a scan; JSON-able.
 
     Args:
         subject: A shipped name such as "default", a .safetensors file, or a scan.
+        on_error: Called with the error of each bad series of a folder, and the others are
+            described; without it the first error is raised.
     """
     path = Path(subject)
     is_name = path.suffix == "" and path.name == str(subject) and not path.exists()
     if is_name or path.suffix == ".safetensors":
         return _describe_weights(subject)
-    return {"scans": [_describe_scan(volume) for volume in read_volumes(path, force=True)]}
+    volumes = read_volumes(path, force=True, on_error=on_error)
+    return {"scans": [_describe_scan(volume) for volume in volumes]}
 
 
 def _describe_weights(subject: str | Path) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
-from medddpm.io import read_volume, read_volumes, write_volume
+from medddpm.io import OnError, read_volume, read_volumes, write_volume
 from medddpm.preprocess import degrade, noise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import check_targets, plan_targets, staged, write_json
+from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged, write_json
 from medddpm.workflows.provenance import describe_input, versions
 
 
@@ -82,22 +82,35 @@ def simulate(
 
 
 def estimate_noise(
-    source: Path, *, noise_settings: NoiseSettings | None = None, force: bool = False
+    source: Path,
+    *,
+    noise_settings: NoiseSettings | None = None,
+    force: bool = False,
+    on_error: OnError | None = None,
 ) -> list[tuple[Volume, list[noise.NoiseEstimate]]]:
-    """Each scan of a file or folder with the noise estimate of each of its frames."""
+    """Each scan of a file or folder with the noise estimate of each of its frames.
+
+    Args:
+        source: A scan, or a folder of DICOM series.
+        noise_settings: Law of the noise; Rician if not given.
+        force: Take scans of another modality than MR.
+        on_error: Called with the error of each bad scan, and the others are measured; without
+            it the first error is raised.
+    """
     settings = noise_settings or NoiseSettings()
     found = []
-    for volume in read_volumes(source, force=force):
-        estimates = [
-            noise.estimate_noise(
-                volume.frame(index),
-                kind=settings.kind,
-                coils=settings.coils,
-                spacing=volume.spacing,
-            )
-            for index in range(volume.num_frames)
-        ]
-        found.append((volume, estimates))
+    for volume in read_volumes(source, force=force, on_error=on_error):
+        with one_scan(volume, on_error):
+            estimates = [
+                noise.estimate_noise(
+                    volume.frame(index),
+                    kind=settings.kind,
+                    coils=settings.coils,
+                    spacing=volume.spacing,
+                )
+                for index in range(volume.num_frames)
+            ]
+            found.append((volume, estimates))
     return found
 
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medddpm.errors import ConfigError, MedddpmError, OutputError
+from medddpm.errors import ConfigError, MedddpmError, MemoryBudgetError, OutputError
+from medddpm.io import OnError
 from medddpm.volume import Volume
 
 OutputFormat = Literal["nifti", "dicom"]
@@ -139,6 +140,25 @@ def _move(item: Path, target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     os.replace(item, target)
+
+
+@contextmanager
+def one_scan(volume: Volume, on_error: OnError | None) -> Iterator[None]:
+    """What is done for one scan of several: its error is reported, and the others go on.
+
+    Args:
+        volume: The scan, which the report names.
+        on_error: Called with the error; without it the error is raised, as are, in any case,
+            errors that every scan would meet: a full disk, too little memory.
+    """
+    try:
+        yield
+    except (OutputError, MemoryBudgetError):
+        raise
+    except MedddpmError as error:
+        if on_error is None:
+            raise
+        on_error(type(error)(f"{volume.case_id}: {error}"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.errors import ConfigError
-from medddpm.io import read_volumes, write_dicom, write_volume
+from medddpm.io import OnError, Trust, read_volumes, write_dicom, write_volume
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import (
     OutputFormat,
     Target,
     check_targets,
+    one_scan,
     plan_targets,
     staged,
     write_json,
@@ -67,7 +68,9 @@ def restore(
     format: OutputFormat = "nifti",
     overwrite: bool = False,
     force: bool = False,
+    trust: Trust | None = None,
     on_progress: OnProgress | None = None,
+    on_error: OnError | None = None,
 ) -> list[RestoredScan]:
     """Restore every scan of a file or folder; each appears with its report, or not at all.
 
@@ -80,11 +83,19 @@ def restore(
         format: "dicom" writes a derived series a scan, in a folder of its own.
         overwrite: Replace outputs that exist.
         force: Take scans of another modality than MR.
+        trust: "sform" or "qform", where those of a NIfTI file disagree.
         on_progress: Called with the task, steps done and all steps.
+        on_error: Called with the error of each scan that cannot be read or restored, and the
+            others are restored; without it the first error is raised.
     """
     options = options or RestoreOptions()
-    volumes = read_volumes(source, force=force)
-    check_format(volumes, format)
+    volumes: list[Volume] = []
+    for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
+        with one_scan(volume, on_error):
+            check_format(volume, format)
+            volumes.append(volume)
+    if not volumes:
+        return []
     targets = plan_targets(volumes, output, format=format, label="desc-denoised")
     maps = MAPS if options.mode == "ensemble" else ()
     check_targets([p for t in targets for p in _paths(t, maps)], overwrite=overwrite)
@@ -92,15 +103,21 @@ def restore(
     done = []
     for number, (volume, target) in enumerate(zip(volumes, targets, strict=True), start=1):
         task = "restore" if len(volumes) == 1 else f"restore {number} of {len(volumes)}"
-        restored = restorer.restore(volume, options=options, on_progress=_named(on_progress, task))
-        done.append(write_restored(restored, volume, target, format))
+        step = _named(on_progress, task)
+        with one_scan(volume, on_error):
+            restored = restorer.restore(volume, options=options, on_progress=step)
+            done.append(write_restored(restored, volume, target, format))
     return done
 
 
-def check_format(volumes: Sequence[Volume], format: OutputFormat) -> None:
-    """Refuse to derive DICOM from a scan that was not DICOM."""
-    if format == "dicom" and any(volume.format != "dicom" for volume in volumes):
+def check_format(volume: Volume, format: OutputFormat) -> None:
+    """Refuse to derive DICOM from a scan that was not DICOM, or not MR."""
+    if format == "dicom" and volume.format != "dicom":
         raise ConfigError("--format dicom derives a series from DICOM input; this input is not")
+    if format == "dicom" and volume.modality not in ("", "MR"):
+        raise ConfigError(
+            f"--format dicom derives MR series, and this one is {volume.modality}; write NIfTI"
+        )
 
 
 def write_restored(

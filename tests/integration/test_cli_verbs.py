@@ -143,6 +143,95 @@ def test_a_folder_of_two_dicom_series_to_nifti(
         assert len(origin["sha256"]) == 64
 
 
+@pytest.fixture
+def one_bad_series(noisy_phantom: Volume, dicom_series: Any, tmp_path: Path) -> Path:
+    """Two good series, one with a gap and a CT."""
+    folder = tmp_path / "in"
+    for number, more in ((1, {}), (2, {"skip": (7,)}), (3, {}), (4, {"modality": "CT"})):
+        dicom_series(folder / str(number), noisy_phantom.data, number=number, **more)
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["restore", "convert"])
+@pytest.mark.parametrize("format", ["nifti", "dicom"])
+def test_a_bad_series_is_named_and_the_others_are_done(
+    verb: str, format: str, cli: Cli, one_bad_series: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    options = ("--weights", tiny_weights) if verb == "restore" else ()
+    done = cli(verb, one_bad_series, tmp_path / "out", "--format", format, *options)
+    assert done.exit_code == 3
+    assert len(done.stdout.splitlines()) == 2
+    for path in done.stdout.splitlines():
+        assert Path(path).exists()
+    assert len(list((tmp_path / "out").iterdir())) == (4 if verb == "restore" else 2)
+    assert "medddpm: series 2 (" in done.stderr
+    assert "1 missing slices" in done.stderr
+    assert "medddpm: series 4 (" in done.stderr
+    assert "--force" in done.stderr
+    assert done.stderr.splitlines()[-1] == "medddpm: 2 done, 2 left out: see above"
+    assert "Traceback" not in done.stderr
+
+
+def test_one_scan_that_cannot_be_restored_does_not_stop_the_others(
+    cli: Cli, noisy_phantom: Volume, dicom_series: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """With --force a CT is read; a derived MR series cannot be made of it."""
+    dicom_series(tmp_path / "in", noisy_phantom.data, number=1, modality="CT")
+    dicom_series(tmp_path / "in", noisy_phantom.data, number=2)
+    options = ("--weights", tiny_weights, "--format", "dicom", "--force")
+    done = cli("restore", tmp_path / "in", tmp_path / "out", *options)
+    assert done.exit_code == 2
+    assert "this one is CT" in done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.parametrize("verb", ["estimate-noise", "info"])
+def test_what_only_looks_leaves_a_bad_series_out_too(
+    verb: str, cli: Cli, one_bad_series: Path
+) -> None:
+    options = ("--json",) if verb == "estimate-noise" else ()
+    done = cli(verb, one_bad_series, *options)
+    assert done.exit_code == 3
+    found = json.loads(done.stdout)
+    assert len(found["scans"] if verb == "info" else found) == (3 if verb == "info" else 2)
+    assert "1 missing slices" in done.stderr
+
+
+def test_no_good_series_writes_nothing(
+    cli: Cli, noisy_phantom: Volume, dicom_series: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        dicom_series(tmp_path / "in", noisy_phantom.data, number=number, skip=(5,))
+    for words in (("restore", "--weights", tiny_weights), ("convert",), ("info",)):
+        places = (tmp_path / "in",) if words == ("info",) else (tmp_path / "in", tmp_path / "out")
+        done = cli(words[0], *places, *words[1:])
+        assert done.exit_code == 3
+        assert done.stdout == ""
+        assert done.stderr.count("missing slices") == 2
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("trust", ["sform", "qform"])
+def test_trust_one_of_two_forms(
+    trust: str, cli: Cli, noisy_phantom: Volume, tiny_weights: Path, tmp_path: Path
+) -> None:
+    forms = {"sform": noisy_phantom.affine, "qform": np.diag([1.0, 1.1, 1.3, 1.0])}
+    image = nib.nifti1.Nifti1Image(noisy_phantom.data, None)
+    image.set_sform(forms["sform"], code=2)
+    image.set_qform(forms["qform"], code=1)
+    source = tmp_path / "two.nii.gz"
+    nib.save(image, source)
+    for verb, options in (("convert", ()), ("restore", ("--weights", tiny_weights))):
+        out = tmp_path / f"{verb}.nii.gz"
+        done = cli(verb, source, out, *options)
+        assert done.exit_code == 4
+        assert "--trust sform" in done.stderr
+        done = cli(verb, source, out, *options, "--trust", trust)
+        assert done.exit_code in WRITTEN, done.stderr
+        np.testing.assert_allclose(nib.load(out).affine, forms[trust], atol=1e-5)
+        assert cli("info", out).exit_code == 0
+
+
 def test_dicom_to_derived_dicom(
     cli: Cli, noisy_phantom: Volume, dicom_series: Any, tiny_weights: Path, tmp_path: Path
 ) -> None:

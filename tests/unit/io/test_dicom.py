@@ -109,6 +109,67 @@ def test_real_world_values(series: Path, data: Any, edit: Any) -> None:
     assert np.allclose(read_volume(series).data, data * 2.5 + 4)
 
 
+def _rescale(slope: float, intercept: float) -> Any:
+    def change(dataset: Dataset, _: int) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
+
+    return change
+
+
+def _real_world(slope: float | None, intercept: float | None) -> Any:
+    """A mapping by a table, which is passed over, and a linear one."""
+
+    def change(dataset: Dataset, _: int) -> None:
+        table, item = Dataset(), Dataset()
+        table.RealWorldValueLUTData = [0.0, 1.0]
+        if slope is not None:
+            item.RealWorldValueSlope, item.RealWorldValueIntercept = slope, intercept
+        dataset.RealWorldValueMappingSequence = Sequence([table, item])
+
+    return change
+
+
+def _scale_slope(dataset: Dataset, _: int) -> None:
+    block = dataset.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
+    block.add_new(0x0E, "FL", 0.25)
+
+
+SCALINGS = [
+    pytest.param([_rescale(2, 3)], (2, 3), id="rescale"),
+    pytest.param([_rescale(2, 3), _scale_slope], (2, 3), id="private"),
+    pytest.param([_rescale(2, 3), _real_world(5, 7)], (2, 3), id="disagree"),
+    pytest.param([_rescale(1, 0), _real_world(5, 7)], (5, 7), id="combined"),
+    pytest.param([_real_world(5, 7)], (5, 7), id="real-world"),
+    pytest.param([_real_world(5, None)], (5, 0), id="no-intercept"),
+    pytest.param([_real_world(None, None)], (1, 0), id="table"),
+]
+
+
+@pytest.mark.parametrize(("changes", "linear"), SCALINGS)
+def test_which_scaling_is_taken(
+    changes: Any, linear: tuple[float, float], series: Path, data: Any, edit: Any
+) -> None:
+    for change in changes:
+        edit(series, change)
+    assert np.allclose(read_volume(series).data, data * linear[0] + linear[1])
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("changes", "linear"), SCALINGS[:5])
+def test_dcm2niix_takes_the_same_scaling(
+    changes: Any, linear: Any, series: Path, edit: Any, tmp_path: Path
+) -> None:
+    tool = shutil.which("dcm2niix") or shutil.which("dcm2niix", path=Path(sys.executable).parent)
+    if tool is None:
+        pytest.skip("dcm2niix is not installed")
+    for change in [*changes, _set(Manufacturer="Philips Medical Systems")]:
+        edit(series, change)
+    options = ["-p", "n", "-z", "n", "-b", "n", "-f", "x", "-o", str(tmp_path)]
+    subprocess.run([tool, *options, str(series)], check=True, capture_output=True)
+    image = nib.load(tmp_path / "x.nii").get_fdata()
+    assert np.allclose(np.sort(image.ravel()), np.sort(read_volume(series).data.ravel()))
+
+
 def test_rle(series: Path, data: Any, edit: Any) -> None:
     edit(series, lambda dataset, _: dataset.compress(RLELossless))
     assert np.array_equal(read_volume(series).data, data)
@@ -252,6 +313,55 @@ def test_no_dicom(tmp_path: Path) -> None:
         read_volumes(tmp_path)
     with pytest.raises(VolumeReadError, match="neither a DICOM nor"):
         read_volumes(tmp_path / "a.txt")
+
+
+def test_a_bad_series_does_not_stop_the_others(series: Path, data: Any, dicom_series: Any) -> None:
+    dicom_series(series / "gap", data, number=2, skip=(2,))
+    dicom_series(series / "ct", data, number=3, modality="CT")
+    dicom_series(series / "good", data + 1, number=4)
+    with pytest.raises(DicomSeriesError, match=r"series 2 .*missing"):
+        read_volumes(series)
+    errors: list[Exception] = []
+    first, second = read_volumes(series, on_error=errors.append)
+    assert np.array_equal(second.data, first.data + 1)
+    assert [str(e).split(" (")[0] for e in errors] == ["series 2", "series 3"]
+
+
+def test_a_damaged_file_spoils_the_series_beside_it(
+    series: Path, data: Any, dicom_series: Any, edit: Any
+) -> None:
+    """It may be the last slice of one of them, which would go unnoticed."""
+    dicom_series(series / "beside", data, number=2)
+    dicom_series(series / "other", data, number=3)
+    path = sorted((series / "beside").iterdir())[-1]
+    path.write_bytes(path.read_bytes()[:300])
+    errors: list[Exception] = []
+    volumes = read_volumes(series, on_error=errors.append)
+    assert len(volumes) == 2
+    assert path.name in str(errors[0])
+    assert "series 2" in str(errors[1])
+    assert path.name in str(errors[1])
+    with pytest.raises(DicomSeriesError, match="damaged"):
+        read_volumes(series)
+
+
+def test_a_cut_anywhere_is_seen(dicom_series: Any, tmp_path: Path) -> None:
+    """Of the last slice, too: a scan that lost its end has no gap."""
+    folder = dicom_series(tmp_path / "cut", np.random.default_rng(0).integers(1, 99, (4, 4, 3)))
+    [path] = folder.glob("*-2.dcm")
+    content = path.read_bytes()
+    for size in range(0, len(content) - 1, 29):
+        path.write_bytes(content[:size])
+        with pytest.raises(VolumeReadError):
+            read_volumes(folder)
+        errors: list[Exception] = []
+        assert read_volumes(folder, on_error=errors.append) == []
+        assert errors
+
+
+def test_what_a_mac_leaves_beside_a_file_is_no_dicom(series: Path) -> None:
+    (series / "._0.dcm").write_bytes(b"\0\5\x16\7")
+    assert len(read_volumes(series)) == 1
 
 
 def test_dicom_that_is_no_image() -> None:
