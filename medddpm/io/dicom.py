@@ -68,7 +68,8 @@ def read_dicom(
         series = [_series_of_file(path)] if path.is_file() else _files_by_series(path, on_error)
         for files in series:
             try:
-                volumes += _read_series(files, path, force=force)
+                with _naming(_name(files)):
+                    volumes += _read_series(files, path, force=force)
             except VolumeReadError as error:
                 on_error(error)
     return volumes
@@ -173,6 +174,17 @@ def _name(files: Files) -> str:
     return f"series {first.get('SeriesNumber', '')} ({series_tag(first)})"
 
 
+@contextmanager
+def _naming(series: str) -> Iterator[None]:
+    """Let an error that speaks of one file name its series too."""
+    try:
+        yield
+    except VolumeReadError as error:
+        if series in str(error):
+            raise
+        raise type(error)(f"{series}: {error}") from error
+
+
 def _read_series(files: Files, source: Path, *, force: bool) -> list[Volume]:
     first, what = files[0][1], _name(files)
     _check_modality(files, what, force=force)
@@ -183,7 +195,8 @@ def _read_series(files: Files, source: Path, *, force: bool) -> list[Volume]:
     volumes = []
     for number, item in enumerate(stacks, start=1):
         tag = series_tag(first) + (f"-{number}" if len(stacks) > 1 else "")
-        volumes.append(_volume(item, tag, source, pixels))
+        part = f"{what}, scan {number} of it" if len(stacks) > 1 else what
+        volumes.append(_volume(item, tag, source, pixels, part))
     return volumes
 
 
@@ -203,7 +216,7 @@ def _check_modality(files: Files, what: str, *, force: bool) -> None:
     if others and not force:
         raise DicomSeriesError(
             f"{what} is {', '.join(others)}, not MR, and the noise of MR does not describe it; "
-            "use --force to restore it all the same"
+            "use --force to take it all the same"
         )
 
 
@@ -235,7 +248,9 @@ def _split(slices: Sequence[Slice]) -> list[list[Slice]]:
     return parts
 
 
-def _volume(item: Stack, tag: str, source: Path, pixels: dict[Path, NDArray[np.float32]]) -> Volume:
+def _volume(
+    item: Stack, tag: str, source: Path, pixels: dict[Path, NDArray[np.float32]], what: str
+) -> Volume:
     first = item.frames[0][0]
     shape = (*first.shape, len(item.frames[0]))
     data = np.empty((*shape, len(item.frames)), dtype=np.float32)
@@ -248,7 +263,7 @@ def _volume(item: Stack, tag: str, source: Path, pixels: dict[Path, NDArray[np.f
                 pixels[plane.path] = read_pixels(plane.path)
             data[:, :, z, t] = slice_pixels(pixels[plane.path], plane)
     data = data if data.shape[3] > 1 else data[..., 0]
-    check_intensities(data, f"series {tag}")
+    check_intensities(data, what)
     native = {s.path: s.dataset for frame in item.frames for s in frame}
     return Volume(
         data=data,

@@ -198,7 +198,9 @@ def _check_spacing(positions: Sequence[Vector], normal: Vector, what: str) -> Ve
         index, gap = int(bad[0]), float(gaps[bad[0]])
         ratio = gap / usual
         is_hole = ratio > 1.5 and abs(ratio - round(ratio)) < 0.05
-        kind = f"{round(ratio) - 1} missing slices" if is_hole else "unequal spacing"
+        missing = round(ratio) - 1
+        hole = f"{missing} missing slice{'s' if missing > 1 else ''}"
+        kind = hole if is_hole else "unequal spacing"
         raise DicomSeriesError(
             f"{what} has {kind} between slice {index + 1} and {index + 2} of {len(positions)}: "
             f"{gap:.4g} mm where {usual:.4g} mm is usual; find the missing images, or resample "

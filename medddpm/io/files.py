@@ -117,7 +117,7 @@ def check_intensities(data: NDArray[np.float32], name: str) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(data.size - np.isfinite(data).sum())
         raise VolumeReadError(
-            f"{name} has {bad} voxels that are NaN or infinite; replace them before restoring"
+            f"{name} has NaN or infinity in {bad} of {data.size} voxels; replace them first"
         )
     if low == high:
         what = "all zeros" if low == 0 else f"constant ({low:g} everywhere)"

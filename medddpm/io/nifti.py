@@ -73,7 +73,7 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
         affine = np.array(image.affine) if is_mgh else _choose_affine(header, shape, trust, path)
         geometry = Geometry((shape[0], shape[1], shape[2]), affine)
         data = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged")).reshape(shape)
-    check_intensities(data, path.name)
+    check_intensities(data, str(path))
     return Volume(
         data=data,
         geometry=geometry,
@@ -89,8 +89,12 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn what nibabel raises for a broken file into one clear error."""
     try:
         yield
-    except (VolumeReadError, GeometryError):
+    except VolumeReadError:
         raise
+    except GeometryError as error:
+        if str(path) in str(error):
+            raise
+        raise GeometryError(f"{path}: {error}") from error
     except _UNREADABLE as error:
         raise VolumeReadError(
             f"{path} cannot be read as an image: {error}; it may be cut short or of another format"

@@ -95,19 +95,22 @@ def check_targets(paths: Sequence[Path], *, overwrite: bool) -> None:
     for path in paths:
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already; give another output or --overwrite")
-    for folder in {path.parent for path in paths}:
-        _check_folder(folder)
+    for path in {path.parent: path for path in reversed(paths)}.values():
+        _check_folder(path)
 
 
-def _check_folder(folder: Path) -> None:
-    """A folder that exists, or whose parent does, and that takes a file."""
+def _check_folder(path: Path) -> None:
+    """The folder of `path` exists, or the one above it does, and takes a file."""
+    folder = path.parent
     existing = folder if folder.exists() else folder.parent
     if not existing.is_dir():
-        raise OutputError(f"the folder {existing} of the output does not exist; make it first")
+        known = f"{existing} is no folder" if existing.exists() else ""
+        why = known or f"the folder {existing} does not exist; make it first"
+        raise OutputError(f"cannot write {path}: {why}")
     try:
         handle, probe = tempfile.mkstemp(prefix=".medddpm-", dir=existing)
     except OSError as error:
-        raise OutputError(f"cannot write into {existing}: {error.strerror}") from None
+        raise OutputError(f"cannot write {path}: {existing}: {error.strerror}") from None
     os.close(handle)
     os.unlink(probe)
 
@@ -116,7 +119,8 @@ def _check_folder(folder: Path) -> None:
 def staged(folder: Path) -> Iterator[Path]:
     """A hidden folder to write into; when the block ends well its content moves to `folder`.
 
-    On any error, an interrupt or a full disk nothing of it remains.
+    On any error, an interrupt or a full disk nothing of it remains, and what was there before is
+    there again.
     """
     made = not folder.exists()
     try:
@@ -124,8 +128,9 @@ def staged(folder: Path) -> Iterator[Path]:
         work = Path(tempfile.mkdtemp(prefix=".medddpm-", dir=folder))
         try:
             yield work
-            for item in sorted(work.iterdir(), key=lambda p: (p.suffix == ".json", p.name)):
-                _move(item, folder / item.name)
+            _move_all(work, folder)
+        except OutputError as error:
+            raise OutputError(str(error).replace(str(work), str(folder))) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
             if made and not any(folder.iterdir()):
@@ -136,10 +141,25 @@ def staged(folder: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
-def _move(item: Path, target: Path) -> None:
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
-    os.replace(item, target)
+def _move_all(work: Path, folder: Path) -> None:
+    """Move all of `work` to `folder`, reports last; on an error or an interrupt none of it."""
+    items = sorted(work.iterdir(), key=lambda p: (p.suffix == ".json", p.name))
+    before = work / ".before"
+    before.mkdir()
+    begun: list[str] = []
+    try:
+        for item in items:
+            begun.append(item.name)
+            if os.path.lexists(folder / item.name):
+                os.rename(folder / item.name, before / item.name)
+            os.rename(item, folder / item.name)
+    except BaseException:
+        for name in begun:
+            if not os.path.lexists(work / name):  # it was moved: back
+                os.rename(folder / name, work / name)
+            if os.path.lexists(before / name):
+                os.rename(before / name, folder / name)
+        raise
 
 
 @contextmanager

@@ -113,7 +113,10 @@ def restore(
 def check_format(volume: Volume, format: OutputFormat) -> None:
     """Refuse to derive DICOM from a scan that was not DICOM, or not MR."""
     if format == "dicom" and volume.format != "dicom":
-        raise ConfigError("--format dicom derives a series from DICOM input; this input is not")
+        raise ConfigError(
+            "--format dicom derives a series from DICOM input, and this is none; restore to NIfTI, "
+            "and `medddpm convert` makes DICOM of it"
+        )
     if format == "dicom" and volume.modality not in ("", "MR"):
         raise ConfigError(
             f"--format dicom derives MR series, and this one is {volume.modality}; write NIfTI"

@@ -153,10 +153,21 @@ def check(done: Any, code: int, folder: Path, before: set[str]) -> None:
 def test_bad_files(
     make: Maker, code: int, cli: Cli, head: Any, tiny_weights: Path, tmp_path: Path
 ) -> None:
+    """Whatever is done with the file, what is wrong with it is named."""
     source = make(tmp_path, head)
     before = tree(tmp_path)
-    done = cli("restore", source, tmp_path / "out", "--weights", tiny_weights)
-    check(done, code, tmp_path, before)
+    for words in (
+        ("restore", source, tmp_path / "out", "--weights", tiny_weights),
+        ("convert", source, tmp_path / "out"),
+        ("simulate", source, tmp_path / "out", "--sigma", 0.1),
+        ("estimate-noise", source),
+        ("evaluate", source, source),
+        ("info", source),
+    ):
+        done = cli(*words)
+        check(done, code, tmp_path, before)
+        assert str(source) in done.stderr
+        assert done.stdout == ""
 
 
 def _change_slice(folder: Path, change: Callable[[Any], None]) -> None:
@@ -247,19 +258,28 @@ def test_full_disk(
     assert "No space left" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["restore", "simulate", "convert", "convert-dicom"])
 def test_a_write_that_fails_half_way(
-    cli: Cli, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
+    verb: str, cli: Cli, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    """As on a full disk, in the real writer: no file may grow over 20 kB."""
+    """As on a full disk, in the real writer: no file may grow over 2 kB."""
     resource = pytest.importorskip("resource")
+    options = {
+        "restore": ("--weights", tiny_weights),
+        "simulate": ("--sigma", 0.1),
+        "convert": (),
+        "convert-dicom": ("--format", "dicom"),
+    }[verb]
     before = tree(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
     try:
-        done = cli("restore", noisy_nifti, tmp_path / "out", "--weights", tiny_weights)
+        done = cli(verb.split("-")[0], noisy_nifti, tmp_path / "out", *options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     check(done, 5, tmp_path, before)
+    assert "File too large" in done.stderr
+    assert ".medddpm-" not in done.stderr  # the place where it is made is no name for a person
 
 
 @pytest.mark.parametrize("harm", ["short", "version", "foreign", "missing", "name"])
@@ -299,6 +319,8 @@ def _with_version(content: bytes, version: int) -> bytes:
         (["--memory", "lots"], "--memory"),
         (["--device", "gpu"], "--device"),
         (["--format", "dicom"], "DICOM"),
+        (["--sigma", "nan"], "--sigma"),
+        (["--set", "restor.steps=3"], "restor: unknown field"),
     ],
 )
 def test_bad_options(
@@ -323,14 +345,18 @@ def test_interrupt_in_the_middle(
         check(done, 130, tmp_path, before)
 
 
-def test_sigterm_in_the_middle(
-    head: Any, tiny_weights: Path, tmp_path: Path, rng: np.random.Generator
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
+def test_a_signal_in_the_middle(
+    end: signal.Signals, head: Any, tiny_weights: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """A batch system ends a job so; the process says so and leaves nothing."""
+    """A batch system or a person ends a job so; the process says so and leaves nothing."""
     clean = head((64, 64, 64))
     source = nifti(tmp_path / "scan.nii.gz", np.hypot(clean, rng.normal(0, 50, clean.shape)))
     before = tree(tmp_path)
-    code = "import sys; from medddpm.cli import main; sys.argv[0] = 'medddpm'; main()"
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from medddpm.cli import main; sys.argv[0] = 'medddpm'; main()"
+    )
     options = ("--mode", "ensemble", "--samples", "100000", "--weights", str(tiny_weights))
     process = subprocess.Popen(
         [sys.executable, "-c", code, "restore", str(source), str(tmp_path / "out"), *options],
@@ -340,7 +366,7 @@ def test_sigterm_in_the_middle(
     assert process.stderr is not None
     with process.stderr:
         first = process.stderr.readline()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(end)
         rest = process.stderr.read()
     assert process.wait(60) == 130, first + rest
     assert "interrupted" in rest

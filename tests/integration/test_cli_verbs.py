@@ -165,7 +165,7 @@ def test_a_bad_series_is_named_and_the_others_are_done(
         assert Path(path).exists()
     assert len(list((tmp_path / "out").iterdir())) == (4 if verb == "restore" else 2)
     assert "medddpm: series 2 (" in done.stderr
-    assert "1 missing slices" in done.stderr
+    assert "1 missing slice " in done.stderr
     assert "medddpm: series 4 (" in done.stderr
     assert "--force" in done.stderr
     assert done.stderr.splitlines()[-1] == "medddpm: 2 done, 2 left out: see above"
@@ -194,7 +194,7 @@ def test_what_only_looks_leaves_a_bad_series_out_too(
     assert done.exit_code == 3
     found = json.loads(done.stdout)
     assert len(found["scans"] if verb == "info" else found) == (3 if verb == "info" else 2)
-    assert "1 missing slices" in done.stderr
+    assert "1 missing slice " in done.stderr
 
 
 def test_no_good_series_writes_nothing(
@@ -207,7 +207,7 @@ def test_no_good_series_writes_nothing(
         done = cli(words[0], *places, *words[1:])
         assert done.exit_code == 3
         assert done.stdout == ""
-        assert done.stderr.count("missing slices") == 2
+        assert done.stderr.count("missing slice ") == 2
         assert not (tmp_path / "out").exists()
 
 

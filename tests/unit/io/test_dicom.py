@@ -227,7 +227,7 @@ def test_the_same_file_twice(series: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("skip", "message"), [((2,), "1 missing slices"), ((2, 3), "2 missing slices")]
+    ("skip", "message"), [((2,), "1 missing slice "), ((2, 3), "2 missing slices")]
 )
 def test_gap(skip: Any, message: str, data: Any, dicom_series: Any, tmp_path: Path) -> None:
     with pytest.raises(DicomSeriesError, match=message):

@@ -108,6 +108,36 @@ def test_a_failure_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_failure_between_two_moves_undoes_the_first(
+    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with outputs.staged(out) as folder:
+        _write_both(folder, "old")
+    real = outputs.os.rename
+
+    def rename(source: Path, target: Path) -> None:
+        if source.name == "report.json" and target.parent == out:
+            monkeypatch.setattr(outputs.os, "rename", real)
+            raise error
+        real(source, target)
+
+    monkeypatch.setattr(outputs.os, "rename", rename)
+    with pytest.raises((OutputError, KeyboardInterrupt)), outputs.staged(out) as folder:
+        _write_both(folder, "new")
+        (folder / "another").write_text("new")
+    assert sorted(p.name for p in out.rglob("*")) == ["1.dcm", "report.json", "series"]
+    assert (out / "series" / "1.dcm").read_text() == "old"
+    assert (out / "report.json").read_text() == "old"
+
+
+def _write_both(folder: Path, text: str) -> None:
+    (folder / "series").mkdir()
+    (folder / "series" / "1.dcm").write_text(text)
+    (folder / "report.json").write_text(text)
+
+
 def test_reports_are_plain_json(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     content = {"a": np.float32(1.5), "b": (np.int64(2), float("nan")), "c": np.eye(2), "d": path}
