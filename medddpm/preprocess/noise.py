@@ -25,13 +25,13 @@ NoiseKind = Literal["rician", "gaussian", "ncchi"]
 
 _THICK = 1.5
 """Axes coarser than this many times the finest voxel edge are not differenced along."""
-_RATIO_TOLERANCE = 0.06
+RATIO_TOLERANCE = 0.06
 """An air block is noise if its mean^2 / mean square is this close to the law's."""
 _AIR_COVER = 0.01
 """Air fills more of a scan than this, or it is a dark part of the body."""
 _AIR_SHARE = 0.5
 """With fewer such blocks outside the body, that is dark tissue and not air."""
-_LEAK = 1 / 30
+LEAK = 1 / 30
 """Anatomy that leaks into the fine second difference, per its power at twice the distance."""
 _AIR_TOO_QUIET = 1.6
 """If the body is this many times noisier than the air, the air does not speak for the body."""
@@ -88,7 +88,7 @@ def estimate_noise(
     image = np.asarray(image, dtype=np.float32)
     mask = foreground_mask(image)
     scale = intensity_scale(image, mask)
-    dof = 0 if kind == "gaussian" else 2 * (coils if kind == "ncchi" else 1)
+    dof = degrees_of_freedom(kind, coils)
     axes = fine_axes(spacing)
     air = _air_level(image, mask, axes, dof)
     body = _body_level(image, mask, axes, dof, scale)
@@ -101,6 +101,11 @@ def estimate_noise(
     clean_scale = intensity_scale(image, mask, sigma=level.sigma)
     fraction = level.sigma / clean_scale
     return NoiseEstimate(level.sigma, fraction, method, level.error, level.num_voxels, clean_scale)
+
+
+def degrees_of_freedom(kind: NoiseKind, coils: int) -> int:
+    """Real noise components 2 L in a magnitude; 0 stands for Gaussian noise."""
+    return 0 if kind == "gaussian" else 2 * (coils if kind == "ncchi" else 1)
 
 
 def given_noise(sigma: float, scale: float) -> NoiseEstimate:
@@ -148,16 +153,16 @@ def _air_level(image: Image, mask: Mask, axes: tuple[int, ...], dof: int) -> _Le
     """
     size = tuple((6 if len(axes) == 3 else 12) if a in axes else 1 for a in range(3))
     count = int(np.prod(size))
-    full = _block_sum(_air(image, mask, axes).astype(np.float32), size) > count - 0.5
+    full = block_sum(air_of(image, mask, axes).astype(np.float32), size) > count - 0.5
     if full.sum() < 20 or full.mean() < _AIR_COVER:
         return None
-    mean = _block_sum(image, size)[full] / count
-    square = _block_sum(image * image, size)[full] / count - _rounding_variance(image)
+    mean = block_sum(image, size)[full] / count
+    square = block_sum(image * image, size)[full] / count - _rounding_variance(image)
     law_mean, law_variance = chi_moments(np.zeros(1), dof)
     law = float(law_mean[0] ** 2 / (law_mean[0] ** 2 + law_variance[0]))
     alive = square > 0
     ratio = mean[alive] ** 2 / square[alive]
-    noise = square[alive][np.abs(ratio - law) < _RATIO_TOLERANCE]
+    noise = square[alive][np.abs(ratio - law) < RATIO_TOLERANCE]
     if noise.size < max(20, _AIR_SHARE * full.sum()):
         return None
     sigmas = np.sqrt(noise / max(dof, 1))
@@ -168,16 +173,17 @@ def _air_level(image: Image, mask: Mask, axes: tuple[int, ...], dof: int) -> _Le
     return _Level(sigma, float(np.hypot(0.02, spread / np.sqrt(near.size))), near.size * count)
 
 
-def _air(image: Image, mask: Mask, axes: tuple[int, ...]) -> Mask:
+def air_of(image: Image, mask: Mask, axes: tuple[int, ...]) -> Mask:
     """Voxels well outside the body and not in areas that the scanner filled with zeros."""
-    plane = _neighbours(axes)
+    plane = neighbours(axes)
     outside = ~_dilated(mask, plane, 4)
     zeros = image == 0
     solid = ndimage.binary_erosion(zeros, np.ones([3 if a in axes else 1 for a in range(3)]))
     return outside & ~_dilated(solid, plane, 3) if solid.any() else outside
 
 
-def _neighbours(axes: tuple[int, ...]) -> Mask:
+def neighbours(axes: tuple[int, ...]) -> Mask:
+    """The structuring element of the nearest neighbours along `axes`."""
     cross: Mask = ndimage.generate_binary_structure(3, 1)
     for axis in set(range(3)) - set(axes):
         cross = cross & (np.arange(3) == 1).reshape([-1 if a == axis else 1 for a in range(3)])
@@ -195,7 +201,7 @@ def _rounding_variance(image: Image) -> float:
     return 1 / 12 if bool((sample == np.rint(sample)).all()) else 0.0
 
 
-def _block_sum(image: Image, size: tuple[int, ...]) -> NDArray[np.float64]:
+def block_sum(image: Image, size: tuple[int, ...]) -> NDArray[np.float64]:
     """Sums over whole blocks; the remainder at the far edges is left out."""
     x, y, z = (n // s for n, s in zip(image.shape, size, strict=True))
     part = image[: x * size[0], : y * size[1], : z * size[2]]
@@ -224,7 +230,7 @@ def _body_level(
     """
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     image, mask = image[box], mask[box]
-    inner = ndimage.binary_erosion(mask, _neighbours(axes), iterations=3)
+    inner = ndimage.binary_erosion(mask, neighbours(axes), iterations=3)
     if inner.sum() < 1000:
         inner = mask
     smooth = ndimage.gaussian_filter(image, [1.5 if a in axes else 0.0 for a in range(3)])
@@ -268,9 +274,9 @@ def _binned_powers(
         if not here.any():
             continue
         mean = float(levels[here].mean())
-        power = _unbiased(_spread(fine[here]), mean, dof) ** 2
-        excess = _unbiased(_spread(wide[here]), mean, dof) ** 2 - power
-        leak = min(_LEAK * max(excess, 0.0), 0.5 * power)
+        power = float(without_law(_spread(fine[here]), mean, dof)) ** 2
+        excess = float(without_law(_spread(wide[here]), mean, dof)) ** 2 - power
+        leak = min(LEAK * max(excess, 0.0), 0.5 * power)
         powers.append(power - leak)
         leaks.append(leak)
     return np.maximum(powers, np.finfo(np.float64).tiny), np.array(leaks)
@@ -288,9 +294,12 @@ def _ratio_table(dof: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return mean / np.sqrt(variance), variance
 
 
-def _unbiased(spread: float, mean: float, dof: int) -> float:
+def without_law(spread: Any, mean: Any, dof: int) -> NDArray[np.float64]:
     """Sigma from the standard deviation of the magnitude and its mean (Koay and Basser)."""
-    if dof == 0 or spread == 0:
-        return spread
-    ratios, variances = _ratio_table(dof)
-    return spread / float(np.sqrt(np.interp(mean / spread, ratios, variances)))
+    spread = np.asarray(spread, dtype=np.float64)
+    sigma: NDArray[np.float64] = spread
+    if dof > 0:
+        ratios, variances = _ratio_table(dof)
+        ratio = np.asarray(mean) / np.maximum(spread, 1e-30)
+        sigma = spread / np.sqrt(np.interp(ratio, ratios, variances))
+    return sigma

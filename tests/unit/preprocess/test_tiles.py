@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medddpm.errors import ConfigError
@@ -11,6 +11,7 @@ from medddpm.preprocess.tiles import batches, noise_tile, pad_mirrored, plan_til
 sizes = st.integers(1, 90)
 
 
+@settings(deadline=None)
 @given(shape=st.tuples(sizes, sizes, sizes), overlap=st.sampled_from([0, 8, 16]))
 def test_blended_tiles_give_back_the_volume(shape: tuple[int, int, int], overlap: int) -> None:
     plan = plan_tiles(shape, tile=32, overlap=overlap, multiple=16)
