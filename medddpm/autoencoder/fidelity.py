@@ -1,8 +1,9 @@
 """The fidelity decoder: the image from the latent *and* the scan, x_hat = D(z0, y, sigma).
 
 A plain decoder can give back no more than the bottleneck holds. This one also sees the noisy
-scan and predicts its noise in units of sigma, x_hat = y - sigma * F(y, z0, sigma, spacing, t):
-as sigma goes to 0 the output is the input by construction; at high noise z0 carries the image.
+scan y, its shrunk estimate b and the plain decoding d of z0, and corrects b in units of sigma,
+x_hat = b - sigma * F(y, b, d, z0, sigma, spacing, t): as sigma goes to 0 so does b - y, and the
+output is the input by construction; at high noise z0 carries the image.
 
 It is trained on x0-predictions of the diffusion network from every noise level t, with t as a
 condition. At the terminal level the prediction is E[z0 | y], and F learns E[x | y]; near the
@@ -27,10 +28,11 @@ from medddpm.networks import (
     scaled_log_sigma,
     space_to_depth,
 )
+from medddpm.shrinkage import Evidence
 
 
 class FidelityDecoder(nn.Module):
-    """Half-resolution U-Net over y that takes z0 on the level of the latent grid.
+    """Half-resolution U-Net over the scan that takes z0 on the level of the latent grid.
 
     Args:
         latent_channels: Channels of z0.
@@ -52,34 +54,38 @@ class FidelityDecoder(nn.Module):
         self.embed = ConditionEmbedding(5, embedding_width)
         level = int(math.log2(factor)) - 1
         self.unet = UNet(
-            17, 8, channels, num_blocks, embedding_width, injected=(level, latent_channels)
+            41, 8, channels, num_blocks, embedding_width, injected=(level, latent_channels)
         )
 
-    def forward(
-        self, y: Tensor, z0: Tensor, sigma: Tensor, spacing: Tensor, angle: Tensor
-    ) -> Tensor:
+    def forward(self, evidence: Evidence, z0: Tensor, prior: Tensor, angle: Tensor) -> Tensor:
         """The restored image.
 
         Args:
-            y: (B, 1, X, Y, Z) float32, noisy scan on the intensity scale.
+            evidence: The noisy scan and what is known of it.
             z0: (B, C, X/f, Y/f, Z/f), standardised latent.
-            sigma: (B, 1, 1, 1, 1), or (B, 1, X, Y, Z) for a map, on the intensity scale.
-            spacing: (B, 3) mm.
+            prior: (B, 1, X, Y, Z), the plain decoding of z0.
             angle: (B,) noise level, in radians, that z0 was predicted from; pi/2 = terminal.
 
         Returns:
             (B, 1, X, Y, Z) float32.
         """
-        return y - sigma * self.noise(y, z0, sigma, spacing, angle)
+        return evidence.base - evidence.sigma * self.error(evidence, z0, prior, angle)
 
-    def noise(self, y: Tensor, z0: Tensor, sigma: Tensor, spacing: Tensor, angle: Tensor) -> Tensor:
-        """(y - x_hat) / sigma, shape of y: what the network itself predicts."""
-        smooth = F.avg_pool3d(y, 3, stride=1, padding=1, count_include_pad=False)
-        # The high-pass keeps noise visible in bfloat16; asinh keeps edges from swamping it.
-        detail = torch.asinh((y - smooth) / sigma.clamp_min(1e-4))
+    def error(self, evidence: Evidence, z0: Tensor, prior: Tensor, angle: Tensor) -> Tensor:
+        """(base - x_hat) / sigma, shape of y: what the network itself predicts."""
+        y, base, sigma = evidence.y, evidence.base, evidence.sigma
+        smooth = F.avg_pool3d(base, 3, stride=1, padding=1, count_include_pad=False)
+        # Differences keep noise and detail visible in bfloat16; asinh tames the large ones.
+        unit = sigma.clamp_min(1e-4)
+        details = [torch.asinh(d / unit) for d in (y - base, base - smooth, prior - base)]
         log_map = scaled_log_sigma(sigma).expand_as(y)[..., ::2, ::2, ::2]
-        inputs = torch.cat([space_to_depth(y, 2), space_to_depth(detail, 2), log_map], dim=1)
+        inputs = [space_to_depth(image, 2) for image in (y, base, *details)]
         mean_sigma = scaled_log_sigma(sigma).flatten(1).mean(dim=1, keepdim=True)
-        scalars = [mean_sigma, log_spacing(spacing), angle[:, None].float() / (math.pi / 2)]
-        out = self.unet(inputs, self.embed(torch.cat(scalars, dim=1)), z0)
+        scalars = [
+            mean_sigma,
+            log_spacing(evidence.spacing),
+            angle[:, None].float() / (math.pi / 2),
+        ]
+        condition = self.embed(torch.cat(scalars, dim=1))
+        out = self.unet(torch.cat([*inputs, log_map], dim=1), condition, z0)
         return depth_to_space(out.float(), 2)

@@ -154,16 +154,22 @@ def estimate_noise(
     noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
     coils: Coils = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    map_path: Annotated[
+        Path | None, typer.Option("--map", help="Also write sigma at every voxel (one scan).")
+    ] = None,
     force: Force = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Estimate the noise of a scan: in its units, as a fraction, how, and the error bar."""
     from dataclasses import asdict
 
-    from medddpm.workflows.measure import NoiseSettings
+    from medddpm.workflows.measure import NoiseSettings, write_noise_map
     from medddpm.workflows.measure import estimate_noise as run
 
     left_out = LeftOut()
     settings = NoiseSettings(noise, coils)
+    if map_path is not None:
+        write_noise_map(source, map_path, noise_settings=settings, overwrite=overwrite)
     found = run(source, noise_settings=settings, force=force, on_error=left_out)
     if as_json:
         rows = [

@@ -23,6 +23,8 @@ from medddpm.errors import ConfigError
 
 Prediction = Literal["eps", "x0", "v", "flow"]
 Scalar = float | Tensor
+TERMINAL_SHARE: dict[Prediction, float] = {"eps": 0.0, "x0": 1.0, "v": -1.0, "flow": -1.0}
+"""How much of x0 is in each prediction where z is all noise."""
 
 
 def interpolate(x0: Tensor, eps: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:

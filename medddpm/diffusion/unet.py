@@ -17,12 +17,17 @@ class LatentUNet(nn.Module):
     Conditions on the scan by concatenation (Saharia et al. 2022, section 2.2). It knows nothing
     of schedules: what its output means (eps, x0, v) is the business of `diffusion.prediction`.
 
+    The last channels of the condition are a first guess of x0, the latent of the shrunk scan. It
+    reaches the output directly, times `guess_gain` and the noise of the level: the network
+    learns what the guess lacks.
+
     Args:
         latent_channels: Channels of z.
-        cond_channels: Channels of the condition.
+        cond_channels: Channels of the condition, the guess included.
         channels: Width of each level, finest first.
         num_blocks: Residual blocks a level and direction.
         embedding_width: Width of the condition vector.
+        guess_gain: Share of x0 in what is predicted at the terminal level: -1 for v.
     """
 
     def __init__(
@@ -32,10 +37,12 @@ class LatentUNet(nn.Module):
         channels: Sequence[int] = (128, 192, 256),
         num_blocks: int = 2,
         embedding_width: int = 128,
+        guess_gain: float = -1.0,
     ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
         self.cond_channels = cond_channels
+        self.guess_gain = guess_gain
         self.embed = ConditionEmbedding(5, embedding_width)
         self.unet = UNet(
             latent_channels + cond_channels, latent_channels, channels, num_blocks, embedding_width
@@ -65,4 +72,6 @@ class LatentUNet(nn.Module):
             dim=1,
         )
         out: Tensor = self.unet(torch.cat([z, cond], dim=1), self.embed(scalars))
-        return out.float()
+        guess = cond[:, -self.latent_channels :].float()
+        share = self.guess_gain * angle.float().sin()[:, None, None, None, None]
+        return out.float() + share * guess

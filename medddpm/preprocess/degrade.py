@@ -30,6 +30,7 @@ __all__ = [
     "NoiseKind",
     "add_noise",
     "check_noise",
+    "num_coils",
     "signal_bias_corrected",
     "simulate",
     "volume_seed",
@@ -81,6 +82,12 @@ def signal_bias_corrected(
         return y
     bias = _components(kind, coils) * _level(sigma, y) ** 2
     return (y.square() - bias).clamp_min(0).sqrt()
+
+
+def num_coils(kind: NoiseKind = "rician", coils: int = 1) -> int:
+    """Coils of the magnitude: 1 for Rician noise, 0 for Gaussian noise, which is no magnitude."""
+    check_noise(kind, coils)
+    return {"gaussian": 0, "rician": 1, "ncchi": coils}[kind]
 
 
 def volume_seed(seed: int, case_id: str, frame: int = 0) -> int:

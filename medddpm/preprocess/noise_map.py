@@ -40,6 +40,8 @@ _EVEN = 0.1
 """Maps that vary by less (standard deviation of their logarithm in the body) say nothing."""
 _MOST_LEAK = 0.12
 """Where anatomy makes up this share of the finest differences, they say nothing of noise."""
+_MOST_LEAK_IN_ALL = 0.02
+"""The same over the whole body, for there to be a map."""
 _CLIP = 2.5
 """Differences of more than this many local standard deviations are anatomy."""
 
@@ -71,6 +73,8 @@ def noise_map(
     power, weight = np.zeros(shape), np.zeros(shape)
     voxels, blocks = _box(mask, size)
     body = _body(image[voxels], mask[voxels], axes, dof, noise, size, reach)
+    if body is None:
+        return None
     power[blocks], weight[blocks] = body
     if noise.method == "air" and dof:
         air_power, air_weight = _air(image, air_of(image, mask, axes), dof, size, reach)
@@ -91,8 +95,12 @@ def _body(
     noise: NoiseEstimate,
     size: tuple[int, ...],
     reach: list[float],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums of sigma^2 and of weights over the flat part of the body, on the grid of blocks."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Sums of sigma^2 and of weights over the flat part of the body, on the grid of blocks.
+
+    None where anatomy is too large a part of the differences for a map: what varies over the
+    scan may then be the anatomy.
+    """
     smooth = ndimage.gaussian_filter(image, [1.5 if a in axes else 0.0 for a in range(3)])
     slope = np.zeros_like(image)
     for axis in axes:
@@ -114,6 +122,8 @@ def _body(
     ]
     fine, wide = (without_law(np.sqrt(p), mean, dof) ** 2 for p in powers)
     leak = np.minimum(LEAK * np.maximum(wide - fine, 0), 0.5 * fine)
+    if np.sum(leak * weight) > _MOST_LEAK_IN_ALL * np.sum(fine * weight):
+        return None
     weight = weight * np.clip(1 - leak / (_MOST_LEAK * np.maximum(fine, 1e-12)), 0, 1)
     return (fine - leak) * weight, weight
 

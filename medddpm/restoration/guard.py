@@ -114,9 +114,10 @@ def _no_noise(unchanged: bool) -> GuardReport:
 def _messages(report: GuardReport, fraction: float) -> tuple[str, ...]:
     found = []
     if report.residual_ratio > MAX_RATIO:
+        doubt = "" if report.noise_ratio < MIN_NOISE else ", or sigma is too small"
         found.append(
             f"what was removed is {report.residual_ratio:.2f} times the assumed noise: anatomy "
-            "may be lost, or sigma is too small"
+            f"may be lost{doubt}"
         )
     if report.residual_ratio < MIN_RATIO and fraction > MIN_RATIO_FROM:
         found.append(f"hardly any noise was removed ({report.residual_ratio:.2f} of the assumed)")

@@ -16,14 +16,17 @@ _PROCESS = 0.9 * _GB
 _BYTES_A_VOLUME_VOXEL = 44
 """Input, output, padded copy, accumulators and masks."""
 _BYTES_A_TILE_CHANNEL = 5.0
-"""Live bytes a half-resolution voxel and channel of the fidelity decoder; measured."""
+"""Live bytes a half-resolution voxel and channel of the fidelity decoder; measured in float32."""
+_BYTES_A_SHRUNK_VOXEL = 320
+"""Sixteen DCT coefficients a voxel, and what becomes of them; measured in float32."""
 _MOST_TILES = {"cpu": 1, "cuda": 4}
 
 
 def tile_bytes(plan: TilePlan, model: Model) -> float:
     """Peak working memory of the networks for one tile, in bytes."""
     channels = model.spec.fidelity.channels[0]
-    return math.prod(plan.tile) / 8 * channels * _BYTES_A_TILE_CHANNEL * 4
+    network = channels / 8 * _BYTES_A_TILE_CHANNEL * 4
+    return math.prod(plan.tile) * (network + _BYTES_A_SHRUNK_VOXEL)
 
 
 def tile_batch(plan: TilePlan, memory_gb: float | None, device: torch.device, model: Model) -> int:
@@ -38,9 +41,11 @@ def tile_batch(plan: TilePlan, memory_gb: float | None, device: torch.device, mo
     one = tile_bytes(plan, model)
     fitting = int((memory_gb * _GB - fixed) // one)
     if fitting < 1:
+        smaller = max(model.multiple, max(plan.tile) // 2 // model.multiple * model.multiple)
+        hint = f", or make tiles smaller with --set restore.tile={smaller}"
         raise MemoryBudgetError(
             f"a memory budget of {memory_gb:g} GB is too small: this scan needs "
-            f"{(fixed + one) / _GB:.1f} GB with tiles of {plan.tile}; raise --memory, or make "
-            "tiles smaller with --set restore.tile=64"
+            f"{(fixed + one) / _GB:.1f} GB with tiles of {plan.tile}; raise --memory"
+            + (hint if smaller < max(plan.tile) else "")
         )
     return min(fitting, 8)

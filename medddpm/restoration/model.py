@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from medddpm.autoencoder.codec import LatentCodec
 from medddpm.autoencoder.fidelity import FidelityDecoder
 from medddpm.autoencoder.vae import CompactVae
-from medddpm.diffusion.prediction import Prediction
+from medddpm.diffusion.prediction import TERMINAL_SHARE, Prediction
 from medddpm.diffusion.schedule import Schedule
 from medddpm.diffusion.unet import LatentUNet
 from medddpm.errors import CheckpointError, ConfigError
 from medddpm.networks import space_to_depth
+from medddpm.shrinkage import Evidence, Shrinkage
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FORBID: dict[str, str] = {"extra": "forbid"}
 _Positive = Annotated[int, Ge(1)]
 
@@ -118,11 +119,13 @@ class Model(nn.Module):
         self.codec = build_codec(auto)
         self.unet = LatentUNet(
             auto.latent_channels,
-            auto.factor**3 + auto.latent_channels,
+            auto.factor**3 + 2 * auto.latent_channels,
             diff.channels,
             diff.num_blocks,
             diff.embedding_width,
+            TERMINAL_SHARE[diff.prediction],
         )
+        self.shrinkage = Shrinkage()
         self.fidelity = FidelityDecoder(
             auto.latent_channels, auto.factor, fid.channels, fid.num_blocks, fid.embedding_width
         )
@@ -134,18 +137,25 @@ class Model(nn.Module):
         image: int = 2 * 2 ** (len(self.spec.fidelity.channels) - 1)
         return max(latent, image, 4 * self.spec.autoencoder.factor)
 
-    def condition(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """What the U-Net sees of the scan, and the latent of the scan itself.
+    def observe(self, y: Tensor, sigma: Tensor, spacing: Tensor, coils: Tensor) -> Evidence:
+        """The scan with its shrunk estimate; shapes as in `Evidence` and `Shrinkage`."""
+        return Evidence(y, self.shrinkage(y, sigma, coils), sigma, spacing)
 
-        Args:
-            y: (B, 1, X, Y, Z) on the intensity scale.
+    def condition(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
+        """What the U-Net sees of the scan, and the latent of the noisy scan itself.
 
         Returns:
-            (B, f^3 + C, X/f, Y/f, Z/f): the scan's voxel blocks and its latent; and that latent.
+            (B, f^3 + 2 C, X/f, Y/f, Z/f): voxel blocks of the shrunk scan, the latent of the noisy
+            one and that of the shrunk one; and the latent of the noisy one.
         """
-        z_y = self.codec.encode(y)
-        blocks = space_to_depth(y, self.spec.autoencoder.factor)
-        return torch.cat([2 * blocks - 1, z_y], dim=1), z_y
+        z_y = self.codec.encode(evidence.y)
+        blocks = space_to_depth(evidence.base, self.spec.autoencoder.factor)
+        return torch.cat([2 * blocks - 1, z_y, self.codec.encode(evidence.base)], dim=1), z_y
+
+    def decode(self, evidence: Evidence, z0: Tensor, angle: Tensor) -> Tensor:
+        """The image of z0 that agrees with the scan, by the fidelity decoder."""
+        image: Tensor = self.fidelity(evidence, z0, self.codec.decode(z0), angle)
+        return image
 
 
 def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float16) -> None:
@@ -170,6 +180,8 @@ def load_model(path: Path) -> Model:
     Raises:
         CheckpointError: The file is missing, cut short, foreign or of another version.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give a .safetensors file in it")
     if not path.is_file():
         raise CheckpointError(f"weights file {path} does not exist; see `medddpm info default`")
     try:

@@ -25,6 +25,8 @@ class RestoreOptions:
         sampler: Which sampler takes them.
         sigma: Noise in the scan's own units; None estimates it.
         fidelity: 1 is the fidelity decoder, 0 the plain decoder of the latent.
+        noise_map: "auto" asks the scan whether its noise varies in space, as with parallel
+            imaging, where sigma is estimated; "off" takes one number everywhere.
         noise: Law of the noise.
         coils: Coils of "ncchi".
         seed: With the case id it fixes the noise field.
@@ -45,6 +47,7 @@ class RestoreOptions:
     sampler: SamplerName = "ddim"
     sigma: Annotated[float, Gt(0)] | None = None
     fidelity: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    noise_map: Literal["auto", "off"] = "auto"
     noise: NoiseKind = "rician"
     coils: Annotated[int, Ge(1)] = 1
     seed: int = 0

@@ -17,6 +17,7 @@ from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
 from medddpm.preprocess.noise import NoiseEstimate, estimate_noise, given_noise
+from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
 from medddpm.restoration.guard import GuardReport, check_residual
 from medddpm.restoration.memory import tile_batch
@@ -62,6 +63,7 @@ class _Frame:
     mean: Array
     std: Array | None
     noise: NoiseEstimate
+    noise_map: Array | None
     ceiling: float
     guard: GuardReport
     num_tiles: int
@@ -140,11 +142,13 @@ class Restorer:
         """The main path: scale, sigma, tiles, encode, denoise, decode, guard, undo."""
         mask = foreground_mask(image)
         noise = self._noise(image, volume, mask, options)
+        noise_map = self._noise_map(image, noise, volume, options)
         scale = noise.scale
+        sigma = noise.fraction if noise_map is None else noise_map / np.float32(scale)
         y = image / np.float32(scale)
         plan = plan_tiles(y.shape, options.tile, options.overlap, self.model.multiple)
         mean, std, ceiling, num_tiles = self._restore_tiles(
-            y, plan, noise.fraction, volume.spacing, seed, options, on_progress
+            y, plan, sigma, volume.spacing, seed, options, on_progress
         )
         if options.noise != "gaussian":
             np.maximum(mean, 0, out=mean)
@@ -152,19 +156,17 @@ class Restorer:
         for part in (mean, std):
             if part is not None and background is not None:
                 part[background] = 0
-        guard = check_residual(
-            y, mean, noise.fraction, mask, kind=options.noise, coils=options.coils
-        )
+        guard = check_residual(y, mean, sigma, mask, kind=options.noise, coils=options.coils)
         mean *= np.float32(scale)
         if std is not None:
             std *= np.float32(scale)
-        return _Frame(mean, std, noise, ceiling, guard, num_tiles)
+        return _Frame(mean, std, noise, noise_map, ceiling, guard, num_tiles)
 
     def _restore_tiles(
         self,
         y: Array,
         plan: TilePlan,
-        sigma: float,
+        sigma: float | Array,
         spacing: tuple[float, float, float],
         seed: int,
         options: RestoreOptions,
@@ -178,6 +180,8 @@ class Restorer:
         window = plan.window()
         groups = list(batches(plan, size, empty))
         num_tiles = sum(len(group) for group in groups)
+        if not isinstance(sigma, float):
+            sigma = pad_mirrored(sigma, plan.padded)
         tiles = TileRestorer(self.model, self.device, sigma, spacing, seed, options)
         moments = _Moments()
         for sample in range(num_samples):
@@ -210,6 +214,15 @@ class Restorer:
             image, kind=options.noise, coils=options.coils, spacing=volume.spacing
         )
 
+    def _noise_map(
+        self, image: Array, noise: NoiseEstimate, volume: Volume, options: RestoreOptions
+    ) -> Array | None:
+        if options.noise_map == "off" or noise.method == "given":
+            return None
+        return noise_map(
+            image, noise, kind=options.noise, coils=options.coils, spacing=volume.spacing
+        )
+
     def _facts(
         self, frames: list[_Frame], options: RestoreOptions, seconds: float
     ) -> dict[str, Any]:
@@ -222,6 +235,7 @@ class Restorer:
             "frames": [
                 {
                     "sigma": asdict(f.noise),
+                    "sigma_map": _range(f.noise_map),
                     "intensity_scale": f.noise.scale,
                     "vae_ceiling_db": round(f.ceiling, 2),
                     "guard": asdict(f.guard),
@@ -258,6 +272,13 @@ class _Moments:
 
 def _assemble(volume: Volume, frames: list[Array]) -> Volume:
     return volume.with_data(frames[0] if volume.data.ndim == 3 else np.stack(frames, axis=-1))
+
+
+def _range(noise_map: Array | None) -> dict[str, float] | None:
+    """Percentiles of a map, in scan units; None where one number holds everywhere."""
+    if noise_map is None:
+        return None
+    return {f"p{q}": float(np.percentile(noise_map, q)) for q in (5, 50, 95)}
 
 
 def _scaled_progress(on_progress: OnProgress | None, index: int, count: int) -> OnProgress | None:

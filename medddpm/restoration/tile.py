@@ -15,9 +15,11 @@ from medddpm.diffusion.denoiser import Denoiser, as_denoiser, classifier_free
 from medddpm.diffusion.guidance import guided
 from medddpm.diffusion.samplers import SAMPLERS, truncated_start
 from medddpm.diffusion.schedule import NoiseLevel
+from medddpm.preprocess.degrade import num_coils
 from medddpm.preprocess.tiles import Triple, noise_tile
 from medddpm.restoration.model import Model
 from medddpm.restoration.options import RestoreOptions
+from medddpm.shrinkage import Evidence
 
 Array = NDArray[np.float32]
 NoiseField = Callable[[int], Tensor]
@@ -31,7 +33,7 @@ class TileRestorer:
     Args:
         model: The networks, on `device`.
         device: Where they run.
-        sigma: Noise as a fraction of the intensity scale.
+        sigma: Noise as a fraction of the intensity scale: a number, or a map of the padded volume.
         spacing: Voxel size in mm.
         seed: Names the frame's noise field.
         options: Mode, steps, fidelity and so on.
@@ -41,7 +43,7 @@ class TileRestorer:
         self,
         model: Model,
         device: torch.device,
-        sigma: float,
+        sigma: float | Array,
         spacing: Sequence[float],
         seed: int,
         options: RestoreOptions,
@@ -65,11 +67,13 @@ class TileRestorer:
             sample: Number of the sample of an ensemble.
         """
         y = torch.from_numpy(tiles).to(self.device)[:, None]
+        sigma = self._sigma_of(starts, tiles.shape[1:])
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             total = torch.zeros_like(y)
             axes = _mirrors(self.options.flips if self.options.mode == "mean" else 1)
             for flip in axes:
-                total += self._once(y.flip(flip), starts, sample).flip(flip)
+                turned = sigma.flip(flip) if sigma.shape == y.shape else sigma
+                total += self._once(y.flip(flip), turned, starts, sample).flip(flip)
             x_hat = total / len(axes)
             if len(self._errors) < _CEILING_TILES:
                 self._measure_ceiling(x_hat)
@@ -82,16 +86,26 @@ class TileRestorer:
             return float("nan")
         return -10 * math.log10(max(sum(self._errors) / len(self._errors), 1e-12))
 
-    def _once(self, y: Tensor, starts: Sequence[Triple], sample: int) -> Tensor:
-        cond, z_y = self.model.condition(y)
+    def _sigma_of(self, starts: Sequence[Triple], size: tuple[int, ...]) -> Tensor:
+        """(B, 1, 1, 1, 1), or (B, 1, X, Y, Z) of a map."""
+        if isinstance(self.sigma, float):
+            return torch.full((len(starts), 1, 1, 1, 1), self.sigma, device=self.device)
+        x, y, z = size
+        parts = [self.sigma[a : a + x, b : b + y, c : c + z] for a, b, c in starts]
+        return torch.from_numpy(np.stack(parts)).to(self.device)[:, None]
+
+    def _once(self, y: Tensor, sigma: Tensor, starts: Sequence[Triple], sample: int) -> Tensor:
+        coils = torch.full((len(y),), num_coils(self.options.noise, self.options.coils))
+        evidence = self.model.observe(y, sigma, self.spacing.expand(len(y), 3), coils)
+        cond, z_y = self.model.condition(evidence)
         noise = self._noise_field(z_y, starts, sample)
-        denoiser = self._denoiser(y, cond)
+        denoiser = self._denoiser(evidence, cond)
         if self.options.mode == "mean":
             level = self.model.spec.diffusion.schedule.terminal
             z0 = denoiser(truncated_start(z_y, level, noise(0)), level)
         else:
             z0, level = self._sample(denoiser, z_y, noise)
-        return self._decode(y, z0, level)
+        return self._decode(evidence, z0, level)
 
     def _sample(
         self, denoiser: Denoiser, z_y: Tensor, noise: NoiseField
@@ -99,31 +113,29 @@ class TileRestorer:
         """A truncated reverse process from the noisy latent of the scan."""
         schedule = self.model.spec.diffusion.schedule
         gain = float(self.model.codec.latent_noise_gain)
-        start = schedule.nearest(self.options.start * gain * self.sigma)
+        start = schedule.nearest(self.options.start * gain * float(np.mean(self.sigma)))
         levels = schedule.steps(self.options.steps, start)
         z = truncated_start(z_y, levels[0], noise(0))
         sampler = SAMPLERS[self.options.sampler]
         return sampler(denoiser, z, levels, noise=lambda i: noise(i + 1)), levels[-2]
 
-    def _decode(self, y: Tensor, z0: Tensor, level: NoiseLevel) -> Tensor:
+    def _decode(self, evidence: Evidence, z0: Tensor, level: NoiseLevel) -> Tensor:
         fidelity = self.options.fidelity
-        out = torch.zeros_like(y)
+        out = torch.zeros_like(evidence.y)
         if fidelity > 0:
-            batch = y.shape[0]
-            sigma = torch.full((batch, 1, 1, 1, 1), self.sigma, device=self.device)
-            angle = torch.full((batch,), level.angle, device=self.device)
-            spacing = self.spacing.expand(batch, 3)
-            out += fidelity * self.model.fidelity(y, z0, sigma, spacing, angle)
+            angle = torch.full((len(z0),), level.angle, device=self.device)
+            out += fidelity * self.model.decode(evidence, z0, angle)
         if fidelity < 1:
             out += (1 - fidelity) * self.model.codec.decode(z0)
         return out
 
-    def _denoiser(self, y: Tensor, cond: Tensor) -> Denoiser:
+    def _denoiser(self, evidence: Evidence, cond: Tensor) -> Denoiser:
         o, prediction = self.options, self.model.spec.diffusion.prediction
 
         def bind(condition: Tensor) -> Denoiser:
+            sigma = evidence.sigma.flatten(1).mean(dim=1)
             return as_denoiser(
-                self.model.unet, prediction, cond=condition, sigma=self.sigma, spacing=self.spacing
+                self.model.unet, prediction, cond=condition, sigma=sigma, spacing=self.spacing
             )
 
         denoiser = bind(cond)
@@ -132,8 +144,8 @@ class TileRestorer:
         return guided(
             denoiser,
             self.model.codec.decode,
-            y,
-            self.sigma,
+            evidence.y,
+            evidence.sigma,
             kind=o.noise,
             coils=o.coils,
             scale=o.guidance_scale,

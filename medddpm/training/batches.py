@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medddpm.preprocess.degrade import NoiseKind, add_noise
+from medddpm.preprocess.degrade import NoiseKind, add_noise, num_coils
 from medddpm.training.data import PackedScans, augment, smooth_field
 from medddpm.training.options import DataOptions
 
 
 @dataclass(frozen=True)
 class NoisyBatch:
-    """Noisy patches y, clean ones x (B, 1, P, P, P), sigma (B, 1, P, P, P), spacing (B, 3)."""
+    """Patches with all that they were made of.
+
+    Attributes:
+        x: (B, 1, P, P, P), clean.
+        y: (B, 1, P, P, P), noisy.
+        sigma: (B, 1, P, P, P), on the intensity scale.
+        spacing: (B, 3) mm.
+        coils: (B,), 0 for Gaussian noise and 1 for Rician noise.
+    """
 
     x: Tensor
     y: Tensor
     sigma: Tensor
     spacing: Tensor
+    coils: Tensor
+
+    def to(self, device: torch.device) -> NoisyBatch:
+        """The batch on another device."""
+        return NoisyBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def __getitem__(self, index: slice) -> NoisyBatch:
+        return NoisyBatch(*(getattr(self, f.name)[index] for f in fields(self)))
 
     @property
     def log_sigma(self) -> Tensor:
@@ -54,7 +70,7 @@ def noisy_batch(
     x, spacing = clean_batch(scans, batch, rng, options)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     low, high = np.log([options.sigma_min, options.sigma_max])
-    ys, sigmas = [], []
+    ys, sigmas, numbers = [], [], []
     for patch in x:
         sigma = torch.full_like(patch, float(np.exp(rng.uniform(low, high))))
         if rng.random() < options.gain_map:
@@ -66,14 +82,16 @@ def noisy_batch(
             y = torch.where(patch > 0, y, 0.0)
         ys.append(y)
         sigmas.append(sigma)
-    return NoisyBatch(x, torch.stack(ys), torch.stack(sigmas), spacing)
+        numbers.append(num_coils(kind, coils))
+    return NoisyBatch(x, torch.stack(ys), torch.stack(sigmas), spacing, torch.tensor(numbers))
 
 
 def fixed_noise(x: Tensor, spacing: Tensor, sigma: float, seed: int) -> NoisyBatch:
     """Validation: Rician noise of one level, the same at every call."""
     generator = torch.Generator().manual_seed(seed)
     y = add_noise(x, sigma, generator=generator)
-    return NoisyBatch(x, y, torch.full_like(x, sigma), spacing)
+    coils = torch.ones(len(x), dtype=torch.long)
+    return NoisyBatch(x, y, torch.full_like(x, sigma), spacing, coils)
 
 
 def _noise(rng: np.random.Generator, options: DataOptions) -> tuple[NoiseKind, int]:

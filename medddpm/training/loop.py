@@ -81,6 +81,32 @@ def learning_rate_at(step: int, total: int, base: float, options: TrainOptions) 
     return base * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
+@dataclass
+class AdaptiveClip:
+    """Clips gradients at a multiple of their usual norm (after Seetharaman et al. 2020).
+
+    Networks without normalisation meet, once in a thousand batches, one whose gradient is many
+    times the usual; a fixed limit either lets it ruin the weights or slows every step.
+
+    Attributes:
+        multiple: Of the usual norm.
+        usual: Running mean of the clipped norms; 0 before the first step.
+    """
+
+    multiple: float
+    usual: float = 0.0
+
+    def limit(self, network: nn.Module) -> bool:
+        """Clip the gradients in place; False if they are not finite, and the step is no use."""
+        limit = self.multiple * self.usual if self.usual else 1.0
+        norm = float(nn.utils.clip_grad_norm_(network.parameters(), limit))
+        if not math.isfinite(norm):
+            return False
+        norm = min(norm, limit)
+        self.usual = 0.98 * self.usual + 0.02 * norm if self.usual else norm
+        return True
+
+
 def pick_device(name: str) -> torch.device:
     """The device of "auto", "cpu", "cuda" or "cuda:1"; auto takes CUDA where there is one."""
     if name == "auto":
@@ -110,17 +136,24 @@ def run_stage(
     out.mkdir(parents=True, exist_ok=True)
     network = channels_last(stage.network.to(device)).train()
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=stage.learning_rate, weight_decay=options.weight_decay
+        network.parameters(),
+        lr=stage.learning_rate,
+        weight_decay=options.weight_decay,
+        # A short memory: with 0.999 one rare batch makes a step of thirty times the usual length.
+        betas=(0.9, 0.99),
     )
+    clip = AdaptiveClip(options.clip)
     ema = Ema(network, options.ema)
     first, state = 0, out / "state.safetensors"
     if resume and state.exists():
-        first = int(load_state(state, network, ema, optimizer)["step"])
+        facts = load_state(state, network, ema, optimizer)
+        first, clip.usual = int(facts["step"]), facts["usual_norm"]
     log = RunLog(out, options.tensorboard)
     step, saved_at, began, losses = first, time.monotonic(), time.monotonic(), []
 
     def save() -> None:
-        save_state(state, network, ema, optimizer, {"step": step, "stage": stage.name})
+        facts = {"step": step, "stage": stage.name, "usual_norm": clip.usual}
+        save_state(state, network, ema, optimizer, facts)
 
     def report(row: dict[str, Any]) -> None:
         log.write(row)
@@ -129,7 +162,7 @@ def run_stage(
 
     try:
         while step < stage.steps:
-            losses.append(_optimise(stage, network, optimizer, device, step, options))
+            losses.append(_optimise(stage, network, optimizer, clip, device, step, options))
             step += 1
             ema.update(network, step)
             if step % options.log_every == 0 or step == stage.steps:
@@ -155,6 +188,7 @@ def _optimise(
     stage: Stage,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
+    clip: AdaptiveClip,
     device: torch.device,
     step: int,
     options: TrainOptions,
@@ -173,8 +207,8 @@ def _optimise(
         )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), options.clip)
-    optimizer.step()
+    if clip.limit(network):
+        optimizer.step()
     return value
 
 

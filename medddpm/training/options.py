@@ -71,7 +71,7 @@ class TrainOptions:
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: Annotated[int, Ge(0)] = 200
     weight_decay: Annotated[float, Ge(0)] = 0.0
-    clip: _Positive = 1.0
+    clip: _Positive = 2.0
     ema: _Fraction = 0.998
     bf16: bool = True
     seed: int = 0

@@ -16,6 +16,7 @@ from medddpm.diffusion.loss import diffusion_loss, min_snr_weight, sample_levels
 from medddpm.diffusion.prediction import interpolate, target, to_x0
 from medddpm.networks import channels_last, space_to_depth
 from medddpm.restoration.model import Model
+from medddpm.shrinkage import Evidence
 from medddpm.training.batches import NoisyBatch, clean_batch, fixed_noise, noisy_batch
 from medddpm.training.data import PackedScans
 from medddpm.training.options import (
@@ -134,15 +135,15 @@ class DiffusionStage:
     def loss(self, rng: np.random.Generator, device: torch.device) -> Tensor:
         """Min-SNR weighted error of the predicted quantity."""
         o = self.options
-        batch = noisy_batch(self.scans.train, o.batch, rng, self.scans.options)
+        batch = noisy_batch(self.scans.train, o.batch, rng, self.scans.options).to(device)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         alpha, sigma = sample_levels(
             o.schedule, o.batch, terminal_fraction=o.terminal_fraction, generator=generator
         )
-        self.model.codec.to(device)
+        self.model.to(device)
         with torch.no_grad():
-            z0 = self.model.codec.encode(batch.x.to(device))
-            cond, _ = self.model.condition(batch.y.to(device))
+            z0 = self.model.codec.encode(batch.x)
+            cond, _ = self.model.condition(observed(self.model, batch))
         keep = torch.rand(o.batch, generator=generator) >= o.cond_dropout
         cond = cond * keep[:, None, None, None, None].to(cond)
         eps = torch.randn(z0.shape, generator=generator).to(device)
@@ -152,8 +153,8 @@ class DiffusionStage:
             z,
             torch.atan2(sigma, alpha),
             cond,
-            batch.log_sigma.to(device),
-            batch.spacing.to(device),
+            batch.log_sigma,
+            batch.spacing,
         )
         goal = target(z0, eps, alpha, sigma, o.prediction)
         weight = min_snr_weight(alpha, sigma, o.prediction, o.snr_gamma)
@@ -192,23 +193,26 @@ class FidelityStage:
         model.unet.eval().requires_grad_(False)
 
     def loss(self, rng: np.random.Generator, device: torch.device) -> Tensor:
-        """Squared error of the noise in units of sigma; loud noise counts more."""
+        """Squared error in units of sigma; the body and loud noise count more."""
         o = self.options
-        self.model.codec.to(device)
-        channels_last(self.model.unet.to(device))
-        batch = noisy_batch(self.scans.train, o.batch, rng, self.scans.options)
-        x, y, sigma = batch.x.to(device), batch.y.to(device), batch.sigma.to(device)
+        self.model.to(device)
+        channels_last(self.model)
+        batch = noisy_batch(self.scans.train, o.batch, rng, self.scans.options).to(device)
         with torch.no_grad():
-            z0, angle = self._latent(batch, rng, device)
-        noise = self.model.fidelity.noise(y, z0, sigma, batch.spacing.to(device), angle)
-        error = (noise - (y - x) / sigma).square().mean(dim=(1, 2, 3, 4))
-        # At low sigma most of this error is noise that nobody can predict; keep it from ruling.
-        weight = (batch.log_sigma.exp() / 0.05).clamp(0.1, 4).sqrt().to(device)
-        loss: Tensor = (weight * error).mean()
+            evidence = observed(self.model, batch)
+            z0, angle = self._latent(batch, evidence, rng)
+            prior = self.model.codec.decode(z0)
+        predicted = self.model.fidelity.error(evidence, z0, prior, angle)
+        wanted = (evidence.base - batch.x) / batch.sigma
+        # Air is easy, and most of many patches; at low sigma most of the error is noise that
+        # nobody can predict. Neither may rule.
+        inside = torch.where(batch.x > 0.02, 1.0, 0.1)
+        level = (batch.log_sigma.exp() / 0.05).clamp(0.1, 4)[:, None, None, None, None]
+        loss: Tensor = (level * inside * (predicted - wanted).square()).mean()
         return loss
 
     def _latent(
-        self, batch: NoisyBatch, rng: np.random.Generator, device: torch.device
+        self, batch: NoisyBatch, evidence: Evidence, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         diffusion = self.model.spec.diffusion
@@ -218,14 +222,13 @@ class FidelityStage:
             terminal_fraction=self.options.terminal_fraction,
             generator=generator,
         )
-        alpha, sigma = alpha.float().to(device), sigma.float().to(device)
-        z0 = self.model.codec.encode(batch.x.to(device))
-        eps = torch.randn(z0.shape, generator=generator).to(device)
+        alpha, sigma = alpha.float().to(batch.x), sigma.float().to(batch.x)
+        z0 = self.model.codec.encode(batch.x)
+        eps = torch.randn(z0.shape, generator=generator).to(z0)
         z = interpolate(z0, eps, alpha, sigma)
         angle = torch.atan2(sigma, alpha)
-        cond, _ = self.model.condition(batch.y.to(device))
-        log_sigma, spacing = batch.log_sigma.to(device), batch.spacing.to(device)
-        output = self.model.unet(z, angle, cond, log_sigma, spacing)
+        cond, _ = self.model.condition(evidence)
+        output = self.model.unet(z, angle, cond, batch.log_sigma, batch.spacing)
         return to_x0(output, z, alpha, sigma, diffusion.prediction), angle
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
@@ -234,11 +237,13 @@ class FidelityStage:
         for sigma in (0.01, *_VALIDATION_SIGMAS):
             batch = self.scans.held_noisy(sigma)
             z0 = predicted_mean(self.model, batch, device)
-            out = []
+            parts = []
             for i in range(len(z0)):
-                part = [t[i : i + 1].to(device) for t in (batch.y, z0, batch.sigma, batch.spacing)]
-                out.append(self.network(*part, torch.full((1,), math.pi / 2)).float().cpu())
-            restored = torch.cat(out)
+                evidence = observed(self.model, batch[i : i + 1].to(device))
+                angle = torch.full((1,), math.pi / 2, device=device)
+                part = self.model.decode(evidence, z0[i : i + 1].to(device), angle)
+                parts.append(part.float().cpu())
+            restored = torch.cat(parts)
             figures[f"psnr_{sigma}"] = psnr_inside(restored, batch.x)
             figures[f"psnr_noisy_{sigma}"] = psnr_inside(batch.y, batch.x)
             write_preview(preview, [batch.y, restored, batch.x, 0.5 + 2 * (restored - batch.x)])
@@ -248,21 +253,23 @@ class FidelityStage:
         """Nothing to store."""
 
 
+def observed(model: Model, batch: NoisyBatch) -> Evidence:
+    """The batch as a restoration would see it, its sigma known."""
+    return model.observe(batch.y, batch.sigma, batch.spacing, batch.coils)
+
+
 def predicted_mean(model: Model, batch: NoisyBatch, device: torch.device) -> Tensor:
     """E[z0 | y] on the CPU, one patch at a time: the x0-prediction at the terminal level."""
     level = model.spec.diffusion.schedule.terminal
+    model.to(device)
     outputs = []
     for i in range(len(batch.y)):
-        cond, z_y = model.condition(batch.y[i : i + 1].to(device))
+        part = batch[i : i + 1].to(device)
+        cond, z_y = model.condition(observed(model, part))
         generator = torch.Generator().manual_seed(i)
         z = level.sigma * torch.randn(z_y.shape, generator=generator).to(device) + level.alpha * z_y
-        output = model.unet(
-            z,
-            torch.full((1,), level.angle, device=device),
-            cond,
-            batch.log_sigma[i : i + 1].to(device),
-            batch.spacing[i : i + 1].to(device),
-        )
+        angle = torch.full((1,), level.angle, device=device)
+        output = model.unet(z, angle, cond, part.log_sigma, part.spacing)
         prediction = model.spec.diffusion.prediction
         outputs.append(to_x0(output, z, level.alpha, level.sigma, prediction).float().cpu())
     return torch.cat(outputs)

@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
 from medddpm.io import OnError, read_volume, read_volumes, write_volume
 from medddpm.preprocess import degrade, noise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.preprocess.noise_map import noise_map
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged, write_json
 from medddpm.workflows.provenance import describe_input, versions
@@ -112,6 +115,43 @@ def estimate_noise(
             ]
             found.append((volume, estimates))
     return found
+
+
+def write_noise_map(
+    source: Path,
+    output: Path,
+    *,
+    noise_settings: NoiseSettings | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write sigma at every voxel of a scan, in its units; returns the path of the NIfTI file.
+
+    Where the noise is the same everywhere the map is constant.
+
+    Args:
+        source: A scan; of a 4D one each frame gets its map.
+        output: A .nii.gz file or a folder.
+        noise_settings: Law of the noise; Rician if not given.
+        overwrite: Replace an existing output.
+    """
+    settings = noise_settings or NoiseSettings()
+    volume = read_volume(source)
+    target = plan_targets([volume], output, format="nifti", label="desc-sigma")[0]
+    check_targets([target.image], overwrite=overwrite)
+    maps = np.empty_like(volume.data, dtype=np.float32)
+    for index in range(volume.num_frames):
+        image = volume.frame(index)
+        estimate = noise.estimate_noise(
+            image, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+        )
+        found = noise_map(
+            image, estimate, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+        )
+        frame = maps if maps.ndim == 3 else maps[..., index]
+        frame[...] = estimate.sigma if found is None else found
+    with staged(target.folder) as folder:
+        write_volume(volume.with_data(maps), folder / target.image.name)
+    return target.image
 
 
 def evaluate(

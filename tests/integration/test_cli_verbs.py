@@ -258,6 +258,12 @@ def test_simulate_estimate_and_evaluate(
     found = json.loads(cli("estimate-noise", noisy, "--json").stdout)[0]["frames"][0]
     assert found["sigma"] == pytest.approx(told["sigma"], rel=0.3)
     assert "of the intensity scale" in cli("estimate-noise", noisy).stdout
+    found_map = tmp_path / "sigma.nii.gz"
+    assert cli("estimate-noise", noisy, "--map", found_map).exit_code == 0
+    sigma = nib.nifti1.load(found_map)
+    np.testing.assert_allclose(sigma.affine, phantom.affine, atol=1e-5)
+    assert float(np.median(sigma.get_fdata())) == pytest.approx(found["sigma"], rel=0.1)
+    assert cli("estimate-noise", noisy, "--map", found_map).exit_code == 5
 
     done = cli("evaluate", clean_nifti, clean_nifti, "--noisy", noisy, "--json")
     scores = json.loads(done.stdout)

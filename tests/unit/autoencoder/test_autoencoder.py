@@ -10,6 +10,7 @@ from medddpm.autoencoder.fidelity import FidelityDecoder
 from medddpm.autoencoder.monai_vae import StemmedAutoencoderKL
 from medddpm.autoencoder.vae import CompactVae, kl_divergence
 from medddpm.networks import space_to_depth
+from medddpm.shrinkage import Evidence, Shrinkage
 
 
 def small_vae() -> CompactVae:
@@ -80,39 +81,48 @@ def test_the_noise_gain_is_that_of_the_encoder() -> None:
     assert float(codec.latent_noise_gain) == pytest.approx(2 * first, rel=1e-3)
 
 
-def fidelity_inputs(sigma: float) -> tuple[torch.Tensor, ...]:
+def fidelity_inputs(sigma: float) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return (
-        torch.rand(1, 1, 16, 16, 16),
-        torch.randn(1, 6, 4, 4, 4),
-        torch.full((1, 1, 1, 1, 1), sigma),
-        torch.ones(1, 3),
-        torch.full((1,), math.pi / 2),
-    )
+    return {
+        "y": torch.rand(1, 1, 16, 16, 16),
+        "base": torch.rand(1, 1, 16, 16, 16),
+        "sigma": torch.full((1, 1, 1, 1, 1), sigma),
+        "spacing": torch.ones(1, 3),
+        "z0": torch.randn(1, 6, 4, 4, 4),
+        "prior": torch.rand(1, 1, 16, 16, 16),
+        "angle": torch.full((1,), math.pi / 2),
+    }
+
+
+def correction(decoder: FidelityDecoder, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    known = Evidence(*(inputs[k] for k in ("y", "base", "sigma", "spacing")))
+    return decoder.error(known, inputs["z0"], inputs["prior"], inputs["angle"])
 
 
 def test_without_noise_the_fidelity_decoder_returns_the_scan() -> None:
     decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
-    y, *rest = fidelity_inputs(1e-6)
-    torch.testing.assert_close(decoder(y, *rest), y, atol=1e-4, rtol=0)
+    inputs = fidelity_inputs(1e-6)
+    y, sigma, spacing = inputs["y"], inputs["sigma"], inputs["spacing"]
+    known = Evidence(y, Shrinkage()(y, sigma, torch.tensor([1])), sigma, spacing)
+    restored = decoder(known, inputs["z0"], inputs["prior"], inputs["angle"])
+    torch.testing.assert_close(restored, y, atol=1e-4, rtol=0)
 
 
 def test_a_constant_map_is_the_same_as_its_number() -> None:
     decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
-    y, z0, sigma, spacing, angle = fidelity_inputs(0.1)
-    torch.testing.assert_close(
-        decoder(y, z0, sigma, spacing, angle),
-        decoder(y, z0, sigma.expand_as(y), spacing, angle),
-    )
+    inputs = fidelity_inputs(0.1)
+    number = correction(decoder, inputs)
+    inputs["sigma"] = inputs["sigma"].expand_as(inputs["y"])
+    torch.testing.assert_close(correction(decoder, inputs), number)
 
 
-@pytest.mark.parametrize("changed", [1, 2, 3, 4])
-def test_latent_sigma_spacing_and_level_all_matter(changed: int) -> None:
+@pytest.mark.parametrize("changed", ["y", "base", "sigma", "spacing", "z0", "prior", "angle"])
+def test_all_that_is_known_matters(changed: str) -> None:
     decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
-    inputs = list(fidelity_inputs(0.1))
-    before = decoder.noise(*inputs)
+    inputs = fidelity_inputs(0.1)
+    before = correction(decoder, inputs)
     inputs[changed] = inputs[changed] * 0.5
-    assert (decoder.noise(*inputs) - before).abs().max() > 1e-5
+    assert (correction(decoder, inputs) - before).abs().max() > 1e-5
 
 
 def test_the_stem_order_is_that_of_the_pca() -> None:

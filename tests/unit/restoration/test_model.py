@@ -22,18 +22,23 @@ def test_a_model_comes_back_as_it_was_saved(tiny_weights: Path, tmp_path: Path) 
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_the_condition_sees_the_scan(tiny_weights: Path) -> None:
+def test_the_condition_sees_the_scan_and_its_shrunk_estimate(tiny_weights: Path) -> None:
     model = load_model(tiny_weights)
     y = torch.rand(1, 1, 16, 16, 16)
-    cond, z_y = model.condition(y)
-    assert cond.shape == (1, 64 + 4, 4, 4, 4)
-    assert z_y.shape == (1, 4, 4, 4, 4)
-    torch.testing.assert_close(cond[:, 64:], z_y)
+    column = torch.ones(1, 1, 1, 1, 1)
+    evidence = model.observe(y, 0.05 * column, torch.ones(1, 3), torch.tensor([1]))
+    cond, z_y = model.condition(evidence)
+    assert cond.shape == (1, 64 + 4 + 4, 4, 4, 4)
+    torch.testing.assert_close(cond[:, 64:68], model.codec.encode(y))
+    torch.testing.assert_close(cond[:, 68:], model.codec.encode(evidence.base))
+    torch.testing.assert_close(cond[:, 64:68], z_y)
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         load_model(tmp_path / "no.safetensors")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200, 5000])

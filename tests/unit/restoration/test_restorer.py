@@ -180,3 +180,22 @@ def test_options_are_reported(restorer: Restorer, noisy_phantom: Volume) -> None
     assert facts["weights"]["sha256"] == restorer.model.digest
     assert len(facts["weights"]["sha256"]) == 64
     assert facts["frames"][0]["vae_ceiling_db"] < 60
+
+
+def test_uneven_noise_is_seen_and_used(restorer: Restorer, head: Any) -> None:
+    """Three times the noise in one half: the sidecar says so, and the result differs."""
+    x = head((72, 72, 72))
+    sigma = np.where(np.arange(72) < 36, 30.0, 90.0)[:, None, None]
+    real, imaginary = np.random.default_rng(0).normal(0, 1, (2, *x.shape)) * sigma
+    y = np.hypot(x + real, imaginary).astype(np.float32)
+    scan = Volume(y, Geometry(y.shape, np.eye(4)), case_id="uneven")
+    mapped, even = (restorer.restore(scan, noise_map=m, **SMALL) for m in ("auto", "off"))
+    found = mapped.facts["frames"][0]["sigma_map"]
+    assert found["p95"] > 1.8 * found["p5"]
+    assert even.facts["frames"][0]["sigma_map"] is None
+    assert not np.array_equal(mapped.volume.data, even.volume.data)
+    given = restorer.restore(scan, sigma=60.0, **SMALL)
+    assert given.facts["frames"][0]["sigma_map"] is None
+    np.testing.assert_array_equal(
+        mapped.volume.data, restorer.restore(scan, memory_gb=3.0, **SMALL).volume.data
+    )

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.preprocess.degrade import NoiseKind
 from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, step_seed
 from medddpm.training.data import PackedScans, augment, build_cache, crop, find_scans, pack
-from medddpm.training.loop import learning_rate_at
+from medddpm.training.loop import AdaptiveClip, learning_rate_at
 from medddpm.training.options import (
     AutoencoderOptions,
     DataOptions,
@@ -246,3 +247,23 @@ def test_an_empty_folder_is_said(tmp_path: Path) -> None:
         find_scans(tmp_path)
     with pytest.raises(ConfigError, match="does not exist"):
         find_scans(tmp_path / "no")
+
+
+def test_a_rare_gradient_is_clipped_to_the_usual_and_a_broken_one_is_skipped() -> None:
+    network = nn.Linear(4, 1, bias=False)
+    clip = AdaptiveClip(2.0)
+
+    def step(size: float) -> tuple[bool, float]:
+        network.weight.grad = torch.full_like(network.weight, size / 2)
+        return clip.limit(network), float(network.weight.grad.norm())
+
+    for _ in range(5):
+        useful, norm = step(0.1)
+        assert useful
+        assert norm == pytest.approx(0.1)
+    useful, norm = step(100.0)
+    assert useful
+    assert norm == pytest.approx(0.2, rel=1e-3)
+    assert clip.usual == pytest.approx(0.102)
+    assert not step(float("nan"))[0]
+    assert clip.usual == pytest.approx(0.102)
