@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medddpm.workflows.benchmarking import benchmark
     from medddpm.workflows.converting import convert
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NoiseSettings",
     "RestoredScan",
+    "benchmark",
     "convert",
     "estimate_noise",
     "evaluate",
@@ -32,6 +34,7 @@ __all__ = [
 _HOMES = {
     "NoiseSettings": "measure",
     "RestoredScan": "restoring",
+    "benchmark": "benchmarking",
     "convert": "converting",
     "estimate_noise": "measure",
     "evaluate": "measure",

@@ -1,0 +1,98 @@
+"""`medddpm benchmark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from medddpm.cli.console import say
+from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights
+from medddpm.cli.run import reports_errors
+from medddpm.errors import ConfigError
+
+_METHODS = ["identity", "shrinkage", "mean"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("benchmark")(benchmark)
+
+
+@reports_errors
+def benchmark(
+    data: Annotated[Path, typer.Argument(help="Clean NIfTI: a file, a folder or a CSV.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables; a rerun goes on in it.")],
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="mean, sample, ensemble, identity, shrinkage, bm4d, nlm, nlm5, ants, tv; "
+            "repeatable. Gains are over the first."
+        ),
+    ] = None,
+    noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
+    coils: Coils = 1,
+    gfactor: Annotated[bool, typer.Option("--gfactor", help="Noise that varies in space.")] = False,
+    sigma_source: Annotated[
+        Literal["blind", "oracle"], typer.Option(help="Methods estimate sigma, or are told it.")
+    ] = "blind",
+    crop: Annotated[
+        str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
+    ] = None,
+    include: Annotated[str, typer.Option(help="Pattern of scan names.")] = "*",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many scans.")] = None,
+    weights: Weights = "default",
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Compare denoisers, ours and others, on clean scans with simulated noise."""
+    from medddpm.evaluation.benchmark import BenchmarkOptions
+    from medddpm.workflows.benchmarking import benchmark as run
+
+    options = BenchmarkOptions(
+        sigmas=tuple(sigma or (0.03, 0.05, 0.09)),
+        methods=tuple(method or _METHODS),
+        noise=noise,
+        coils=coils,
+        gfactor=gfactor,
+        sigma_source=sigma_source,
+        crop=_three(crop),
+        seed=seed,
+    )
+    done = run(
+        data,
+        out,
+        options=options,
+        weights=weights,
+        device=device,
+        include=include,
+        limit=limit,
+        on_row=_say_row,
+    )
+    typer.echo(f"{'sigma':>6} {'method':<10} {'PSNR':>6} {'SSIM':>7} {'gain':>6}  95 % interval")
+    for line in done.summary:
+        typer.echo(
+            f"{line['sigma']:>6g} {line['method']:<10} {line['psnr']:>6.2f} {line['ssim']:>7.4f} "
+            f"{line['gain']:>+6.2f}  {line['gain_low']:+.2f} to {line['gain_high']:+.2f} dB"
+        )
+
+
+def _say_row(row: dict[str, Any]) -> None:
+    say(
+        f"{row['case']} sigma {row['sigma']:g} {row['method']}: {row['psnr']:.2f} dB, "
+        f"SSIM {row['ssim']:.4f}, {row['seconds']:.1f} s"
+    )
+
+
+def _three(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        x, y, z = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--crop is {text!r}; give three whole numbers X,Y,Z") from error
+    return x, y, z

@@ -1,0 +1,103 @@
+"""Other denoisers, each behind one call: what a benchmark holds ours against.
+
+All come with the extra `peers` and are imported nowhere else. BM4D is licensed for
+non-commercial research only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage.restoration import denoise_tv_chambolle
+
+from medddpm.errors import ConfigError
+from medddpm.shrinkage import Shrinkage
+
+Image = NDArray[np.float32]
+Peer = Callable[[Image, float, int], Image]
+"""(y, sigma, coils) -> x_hat: y (X, Y, Z) on the intensity scale, coils 0 for Gaussian noise."""
+
+
+def identity(y: Image, sigma: float, coils: int) -> Image:
+    """The noisy scan itself."""
+    return y
+
+
+def shrinkage(y: Image, sigma: float, coils: int) -> Image:
+    """Sliding DCT shrinkage alone, without a network."""
+    padded = np.pad(y, [(0, n % 2) for n in y.shape], mode="edge")
+    level = torch.full((1, 1, 1, 1, 1), sigma)
+    out = Shrinkage()(torch.from_numpy(padded)[None, None], level, torch.tensor([coils]))
+    x, y_, z = y.shape
+    image: Image = out[0, 0, :x, :y_, :z].numpy()
+    return image
+
+
+def bm4d(y: Image, sigma: float, coils: int) -> Image:
+    """BM4D (Maggioni et al. 2013), then the bias of the noise taken off."""
+    return _unbiased(_package("bm4d").bm4d(y, sigma), sigma, coils)
+
+
+def nlm(y: Image, sigma: float, coils: int) -> Image:
+    """Non-local means of DIPY, patch radius 1, block radius 2, with its Rician correction."""
+    return _nlm(y, sigma, coils, 2)
+
+
+def nlm5(y: Image, sigma: float, coils: int) -> Image:
+    """The same with block radius 5."""
+    return _nlm(y, sigma, coils, 5)
+
+
+def ants(y: Image, sigma: float, coils: int) -> Image:
+    """DenoiseImage of ANTs (Manjon et al. 2010), which estimates the noise itself."""
+    package = _package("ants")
+    model = "Rician" if coils else "Gaussian"
+    found = package.denoise_image(package.from_numpy(y), noise_model=model)
+    return np.asarray(found.numpy(), np.float32)
+
+
+def total_variation(y: Image, sigma: float, coils: int) -> Image:
+    """Total variation (Chambolle 2004), weight 1.2 sigma, then the bias taken off."""
+    found = denoise_tv_chambolle(y, weight=1.2 * sigma)  # type: ignore[no-untyped-call, unused-ignore]
+    return _unbiased(found, sigma, coils)
+
+
+PEERS: dict[str, Peer] = {
+    "identity": identity,
+    "shrinkage": shrinkage,
+    "bm4d": bm4d,
+    "nlm": nlm,
+    "nlm5": nlm5,
+    "ants": ants,
+    "tv": total_variation,
+}
+
+
+def _nlm(y: Image, sigma: float, coils: int, reach: int) -> Image:
+    found = _package("dipy.denoise.nlmeans").nlmeans(
+        y, sigma=sigma, rician=coils > 0, patch_radius=1, block_radius=reach, num_threads=-1
+    )
+    return np.asarray(found, np.float32)
+
+
+def _unbiased(image: Any, sigma: float, coils: int) -> Image:
+    """sqrt(x^2 - (2 L - 1) sigma^2): the mean of a magnitude, where the signal is strong."""
+    signal: Image = np.asarray(image, np.float32)
+    if coils > 0:
+        signal = np.sqrt(np.maximum(signal**2 - (2 * coils - 1) * sigma**2, 0), dtype=np.float32)
+    return signal
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"method needs {name.split('.')[0]}, which is not installed: "
+            "pip install 'medddpm[peers]'"
+        ) from error
