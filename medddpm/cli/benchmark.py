@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from medddpm.cli.console import say
-from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights
+from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights, parse_device
 from medddpm.cli.run import reports_errors
 from medddpm.errors import ConfigError
 
@@ -30,16 +30,28 @@ def benchmark(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="mean, sample, ensemble, identity, shrinkage, bm4d, nlm, nlm5, ants, tv; "
-            "repeatable. Gains are over the first."
+            help="mean, sample or ensemble, with settings if wanted (mean@fidelity=0.5,flips=8); "
+            "vae, identity, shrinkage, bm4d, nlm, nlm5, ants, tv. Repeatable."
         ),
     ] = None,
     noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
     coils: Coils = 1,
-    gfactor: Annotated[bool, typer.Option("--gfactor", help="Noise that varies in space.")] = False,
+    gfactor: Annotated[
+        bool, typer.Option("--gfactor", help="Sigma times a smooth simulated map.")
+    ] = False,
+    gmap: Annotated[
+        Path | None, typer.Option(help="A scan on the grid of all that multiplies sigma.")
+    ] = None,
+    correlated: Annotated[
+        float, typer.Option(min=0, help="Smooth the complex noise: FWHM in voxels.")
+    ] = 0.0,
     sigma_source: Annotated[
-        Literal["blind", "oracle"], typer.Option(help="Methods estimate sigma, or are told it.")
+        Literal["blind", "oracle", "both"],
+        typer.Option(help="Methods estimate sigma, or are told it, or run with each."),
     ] = "blind",
+    reference: Annotated[
+        str | None, typer.Option(help="Gains are over it: bm4d, identity or the first method.")
+    ] = None,
     crop: Annotated[
         str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
     ] = None,
@@ -51,39 +63,46 @@ def benchmark(
 ) -> None:
     """Compare denoisers, ours and others, on clean scans with simulated noise."""
     from medddpm.evaluation.benchmark import BenchmarkOptions
+    from medddpm.evaluation.benchmark_figures import method_label
+    from medddpm.evaluation.degradation import NoiseModel
     from medddpm.workflows.benchmarking import benchmark as run
 
     options = BenchmarkOptions(
         sigmas=tuple(sigma or (0.03, 0.05, 0.09)),
         methods=tuple(method or _METHODS),
-        noise=noise,
-        coils=coils,
-        gfactor=gfactor,
+        noise=NoiseModel(noise, coils, gfactor, correlated, seed),
         sigma_source=sigma_source,
+        reference=reference,
         crop=_three(crop),
-        seed=seed,
     )
     done = run(
         data,
         out,
         options=options,
+        gmap=gmap,
         weights=weights,
-        device=device,
+        device=parse_device(device),
         include=include,
         limit=limit,
         on_row=_say_row,
     )
-    typer.echo(f"{'sigma':>6} {'method':<10} {'PSNR':>6} {'SSIM':>7} {'gain':>6}  95 % interval")
+    wide = max(len(method_label(line)) for line in done.summary)
+    typer.echo(
+        f"{'sigma':>6} {'method':<{wide}} {'PSNR':>6} {'SSIM':>7} {'gain':>6}  95 % interval"
+    )
     for line in done.summary:
         typer.echo(
-            f"{line['sigma']:>6g} {line['method']:<10} {line['psnr']:>6.2f} {line['ssim']:>7.4f} "
-            f"{line['gain']:>+6.2f}  {line['gain_low']:+.2f} to {line['gain_high']:+.2f} dB"
+            f"{line['sigma']:>6g} {method_label(line):<{wide}} {line['psnr']:>6.2f} "
+            f"{line['ssim']:>7.4f} {line['gain']:>+6.2f}  "
+            f"{line['gain_low']:+.2f} to {line['gain_high']:+.2f} dB"
         )
+    typer.echo(f"gains are over {done.summary[0]['gain_over']}; the page is {out / 'index.html'}")
 
 
 def _say_row(row: dict[str, Any]) -> None:
+    source = "" if row["sigma_source"] == "none" else f" ({row['sigma_source']})"
     say(
-        f"{row['case']} sigma {row['sigma']:g} {row['method']}: {row['psnr']:.2f} dB, "
+        f"{row['case']} sigma {row['sigma']:g} {row['method']}{source}: {row['psnr']:.2f} dB, "
         f"SSIM {row['ssim']:.4f}, {row['seconds']:.1f} s"
     )
 

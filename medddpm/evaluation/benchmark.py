@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import resource
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medddpm.errors import ConfigError
-from medddpm.evaluation.metrics import evaluate_images, psnr
+from medddpm.evaluation.bootstrap import choose_reference
+from medddpm.evaluation.degradation import NoiseModel, degrade, simulated_gfactor
+from medddpm.evaluation.memory_meter import MemoryMeter
+from medddpm.evaluation.methods import CEILING, Method, parse_methods, round_trip
 from medddpm.evaluation.peers import PEERS
-from medddpm.preprocess.degrade import NoiseKind, num_coils, simulate
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.evaluation.regions import central_box, find_regions, region_scores
+from medddpm.preprocess.degrade import num_coils
+from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
 from medddpm.preprocess.noise import estimate_noise
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
 
 Image = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-OURS = ("mean", "sample", "ensemble")
-_CLASSES = ("dark", "middle", "bright")
+Source = Literal["blind", "oracle", "none"]
+_SMALLEST_CROP = 8
 
 
 @dataclass(frozen=True)
@@ -35,30 +35,37 @@ class BenchmarkOptions:
 
     Attributes:
         sigmas: Noise levels as fractions of the intensity scale of each scan.
-        methods: "mean", "sample", "ensemble" and names of `PEERS`.
-        noise: Law of the noise.
-        coils: Coils of "ncchi".
-        gfactor: Multiply sigma by a smooth map of 1 to 2.5, as parallel imaging would.
-        sigma_source: Methods are told the true sigma, or an estimate from the noisy scan.
+        methods: Names of `methods.NAMES`, ours with settings if wanted: "mean@fidelity=0.5".
+        noise: How scans are spoilt.
+        sigma_source: Methods are told the true sigma ("oracle"), or an estimate from the noisy
+            scan ("blind"), or run once with each ("both").
+        reference: Method that gains are taken over; bm4d, identity or the first if not given.
         crop: Box of so many voxels around the middle of the foreground; None is the whole scan.
-        seed: Of the noise.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     sigmas: tuple[Annotated[float, Gt(0)], ...] = (0.03, 0.05, 0.09)
     methods: tuple[str, ...] = ("identity", "shrinkage", "mean")
-    noise: NoiseKind = "rician"
-    coils: Annotated[int, Ge(1)] = 1
-    gfactor: bool = False
-    sigma_source: Literal["blind", "oracle"] = "blind"
+    noise: NoiseModel = field(default_factory=NoiseModel)
+    sigma_source: Literal["blind", "oracle", "both"] = "blind"
+    reference: str | None = None
     crop: tuple[int, int, int] | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        known = (*OURS, *PEERS)
-        for method in self.methods:
-            if method not in known:
-                raise ConfigError(f"method {method!r} is unknown; choose from {', '.join(known)}")
+        parse_methods(self.methods)
+        choose_reference(self.methods, self.reference)
+        if not self.sigmas or not all(0 < s < float("inf") for s in self.sigmas):
+            raise ConfigError(f"sigmas are {self.sigmas}; give positive fractions such as 0.05")
+        if self.crop is not None and min(self.crop) < _SMALLEST_CROP:
+            raise ConfigError(f"crop is {self.crop}; give {_SMALLEST_CROP} voxels or more an axis")
+
+    def sources(self, method: Method) -> tuple[Source, ...]:
+        """Where the method gets its sigma from, once for each time that it runs."""
+        if not method.needs_sigma:
+            return ("none",)
+        if self.sigma_source == "both":
+            return ("oracle", "blind")
+        return (self.sigma_source,)
 
 
 @dataclass(frozen=True)
@@ -69,175 +76,135 @@ class Case:
         volume: The scan, cropped.
         scale: Its intensity scale, in scan units.
         regions: Masks (X, Y, Z) by name; "foreground" is the one to quote.
+        gain: (X, Y, Z) that multiplies sigma, or None.
     """
 
     volume: Volume
     scale: float
     regions: dict[str, Mask]
+    gain: Image | None = None
+
+    def level(self, sigma: float) -> float:
+        """Sigma in scan units: the root mean square over the foreground, where it varies."""
+        if self.gain is None:
+            return sigma * self.scale
+        inside = self.gain[self.regions["foreground"]]
+        return sigma * self.scale * float(np.sqrt(np.mean(np.square(inside), dtype=np.float64)))
 
 
-def prepare_case(volume: Volume, crop: tuple[int, int, int] | None) -> Case:
-    """The first frame of a scan, cropped, with its regions.
+@dataclass(frozen=True)
+class Outcome:
+    """One row of the table, with the images behind it, in scan units."""
 
-    The regions are found on the whole scan: the foreground, three classes of its brightness (in
-    a T1w brain about CSF, grey and white matter), its strongest edges, and the air.
+    row: dict[str, Any]
+    noisy: Image
+    restored: Image
+
+
+def prepare_case(volume: Volume, options: BenchmarkOptions, gmap: Volume | None = None) -> Case:
+    """The first frame of a scan, cropped, with its regions and its map of the noise.
+
+    The regions and the scale are found on the whole scan. A given map is cropped with it; the
+    simulated one varies over what the crop leaves.
+
+    Raises:
+        GeometryError: The map lies on another grid.
+        ConfigError: The map holds negative or non-finite values.
     """
     image = np.asarray(volume.frame(0), np.float32)
     inside = foreground_mask(image)
     scale = intensity_scale(image, inside)
-    box = _box(inside, crop)
-    regions = {name: mask[box] for name, mask in _regions(image, inside).items()}
+    box = central_box(inside, options.crop)
+    regions = {name: mask[box] for name, mask in find_regions(image, inside).items()}
     affine = volume.affine.copy()
     affine[:3, 3] = (volume.affine @ [*(s.start for s in box), 1])[:3]
     part = np.ascontiguousarray(image[box])
-    return Case(Volume(part, Geometry(part.shape, affine), case_id=volume.case_id), scale, regions)
+    gain = simulated_gfactor(part.shape) if options.noise.gfactor else None
+    if gmap is not None:
+        gain = _given_gain(volume, gmap)[box]
+    return Case(
+        Volume(part, Geometry(part.shape, affine), case_id=volume.case_id), scale, regions, gain
+    )
 
 
 def run_method(
-    case: Case, sigma: float, method: str, options: BenchmarkOptions, restorer: Restorer | None
-) -> dict[str, Any]:
-    """One row: restore the noisy case with one method, and score it.
+    case: Case,
+    sigma: float,
+    method: Method,
+    source: Source,
+    options: BenchmarkOptions,
+    restorer: Restorer | None,
+) -> Outcome:
+    """Restore the noisy case with one method, and score it.
+
+    The seconds hold the estimate of sigma, where there is one.
 
     Args:
         case: The clean scan.
         sigma: Noise as a fraction of the case's intensity scale.
-        method: One of the options' methods.
+        method: What to run.
+        source: Where its sigma comes from.
         options: The run.
         restorer: Our model; only our own methods need it.
+
+    Raises:
+        ConfigError: Our model or another package is missing.
     """
-    noisy = _noisy(case, sigma, options)
-    began = time.perf_counter()
-    restored, told = _restored(noisy, case, sigma, method, options, restorer)
-    seconds = time.perf_counter() - began
-    clean, found = case.volume.data, restored.astype(np.float32)
-    inside = case.regions["foreground"]
-    row: dict[str, Any] = {"case": case.volume.case_id, "sigma": sigma, "method": method}
-    row |= {"sigma_told": told, "seconds": round(seconds, 3), "peak_gb": round(_peak_gb(), 3)}
-    row |= asdict(evaluate_images(clean, found, inside, case.scale).inside)
-    for name, mask in case.regions.items():
-        if mask.any():
-            row[f"psnr_{name}"] = psnr(clean, found, case.scale, mask)
-            row[f"bias_{name}"] = float(np.mean((found - clean)[mask])) / case.scale
-    return row
-
-
-def bootstrap_interval(
-    differences: Sequence[float], *, level: float = 0.95, draws: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the mean of paired differences (Efron and Tibshirani 1993, ch. 13)."""
-    values = np.asarray(differences, dtype=np.float64)
-    if values.size == 0:
-        raise ConfigError("there is no case to take an interval over")
-    picks = np.random.default_rng(seed).integers(values.size, size=(draws, values.size))
-    tail = 50 * (1 - level)
-    low, high = np.percentile(values[picks].mean(axis=1), [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def _noisy(case: Case, sigma: float, options: BenchmarkOptions) -> Volume:
-    """The case with its noise, the same for every method."""
-    own = sigma * case.scale / intensity_scale(case.volume.data)
-    gmap = _gfactor(case.volume.data.shape) if options.gfactor else None
-    return simulate(
-        case.volume, own, kind=options.noise, coils=options.coils, gmap=gmap, seed=options.seed
-    )
+    noisy = degrade(case.volume, sigma * case.scale, options.noise, case.gain)
+    known = case.level(sigma) if source == "oracle" else None
+    with MemoryMeter() as memory:
+        began = time.perf_counter()
+        restored, told = _restored(noisy, case, known, method, options.noise, restorer)
+        seconds = time.perf_counter() - began
+    row: dict[str, Any] = {"case": case.volume.case_id, "noise": options.noise.kind}
+    row |= {"sigma": sigma, "method": method.label, "sigma_source": source}
+    row |= {"sigma_told": None if told is None else told / case.scale}
+    row |= {"seconds": round(seconds, 3), "peak_gb": round(memory.peak_gb, 3)}
+    row |= region_scores(case.volume.data, restored, case.regions, case.scale)
+    return Outcome(row, noisy.data, restored)
 
 
 def _restored(
     noisy: Volume,
     case: Case,
-    sigma: float,
-    method: str,
-    options: BenchmarkOptions,
+    known: float | None,
+    method: Method,
+    noise: NoiseModel,
     restorer: Restorer | None,
-) -> tuple[Image, float]:
-    """The restored scan, and the sigma that the method was told, as a fraction of the scale."""
-    law: dict[str, Any] = {"noise": options.noise, "coils": options.coils}
-    oracle = options.sigma_source == "oracle"
-    if method in OURS:
+) -> tuple[Image, float | None]:
+    """The restored scan, and the sigma that the method was told, both in scan units."""
+    scale = np.float32(case.scale)
+    if method.needs_model:
         if restorer is None:
-            raise ConfigError(f"method {method} needs a model; give weights")
-        law |= {"mode": method, "seed": options.seed}
-        law |= {"sigma": sigma * case.scale} if oracle else {}
-        done = restorer.restore(noisy, **law)
-        told = done.facts["frames"][0]["sigma"]["sigma"] / case.scale
-        return done.volume.data, float(told)
-    level = sigma * case.scale
-    if not oracle:
-        spacing = noisy.spacing
-        level = estimate_noise(
-            noisy.data, kind=options.noise, coils=options.coils, spacing=spacing
-        ).sigma
-    scale = case.scale
+            raise ConfigError(f"method {method.label} needs a model; give weights")
+        if method.name == CEILING:
+            return round_trip(restorer, case.volume.data / scale) * scale, None
+        return _ours(noisy, known, method, noise, restorer)
+    level = known
+    if level is None and method.needs_sigma:
+        estimate = estimate_noise(
+            noisy.data, kind=noise.kind, coils=noise.coils, spacing=noisy.spacing
+        )
+        level = estimate.sigma
     y = np.ascontiguousarray(noisy.data / scale, dtype=np.float32)
     with torch.inference_mode():
-        x_hat = PEERS[method](y, level / scale, num_coils(options.noise, options.coils))
-    return x_hat * np.float32(scale), level / scale
+        told = (level or 0.0) / case.scale
+        x_hat = PEERS[method.name](y, told, num_coils(noise.kind, noise.coils))
+    return x_hat * scale, level
 
 
-def _regions(image: Image, inside: Mask) -> dict[str, Mask]:
-    labels = _classes(image, inside)
-    regions = {"foreground": inside}
-    regions |= {name: inside & (labels == i) for i, name in enumerate(_CLASSES)}
-    slope = ndimage.gaussian_gradient_magnitude(image, 1.0)
-    regions["edges"] = inside & (slope >= np.quantile(slope[inside], 0.9))
-    regions["air"] = ~ndimage.binary_dilation(inside, iterations=2) & (image != 0)
-    return regions
+def _ours(
+    noisy: Volume, known: float | None, method: Method, noise: NoiseModel, restorer: Restorer
+) -> tuple[Image, float]:
+    given: dict[str, Any] = {"mode": method.name, "sigma": known, "seed": noise.seed}
+    given |= {"noise": noise.kind, "coils": noise.coils}
+    done = restorer.restore(noisy, **given, **method.changes)
+    return done.volume.data, float(done.facts["frames"][0]["sigma"]["sigma"])
 
 
-def _classes(image: Image, inside: Mask) -> NDArray[np.int64]:
-    """Three classes of brightness: a Gaussian mixture by expectation maximisation."""
-    values = image[inside][:: max(1, int(inside.sum()) // 100_000)].astype(np.float64)
-    low, high = np.percentile(values, [2, 98])
-    means = low + (high - low) * np.array([1, 3, 5]) / 6
-    spreads, shares = np.full(3, (high - low) / 6 + 1e-12), np.full(3, 1 / 3)
-    for _ in range(50):
-        weights = _responsibilities(values, means, spreads, shares)
-        total = weights.sum(axis=1) + 1e-12
-        means = weights @ values / total
-        spreads = np.sqrt((weights * (values - means[:, None]) ** 2).sum(axis=1) / total) + 1e-12
-        shares = total / values.size
-    order = np.argsort(means)
-    flat = _responsibilities(
-        image.ravel().astype(np.float64), *(a[order] for a in (means, spreads, shares))
-    )
-    labels: NDArray[np.int64] = flat.argmax(axis=0).reshape(image.shape)
-    return labels
-
-
-def _responsibilities(
-    values: NDArray[np.float64],
-    means: NDArray[np.float64],
-    spreads: NDArray[np.float64],
-    shares: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """(3, N): how much each class accounts for each value."""
-    z = (values - means[:, None]) / spreads[:, None]
-    logs = np.log(shares / spreads)[:, None] - 0.5 * z**2
-    weights = np.exp(logs - logs.max(axis=0))
-    out: NDArray[np.float64] = weights / weights.sum(axis=0)
-    return out
-
-
-def _box(inside: Mask, crop: tuple[int, int, int] | None) -> tuple[slice, ...]:
-    if crop is None:
-        return tuple(slice(0, n) for n in inside.shape)
-    middle = [int(np.median(index)) for index in np.nonzero(inside)]
-    box = []
-    for centre, wanted, length in zip(middle, crop, inside.shape, strict=True):
-        size = min(wanted, length)
-        start = min(max(centre - size // 2, 0), length - size)
-        box.append(slice(start, start + size))
-    return tuple(box)
-
-
-def _gfactor(shape: tuple[int, ...]) -> Image:
-    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    distance = np.sum([a**2 for a in axes], axis=0)
-    gain: Image = (1 + 1.5 * np.exp(-distance / 0.3)).astype(np.float32)
+def _given_gain(volume: Volume, gmap: Volume) -> Image:
+    volume.geometry.require_match(gmap.geometry, "the g-map")
+    gain = np.asarray(gmap.frame(0), np.float32)
+    if not np.isfinite(gain).all() or gain.min() < 0:
+        raise ConfigError("the g-map holds negative or non-finite values")
     return gain
-
-
-def _peak_gb() -> float:
-    """Most memory that the process ever held: it can only grow from row to row."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

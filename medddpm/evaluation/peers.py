@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from medddpm.shrinkage import Shrinkage
 Image = NDArray[np.float32]
 Peer = Callable[[Image, float, int], Image]
 """(y, sigma, coils) -> x_hat: y (X, Y, Z) on the intensity scale, coils 0 for Gaussian noise."""
+_TV_WEIGHT = 0.5
+"""In units of sigma: best of 0.3 to 1.5 on a T1w and a T2w training scan, sigma 0.03 to 0.15."""
 
 
 def identity(y: Image, sigma: float, coils: int) -> Image:
@@ -39,7 +42,11 @@ def shrinkage(y: Image, sigma: float, coils: int) -> Image:
 
 
 def bm4d(y: Image, sigma: float, coils: int) -> Image:
-    """BM4D (Maggioni et al. 2013), then the bias of the noise taken off."""
+    """BM4D (Maggioni et al. 2013), then the bias of the noise taken off.
+
+    On a training scan this correction, an exact one by table and a variance-stabilising transform
+    around the filter came within 0.06 dB of each other at sigma 0.03 to 0.15; this is the simplest.
+    """
     return _unbiased(_package("bm4d").bm4d(y, sigma), sigma, coils)
 
 
@@ -62,8 +69,8 @@ def ants(y: Image, sigma: float, coils: int) -> Image:
 
 
 def total_variation(y: Image, sigma: float, coils: int) -> Image:
-    """Total variation (Chambolle 2004), weight 1.2 sigma, then the bias taken off."""
-    found = denoise_tv_chambolle(y, weight=1.2 * sigma)  # type: ignore[no-untyped-call, unused-ignore]
+    """Total variation (Chambolle 2004), then the bias taken off; the weight is tuned."""
+    found = denoise_tv_chambolle(y, weight=_TV_WEIGHT * sigma)  # type: ignore[no-untyped-call, unused-ignore]
     return _unbiased(found, sigma, coils)
 
 
@@ -77,10 +84,46 @@ PEERS: dict[str, Peer] = {
     "tv": total_variation,
 }
 
+SIGMA_FREE = ("identity", "ants")
+"""They take no sigma."""
+_DISTRIBUTIONS = {
+    "bm4d": "bm4d",
+    "nlm": "dipy",
+    "nlm5": "dipy",
+    "ants": "antspyx",
+    "tv": "scikit-image",
+}
+
+
+def peer_version(method: str) -> str:
+    """Name and version of the package behind a method; "" where it is our own.
+
+    Raises:
+        ConfigError: The package is not installed.
+    """
+    distribution = _DISTRIBUTIONS.get(method)
+    if distribution is None:
+        return ""
+    try:
+        return f"{distribution} {version(distribution)}"
+    except PackageNotFoundError:
+        raise ConfigError(_missing(method, distribution)) from None
+
 
 def _nlm(y: Image, sigma: float, coils: int, reach: int) -> Image:
+    """DIPY's classic method.
+
+    On a T1w and a T2w training scan it beat the blockwise one, DIPY's default, by 2 to 4 dB at
+    sigma 0.03 and lost up to 1.2 dB at 0.15.
+    """
     found = _package("dipy.denoise.nlmeans").nlmeans(
-        y, sigma=sigma, rician=coils > 0, patch_radius=1, block_radius=reach, num_threads=-1
+        y,
+        sigma=sigma,
+        rician=coils > 0,
+        patch_radius=1,
+        block_radius=reach,
+        num_threads=-1,
+        method="classic",
     )
     return np.asarray(found, np.float32)
 
@@ -97,7 +140,9 @@ def _package(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ConfigError(
-            f"method needs {name.split('.')[0]}, which is not installed: "
-            "pip install 'medddpm[peers]'"
-        ) from error
+        package = name.split(".")[0]
+        raise ConfigError(_missing(package, package)) from error
+
+
+def _missing(method: str, package: str) -> str:
+    return f"{method} needs {package}, which is not installed: pip install 'medddpm[peers]'"

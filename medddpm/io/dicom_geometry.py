@@ -50,7 +50,8 @@ class Slice:
     @property
     def normal(self) -> Vector:
         """Row x column, LPS."""
-        return np.cross(self.row, self.column)
+        normal: Vector = np.cross(self.row, self.column).astype(np.float64)
+        return normal
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ class TilePlan:
             rise = (np.arange(length) + 0.5) / max(self.overlap, 1)
             ramps.append(np.minimum(np.minimum(rise, rise[::-1]), 1.0))
         x, y, z = ramps
-        return (x[:, None, None] * y[:, None] * z).astype(np.float32)
+        window: NDArray[np.float32] = (x[:, None, None] * y[:, None] * z).astype(np.float32)
+        return window
 
     def slices(self, start: Triple) -> tuple[slice, slice, slice]:
         """The tile's place in the padded volume."""

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import csv
-import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import os
+import platform
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.benchmark import (
-    OURS,
     BenchmarkOptions,
-    bootstrap_interval,
+    Case,
+    Outcome,
+    Source,
     prepare_case,
     run_method,
 )
+from medddpm.evaluation.benchmark_figures import Planes, axial_plane, method_label
+from medddpm.evaluation.benchmark_page import benchmark_page
+from medddpm.evaluation.bootstrap import choose_reference, summarise
+from medddpm.evaluation.methods import Method, parse_methods
+from medddpm.evaluation.peers import peer_version
 from medddpm.io import read_volume
 from medddpm.restoration.restorer import Restorer
-from medddpm.workflows.outputs import NIFTI_SUFFIXES, file_stem, staged, write_json
+from medddpm.volume import Volume
+from medddpm.workflows.outputs import file_stem, plain, staged, write_json
 from medddpm.workflows.provenance import checksum, versions
+from medddpm.workflows.scan_list import named_scans
 
 Row = dict[str, Any]
-_SUMMARY = ("psnr", "ssim", "nrmse", "hfen", "bias_foreground", "seconds")
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,28 @@ class Benchmark:
     paths: list[Path]
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What all rows of one benchmark share."""
+
+    options: BenchmarkOptions
+    methods: list[Method]
+    peers: dict[str, str]
+    restorer: Restorer | None
+    gmap: Volume | None
+    gmap_sha256: str
+
+    @property
+    def digest(self) -> str:
+        return self.restorer.model.digest if self.restorer else ""
+
+
 def benchmark(
     data: Path,
     out: Path,
     *,
     options: BenchmarkOptions | None = None,
+    gmap: Path | None = None,
     weights: str | Path = "default",
     device: str = "auto",
     include: str = "*",
@@ -57,96 +83,152 @@ def benchmark(
 
     Args:
         data: A NIfTI file, a folder of them, or a CSV file with a column `file`.
-        out: Folder for rows.csv, summary.csv and results.json.
+        out: Folder for rows.csv, summary.csv, results.json and index.html.
         options: What is compared.
+        gmap: A scan on the grid of all of them that multiplies sigma.
         weights: Our model.
         device: Where it runs.
         include: Pattern (fnmatch) of scan names.
         limit: At most so many scans.
         on_row: Called with each row.
+
+    Raises:
+        ConfigError: An option cannot be used, a package is missing, or there is no scan.
+        GeometryError: The map lies on another grid than a scan.
     """
     settings = options or BenchmarkOptions()
-    files = [p for p in scan_files(data) if fnmatch.fnmatch(file_stem(p), include)][:limit]
-    if not files:
-        raise ConfigError(f"no scan under {data} is called {include!r}")
-    ours = any(method in OURS for method in settings.methods)
-    restorer = Restorer.from_pretrained(weights, device) if ours else None
-    digest = restorer.model.digest if restorer else ""
-    rows = []
+    files = named_scans(data, include, limit)
+    run = _prepare_run(settings, gmap, weights, device)
     with staged(out):
         pass  # the folder exists and takes files, before any work
-    for path in files:
-        for row in _rows_of(path, out / "rows", settings, restorer, digest):
+    rows: list[Row] = []
+    slices: dict[tuple[float, str], Planes] = {}
+    for index, path in enumerate(files):
+        for row, kept in _rows_of(path, out / "rows", run, with_slice=index == 0):
             rows.append(row)
+            if index == 0:
+                slices |= _slices_of(row, kept)
             if on_row:
                 on_row(row)
-    summary = summarise(rows)
-    with staged(out) as folder:
-        _write_csv(folder / "rows.csv", rows)
-        _write_csv(folder / "summary.csv", summary)
-        facts = {"options": asdict(settings), "weights_sha256": digest, "versions": versions()}
-        write_json(folder / "results.json", facts | {"summary": summary})
-    names = ("rows.csv", "summary.csv", "results.json")
+    summary = summarise(rows, choose_reference(settings.methods, settings.reference))
+    names = _write(out, rows, summary, _facts(run, files), slices)
     return Benchmark(rows, summary, [out / name for name in names])
 
 
-def scan_files(data: Path) -> list[Path]:
-    """The scans of a file, a folder (searched through) or a CSV manifest, sorted.
-
-    Raises:
-        ConfigError: There is none, or the manifest has no column `file`.
-    """
-    if data.suffix == ".csv" and data.is_file():
-        with data.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            if "file" not in (table.fieldnames or ()):
-                raise ConfigError(f"{data} has no column 'file'")
-            found = [data.parent / row["file"] for row in table]
-    else:
-        found = sorted(data.rglob("*")) if data.is_dir() else [data]
-    scans = [p for p in found if p.name.endswith(NIFTI_SUFFIXES) and p.is_file()]
-    if not scans:
-        raise ConfigError(f"no NIfTI scan in {data}; give a file, a folder or a CSV manifest")
-    return scans
-
-
-def summarise(rows: list[Row]) -> list[Row]:
-    """Means over the scans, and the paired gain in PSNR over the first method, with interval."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    summary = []
-    for sigma in sorted({row["sigma"] for row in rows}):
-        here = [row for row in rows if row["sigma"] == sigma]
-        first = {r["case"]: r["psnr"] for r in here if r["method"] == methods[0]}
-        for method in methods:
-            mine = [row for row in here if row["method"] == method]
-            gains = [r["psnr"] - first[r["case"]] for r in mine]
-            low, high = bootstrap_interval(gains)
-            line: Row = {"sigma": sigma, "method": method, "scans": len(mine)}
-            line |= {name: float(np.mean([r[name] for r in mine])) for name in _SUMMARY}
-            line |= {"gain_over": methods[0], "gain": float(np.mean(gains))}
-            summary.append(line | {"gain_low": low, "gain_high": high})
-    return summary
+def _prepare_run(
+    options: BenchmarkOptions, gmap: Path | None, weights: str | Path, device: str
+) -> _Run:
+    if gmap is not None and options.noise.gfactor:
+        raise ConfigError("a g-map and a simulated g-factor were both asked for; give one")
+    methods = parse_methods(options.methods)
+    peers = {method.name: peer_version(method.name) for method in methods}
+    ours = any(method.needs_model for method in methods)
+    restorer = Restorer.from_pretrained(weights, device) if ours else None
+    gain = None if gmap is None else read_volume(gmap)
+    return _Run(options, methods, peers, restorer, gain, "" if gmap is None else checksum([gmap]))
 
 
 def _rows_of(
-    path: Path, folder: Path, options: BenchmarkOptions, restorer: Restorer | None, digest: str
-) -> Iterable[Row]:
-    common = {k: v for k, v in asdict(options).items() if k not in ("sigmas", "methods")}
-    common |= {"scan": checksum([path]), "version": versions()["medddpm"]}
-    case = None
-    for sigma in options.sigmas:
-        for method in options.methods:
-            mine = common | {"sigma": sigma, "method": method}
-            mine |= {"weights": digest} if method in OURS else {}
-            key = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:20]
-            kept = folder / f"{key}.json"
-            if not kept.exists():
-                case = case or prepare_case(read_volume(path), options.crop)
-                row = run_method(case, sigma, method, options, restorer)
-                folder.mkdir(parents=True, exist_ok=True)
-                with staged(folder) as work:
-                    write_json(work / kept.name, row | {"noise": options.noise})
-            yield json.loads(kept.read_text(encoding="utf-8"))
+    path: Path, folder: Path, run: _Run, *, with_slice: bool
+) -> Iterator[tuple[Row, Path]]:
+    """Each row of one scan with its file: read where it is there, else computed and kept."""
+    scan = checksum([path])
+    case: Case | None = None
+    for sigma in run.options.sigmas:
+        for method in run.methods:
+            for source in run.options.sources(method):
+                kept = folder / f"{_key(run, scan, sigma, method, source)}.json"
+                if not kept.exists():
+                    case = case or prepare_case(read_volume(path), run.options, run.gmap)
+                    outcome = run_method(case, sigma, method, source, run.options, run.restorer)
+                    _keep(kept, outcome, case if with_slice else None)
+                yield json.loads(kept.read_text(encoding="utf-8")), kept
+
+
+def _key(run: _Run, scan: str, sigma: float, method: Method, source: Source) -> str:
+    """A name for all that a row depends on."""
+    parts = {
+        "scan": scan,
+        "noise": asdict(run.options.noise),
+        "gmap": run.gmap_sha256,
+        "crop": run.options.crop,
+        "sigma": sigma,
+        "method": method.label,
+        "sigma_source": source,
+        "versions": [versions()["medddpm"], run.peers[method.name]],
+        "weights": run.digest if method.needs_model else "",
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _keep(kept: Path, outcome: Outcome, case: Case | None) -> None:
+    """Write a row, and beside it the slice of a case for the montage, if there is one."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with staged(kept.parent) as work:
+        if case is not None:
+            geometry = case.volume.geometry
+            images = {"clean": case.volume.data, "noisy": outcome.noisy}
+            arrays: dict[str, Any] = {}
+            for name, image in (images | {"restored": outcome.restored}).items():
+                plane, arrays["aspect"] = axial_plane(image, geometry.orientation, geometry.spacing)
+                arrays[name] = plane / np.float32(case.scale)
+            np.savez(work / kept.with_suffix(".npz").name, **arrays)
+        write_json(work / kept.name, outcome.row)
+
+
+def _slices_of(row: Row, kept: Path) -> dict[tuple[float, str], Planes]:
+    path = kept.with_suffix(".npz")
+    if row["method"] == "identity" or not path.exists():
+        return {}
+    with np.load(path) as file:
+        planes = Planes(file["clean"], file["noisy"], file["restored"], float(file["aspect"]))
+    return {(row["sigma"], method_label(row)): planes}
+
+
+def _facts(run: _Run, files: list[Path]) -> dict[str, Any]:
+    found = versions() | {name: text for name, text in run.peers.items() if text}
+    return {
+        "options": asdict(run.options) | {"gmap_sha256": run.gmap_sha256},
+        "scans": [file_stem(path) for path in files],
+        "weights_sha256": run.digest,
+        "versions": found,
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "device": str(run.restorer.device) if run.restorer else "cpu",
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _write(
+    out: Path,
+    rows: list[Row],
+    summary: list[Row],
+    facts: dict[str, Any],
+    slices: dict[tuple[float, str], Planes],
+) -> tuple[str, ...]:
+    """Write the tables and the page, all at once; returns their names."""
+    by_sigma: dict[float, dict[str, Planes]] = {}
+    for (sigma, label), planes in slices.items():
+        by_sigma.setdefault(sigma, {})[label] = planes
+    with staged(out) as folder:
+        _write_csv(folder / "rows.csv", rows)
+        _write_csv(folder / "summary.csv", summary)
+        write_json(folder / "results.json", facts | {"summary": summary})
+        page = benchmark_page(summary, plain(facts), by_sigma)
+        (folder / "index.html").write_text(page, encoding="utf-8")
+    return "rows.csv", "summary.csv", "results.json", "index.html"
 
 
 def _write_csv(path: Path, rows: list[Row]) -> None:

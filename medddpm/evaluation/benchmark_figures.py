@@ -1,0 +1,143 @@
+"""Pictures of a benchmark as PNG bytes: error against noise, gains, and a montage."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from medddpm.errors import ShapeError
+
+Image = NDArray[np.float32]
+Row = Mapping[str, Any]
+
+_WINDOW = (0.0, 1.05)
+_ERROR_SIGMAS = 4.0
+_PANEL_INCHES = 2.1
+
+
+@dataclass(frozen=True)
+class Planes:
+    """One axial slice of a case, as fractions of the intensity scale; each (H, W).
+
+    Attributes:
+        clean: The truth.
+        noisy: What the methods were given.
+        restored: What one of them made of it.
+        aspect: Height of a pixel over its width.
+    """
+
+    clean: Image
+    noisy: Image
+    restored: Image
+    aspect: float
+
+
+def axial_plane(
+    image: NDArray[Any], orientation: str, spacing: Sequence[float]
+) -> tuple[Image, float]:
+    """The middle axial slice (H, W), front up, the patient's left on the right; and its aspect.
+
+    Args:
+        image: (X, Y, Z).
+        orientation: Anatomical direction of each array axis, such as "LPS".
+        spacing: Voxel edges in mm.
+    """
+    order = [next(a for a in range(3) if orientation[a] in pair) for pair in ("RL", "AP", "SI")]
+    if sorted(order) != [0, 1, 2]:
+        raise ShapeError(f"orientation {orientation!r} does not name three different axes")
+    flips = tuple(
+        slice(None, None, 1 if orientation[axis] == positive else -1)
+        for axis, positive in zip(order, "LPS", strict=True)
+    )
+    turned = image.transpose(order)[flips]
+    plane = turned[:, :, turned.shape[2] // 2].T
+    return np.ascontiguousarray(plane, dtype=np.float32), spacing[order[1]] / spacing[order[0]]
+
+
+def montage(panels: Mapping[str, Planes], sigma: float) -> bytes:
+    """Noisy, each method and the truth at one window; below, their errors at one window.
+
+    Args:
+        panels: By method, all of the same slice.
+        sigma: Noise as a fraction of the scale; errors are shown within 4 sigma.
+    """
+    first = next(iter(panels.values()))
+    images = {"noisy": first.noisy, **{name: p.restored for name, p in panels.items()}}
+    height, width = first.clean.shape
+    ratio = first.aspect * height / width
+    size = (_PANEL_INCHES * (len(images) + 1), 2 * _PANEL_INCHES * ratio + 0.35)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(2, len(images) + 1, squeeze=False)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    span = _ERROR_SIGMAS * sigma
+    for column, (name, image) in enumerate([*images.items(), ("truth", first.clean)]):
+        axes[0, column].set_title(name.replace("@", "\n@"), fontsize=9)
+        low, high = _WINDOW
+        axes[0, column].imshow(image, cmap="gray", vmin=low, vmax=high, aspect=first.aspect)
+        if name != "truth":
+            error = image - first.clean
+            axes[1, column].imshow(error, cmap="RdBu_r", vmin=-span, vmax=span, aspect=first.aspect)
+    return _png(figure)
+
+
+def score_plot(summary: Sequence[Row]) -> bytes:
+    """PSNR and SSIM in the foreground against sigma, one line a method."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    psnr, ssim = figure.subplots(1, 2)
+    for label, lines in _by_method(summary).items():
+        sigmas = [line["sigma"] for line in lines]
+        psnr.plot(sigmas, [line["psnr"] for line in lines], marker="o", label=label)
+        ssim.plot(sigmas, [line["ssim"] for line in lines], marker="o")
+    psnr.set(xlabel="sigma, of the scale", ylabel="PSNR in the foreground, dB")
+    ssim.set(xlabel="sigma, of the scale", ylabel="SSIM in the foreground")
+    figure.legend(loc="outside right center", fontsize=8)
+    return _png(figure)
+
+
+def gain_plot(summary: Sequence[Row]) -> bytes:
+    """Gain over the reference with its interval, and PSNR against seconds."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    gain, cost = figure.subplots(1, 2)
+    for label, lines in _by_method(summary).items():
+        sigmas = [line["sigma"] for line in lines]
+        middle = np.array([line["gain"] for line in lines])
+        low = middle - [line["gain_low"] for line in lines]
+        high = np.array([line["gain_high"] for line in lines]) - middle
+        bars = np.maximum([low, high], 0)
+        gain.errorbar(sigmas, middle, bars, marker="o", capsize=3, label=label)
+        seconds = [max(line["seconds"], 1e-3) for line in lines]
+        cost.plot(seconds, [line["psnr"] for line in lines], marker="o", linestyle="")
+    gain.axhline(0, color="black", linewidth=0.8)
+    over = summary[0]["gain_over"]
+    gain.set(xlabel="sigma, of the scale", ylabel=f"gain in PSNR over {over}, dB")
+    cost.set(xlabel="seconds a scan", ylabel="PSNR in the foreground, dB", xscale="log")
+    figure.legend(loc="outside right center", fontsize=8)
+    return _png(figure)
+
+
+def method_label(row: Row) -> str:
+    """The method with where its sigma came from, if it takes one."""
+    source = row["sigma_source"]
+    return row["method"] if source == "none" else f"{row['method']} ({source})"
+
+
+def _by_method(summary: Sequence[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for line in summary:
+        groups.setdefault(method_label(line), []).append(line)
+    return groups
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=95, facecolor="white")
+    return stream.getvalue()

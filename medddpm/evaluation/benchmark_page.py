@@ -1,0 +1,117 @@
+"""A benchmark as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from medddpm.evaluation.benchmark_figures import (
+    Planes,
+    gain_plot,
+    method_label,
+    montage,
+    score_plot,
+)
+
+Row = Mapping[str, Any]
+
+_COLUMNS = {
+    "psnr": ("PSNR, dB", "{:.2f}"),
+    "gain": ("gain, dB", "{:+.2f}"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "nrmse": ("NRMSE", "{:.4f}"),
+    "hfen": ("HFEN", "{:.4f}"),
+    "psnr_dark": ("PSNR dark", "{:.2f}"),
+    "psnr_middle": ("middle", "{:.2f}"),
+    "psnr_bright": ("bright", "{:.2f}"),
+    "psnr_edges": ("edges", "{:.2f}"),
+    "psnr_whole": ("whole", "{:.2f}"),
+    "bias_dark": ("bias dark, %", "{:+.2f}"),
+    "bias_middle": ("middle, %", "{:+.2f}"),
+    "bias_bright": ("bright, %", "{:+.2f}"),
+    "bias_air": ("air, %", "{:+.2f}"),
+    "seconds": ("seconds", "{:.1f}"),
+    "peak_gb": ("memory, GB", "{:.2f}"),
+}
+_STYLE = (
+    "body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}"
+    "table{border-collapse:collapse;font-size:12px}"
+    "th,td{padding:.2rem .5rem;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}"
+    "th:first-child,td:first-child{text-align:left}.wide{overflow-x:auto}img{max-width:none}"
+    "pre{font-size:11px;background:#f4f4f4;padding:.5rem;overflow-x:auto}"
+)
+_LEGEND = (
+    "Means over the scans. PSNR, SSIM, NRMSE and HFEN are in the foreground unless a column says "
+    "otherwise; the data range is the intensity scale, the 99.5th percentile of the foreground. "
+    "Dark, middle and bright are classes of brightness of the clean scan. Bias is the mean error "
+    "in percent of the scale. Memory is what the process grew by; seconds hold the estimate of "
+    "sigma. Intervals are paired 95 % bootstrap intervals over the scans; of one scan they have "
+    "no width."
+)
+
+
+def benchmark_page(
+    summary: Sequence[Row],
+    facts: Mapping[str, Any],
+    slices: Mapping[float, Mapping[str, Planes]],
+) -> str:
+    """The page: plots, a table for each noise level with its montage, and how it was made.
+
+    Args:
+        summary: Lines of `bootstrap.summarise`.
+        facts: JSON-able: options, versions, machine.
+        slices: By sigma and method, what the montages show.
+    """
+    parts = [
+        f"<h1>Denoising benchmark</h1><p>{escape(_LEGEND)} Gains are over "
+        f"{escape(summary[0]['gain_over'])}.</p>",
+        _image(score_plot(summary), "PSNR and SSIM against sigma"),
+        _image(gain_plot(summary), "gain over the reference, and PSNR against seconds"),
+    ]
+    for sigma in dict.fromkeys(line["sigma"] for line in summary):
+        parts.append(f"<h2>sigma {sigma:g} of the scale</h2>")
+        parts.append(_table([line for line in summary if line["sigma"] == sigma]))
+        if slices.get(sigma):
+            picture = montage(slices[sigma], sigma)
+            parts.append(
+                f"<p>One slice, all at the window 0 to 1.05 of the scale; errors below, within "
+                f"4 sigma.</p>{_image(picture, f'montage at sigma {sigma:g}')}"
+            )
+    made = escape(json.dumps(facts, indent=2, sort_keys=True))
+    parts.append(f"<h2>How it was made</h2><pre>{made}</pre>")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>Denoising benchmark</title><style>{_STYLE}</style></head>"
+        f"<body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _table(lines: Sequence[Row]) -> str:
+    columns = {n: form for n, form in _COLUMNS.items() if any(n in line for line in lines)}
+    head = "".join(f"<th>{escape(label)}</th>" for label, _ in columns.values())
+    body = "".join(
+        f"<tr><td>{escape(method_label(line))}</td>"
+        + "".join(f"<td>{_cell(line, name, form)}</td>" for name, (_, form) in columns.items())
+        + f"<td>{line['scans']}</td></tr>"
+        for line in lines
+    )
+    return (
+        f'<div class="wide"><table><tr><th>method</th>{head}<th>scans</th></tr>{body}</table></div>'
+    )
+
+
+def _cell(line: Row, name: str, form: str) -> str:
+    if name not in line:
+        return ""
+    text = form.format(line[name] * (100 if name.startswith("bias") else 1))
+    if name == "gain":
+        text += f" ({line['gain_low']:+.2f} to {line['gain_high']:+.2f})"
+    return text
+
+
+def _image(png: bytes, text: str) -> str:
+    data = base64.b64encode(png).decode("ascii")
+    return f'<div class="wide"><img alt="{escape(text)}" src="data:image/png;base64,{data}"></div>'

@@ -1,0 +1,95 @@
+"""The noisy scan of a benchmark: white or correlated noise, even or amplified in places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medddpm.errors import ConfigError
+from medddpm.preprocess.degrade import NoiseKind, add_noise, check_noise, volume_seed
+from medddpm.volume import Volume
+
+Image = NDArray[np.float32]
+_FWHM = 2.3548
+"""Full width at half maximum of a Gaussian, in standard deviations."""
+_GAIN, _GAIN_REACH = 1.5, 0.3
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """How a benchmark spoils a clean scan.
+
+    Attributes:
+        kind: Law of the noise.
+        coils: Coils of "ncchi".
+        gfactor: Multiply sigma by a smooth map of 1 to 2.5, as parallel imaging would.
+        correlated: Full width at half maximum, in voxels, of a Gaussian that smooths the complex
+            noise before the magnitude; 0 is white noise. Sigma stays what was asked for.
+        seed: With the name of the scan it fixes the noise.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    kind: NoiseKind = "rician"
+    coils: Annotated[int, Ge(1)] = 1
+    gfactor: bool = False
+    correlated: Annotated[float, Ge(0)] = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_noise(self.kind, self.coils)
+        if not 0 <= self.correlated < float("inf"):
+            raise ConfigError(f"correlated is {self.correlated}; give a width in voxels, 0 or more")
+
+
+def degrade(volume: Volume, sigma: float, model: NoiseModel, gain: Image | None = None) -> Volume:
+    """The 3D scan with noise; the same for every call with these arguments.
+
+    Args:
+        volume: Clean.
+        sigma: Standard deviation of one real component, in scan units.
+        model: The noise.
+        gain: (X, Y, Z) that multiplies sigma, or None.
+    """
+    generator = torch.Generator().manual_seed(volume_seed(model.seed, volume.case_id))
+    level = np.float32(sigma) * (np.float32(1) if gain is None else gain)
+    if model.correlated == 0:
+        x = torch.from_numpy(np.ascontiguousarray(volume.data, dtype=np.float32))
+        white = add_noise(
+            x, torch.as_tensor(level), kind=model.kind, coils=model.coils, generator=generator
+        )
+        return volume.with_data(white.numpy())
+    y = volume.data + level * _correlated_noise(volume.data.shape, model.correlated, generator)
+    if model.kind == "gaussian":
+        return volume.with_data(y)
+    power = y**2
+    for _ in range((2 * model.coils if model.kind == "ncchi" else 2) - 1):
+        noise = level * _correlated_noise(volume.data.shape, model.correlated, generator)
+        power += noise**2
+    return volume.with_data(np.sqrt(power))
+
+
+def simulated_gfactor(shape: tuple[int, ...]) -> Image:
+    """A smooth map (X, Y, Z): 2.5 in the middle, 1 far from it."""
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    distance = np.sum([a**2 for a in axes], axis=0)
+    gain: Image = (1 + _GAIN * np.exp(-distance / _GAIN_REACH)).astype(np.float32)
+    return gain
+
+
+def _correlated_noise(shape: tuple[int, ...], fwhm: float, generator: torch.Generator) -> Image:
+    """Gaussian noise of unit variance, smoothed on a periodic grid so that it is so everywhere."""
+    noise: Image = torch.randn(shape, generator=generator).numpy()
+    spread = fwhm / _FWHM
+    for axis, length in enumerate(shape):
+        noise = ndimage.gaussian_filter1d(noise, spread, axis=axis, mode="wrap")
+        impulse = np.zeros(length)
+        impulse[0] = 1
+        kernel = ndimage.gaussian_filter1d(impulse, spread, mode="wrap")
+        noise /= np.float32(np.linalg.norm(kernel))
+    return noise

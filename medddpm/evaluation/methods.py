@@ -1,0 +1,118 @@
+"""What a benchmark can run, by name: ours with its settings, the VAE alone, and the peers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from medddpm.errors import ConfigError
+from medddpm.evaluation.peers import PEERS, SIGMA_FREE
+from medddpm.preprocess.tiles import batches, pad_mirrored, plan_tiles
+from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.restorer import Restorer
+
+Image = NDArray[np.float32]
+
+OURS = ("mean", "sample", "ensemble")
+CEILING = "vae"
+NAMES = (*OURS, CEILING, *PEERS)
+_NOT_HERE = ("mode", "sigma", "noise", "coils", "seed")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a benchmark.
+
+    Attributes:
+        label: As it was asked for, such as "mean@fidelity=0.5,flips=8".
+        name: One of `NAMES`.
+        changes: Options of `Restorer.restore`; of ours only.
+    """
+
+    label: str
+    name: str
+    changes: dict[str, Any]
+
+    @property
+    def needs_model(self) -> bool:
+        """True for our own methods and the VAE round trip."""
+        return self.name in (*OURS, CEILING)
+
+    @property
+    def needs_sigma(self) -> bool:
+        """True if it wants to know the level of the noise."""
+        return self.name != CEILING and self.name not in SIGMA_FREE
+
+
+def parse_method(text: str) -> Method:
+    """The method that "NAME" or "NAME@OPTION=VALUE,OPTION=VALUE" stands for.
+
+    Raises:
+        ConfigError: The name, an option or its value is none that can be used.
+
+    Example:
+        >>> parse_method("mean@fidelity=0.5").changes
+        {'fidelity': 0.5}
+    """
+    name, at, settings = text.partition("@")
+    if name not in NAMES:
+        raise ConfigError(f"method {name!r} is unknown; choose from {', '.join(NAMES)}")
+    if not at:
+        return Method(text, name, {})
+    if name not in OURS:
+        raise ConfigError(f"method {text!r}: only {', '.join(OURS)} take settings")
+    given = {}
+    for part in settings.split(","):
+        option, equals, value = part.partition("=")
+        if not equals or option in _NOT_HERE:
+            raise ConfigError(f"method {text!r}: {part!r} is no setting such as fidelity=0.5")
+        try:
+            given[option] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"method {text!r}: {value!r} is not readable") from None
+    try:
+        options = TypeAdapter(RestoreOptions).validate_python(given)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise ConfigError(f"method {text!r}: {fault['loc'][0]}: {fault['msg']}") from None
+    return Method(text, name, {option: getattr(options, option) for option in given})
+
+
+def parse_methods(texts: Sequence[str]) -> list[Method]:
+    """Each of the methods, once.
+
+    Raises:
+        ConfigError: One is unknown, or there is none.
+    """
+    if not texts:
+        raise ConfigError("there is no method to run")
+    return [parse_method(text) for text in dict.fromkeys(texts)]
+
+
+@torch.inference_mode()
+def round_trip(restorer: Restorer, x: Image) -> Image:
+    """A clean image through the autoencoder and back, tile by tile: the ceiling of the method.
+
+    Args:
+        restorer: Holds the autoencoder.
+        x: (X, Y, Z) on the intensity scale.
+    """
+    options, codec = RestoreOptions(), restorer.model.codec
+    shape = (x.shape[0], x.shape[1], x.shape[2])
+    plan = plan_tiles(shape, options.tile, options.overlap, restorer.model.multiple)
+    padded, window = pad_mirrored(x, plan.padded), plan.window()
+    total, weight = np.zeros(plan.padded, np.float32), np.zeros(plan.padded, np.float32)
+    for [start] in batches(plan, 1, np.zeros(plan.padded, dtype=bool)):
+        place = plan.slices(start)
+        tile = torch.from_numpy(padded[place].copy()).to(restorer.device)[None, None]
+        total[place] += window * codec.decode(codec.encode(tile))[0, 0].float().cpu().numpy()
+        weight[place] += window
+    blended: Image = (total / weight)[tuple(slice(0, n) for n in shape)]
+    return blended
