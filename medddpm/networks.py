@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -27,6 +28,19 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
     return rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=factor, j=factor, k=factor)
 
 
+class RowLinear(nn.Linear):
+    """Linear layer that takes row by row, so that no row depends on how many there are.
+
+    A matrix product of one row and of eight round differently, and tiles would differ with the
+    memory budget.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in) -> (B, out)."""
+        rows = torch.split(x, 1)
+        return torch.cat([super(RowLinear, self).forward(row) for row in rows])
+
+
 class ConditionEmbedding(nn.Module):
     """Maps scalar conditions (B, N) to one vector (B, width) by Fourier features and an MLP.
 
@@ -39,9 +53,9 @@ class ConditionEmbedding(nn.Module):
         frequencies = math.pi * 2.0 ** torch.arange(-1.0, num_frequencies / 2 - 1, 0.5)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.mlp = nn.Sequential(
-            nn.Linear(num_scalars * (1 + 2 * num_frequencies), width),
+            RowLinear(num_scalars * (1 + 2 * num_frequencies), width),
             nn.SiLU(),
-            nn.Linear(width, width),
+            RowLinear(width, width),
             nn.SiLU(),
         )
 
@@ -60,7 +74,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
-        self.film = nn.Linear(embedding_width, 2 * channels) if embedding_width else None
+        self.film = RowLinear(embedding_width, 2 * channels) if embedding_width else None
         # Small, not zero: a stack of blocks starts near the identity, and gradients flow.
         with torch.no_grad():
             self.conv2.weight.mul_(0.2)
@@ -141,6 +155,115 @@ class UNet(nn.Module):
             h = self.up[level](h, embedding)
         out: Tensor = self.head(F.silu(h))
         return out
+
+
+class NormedConv(nn.Module):
+    """Convolution whose filters have unit norm, so that it keeps the variance of its input.
+
+    Training renormalises them in place: weights cannot grow, nothing dies, and a high learning
+    rate is safe with no normalisation of activations (Karras et al. 2024, "Analyzing and
+    improving the training dynamics of diffusion models", section 2.3 and algorithm 1).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int = 3, stride: int = 1, gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.gain = gain
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size, size))
+        self.stride = stride
+        self.padding = size // 2 if stride == 1 else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride)."""
+        size = self.weight[0].numel() ** 0.5
+        with torch.no_grad():
+            norm = self.weight.flatten(1).norm(dim=1)[:, None, None, None, None] + 1e-6
+            if self.training:
+                self.weight.mul_(size / norm)
+        # In training the norm is now `size`; a step along the weight itself is undone by the next.
+        weight = self.weight * (self.gain / (size if self.training else norm))
+        return F.conv3d(x, weight, stride=self.stride, padding=self.padding)
+
+
+SILU_GAIN = 1 / 0.596
+"""Keeps the variance of normal input after SiLU (Karras et al. 2024, eq. 81)."""
+
+
+def blend(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Weighted sum that keeps the variance of uncorrelated inputs (Karras et al. 2024, eq. 88)."""
+    norm = math.hypot(1 - share, share)
+    return torch.add(a * ((1 - share) / norm), b, alpha=share / norm)
+
+
+class NormedBlock(nn.Module):
+    """Residual block of two `NormedConv`, scaled by the condition vector."""
+
+    def __init__(self, channels: int, embedding_width: int) -> None:
+        super().__init__()
+        self.conv1 = NormedConv(channels, channels, gain=SILU_GAIN)
+        self.conv2 = NormedConv(channels, channels, gain=SILU_GAIN)
+        self.film = RowLinear(embedding_width, channels)
+        self.film_gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C, X, Y, Z), (B, width) -> (B, C, X, Y, Z)."""
+        h = self.conv1(F.silu(x))
+        h = h * (1 + self.film_gain * self.film(embedding))[:, :, None, None, None]
+        return blend(x, self.conv2(F.silu(h)), 0.3)
+
+
+class NormedUNet(nn.Module):
+    """U-Net of `NormedBlock`s that returns features; others are injected at one level.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Width of each level, finest first; each level halves the grid.
+        num_blocks: Residual blocks a level on the way down, and again on the way up.
+        embedding_width: Width of the condition vector.
+        injected: (level, channels) of the features that are mixed in on that level.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int],
+        num_blocks: int,
+        embedding_width: int,
+        injected: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        # One channel of ones takes the place of all biases.
+        self.stem = NormedConv(in_channels + 1, channels[0])
+        self.inject_level = injected[0]
+        self.inject = NormedConv(injected[1], channels[injected[0]], 1)
+
+        def stage(width: int) -> nn.ModuleList:
+            return nn.ModuleList(NormedBlock(width, embedding_width) for _ in range(num_blocks))
+
+        self.down = nn.ModuleList(stage(width) for width in channels)
+        self.up = nn.ModuleList(stage(width) for width in channels[:-1])
+        pairs = list(pairwise(channels))
+        self.shrink = nn.ModuleList(NormedConv(a, b, 2, stride=2) for a, b in pairs)
+        self.grow = nn.ModuleList(NormedConv(b, 8 * a, 1) for a, b in pairs)
+
+    def forward(self, x: Tensor, embedding: Tensor, injected: Tensor) -> Tensor:
+        """(B, in, X, Y, Z), (B, width) -> (B, channels[0], X, Y, Z), after a SiLU."""
+        h = self.stem(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
+        skips = []
+        for level, stage in enumerate(self.down):
+            if level:
+                skips.append(h)
+                h = self.shrink[level - 1](h)
+            if level == self.inject_level:
+                h = blend(h, self.inject(injected), 0.3)
+            for block in cast(nn.ModuleList, stage):
+                h = block(h, embedding)
+        for level in reversed(range(len(self.up))):
+            h = blend(skips[level], depth_to_space(self.grow[level](h), 2), 0.5)
+            for block in cast(nn.ModuleList, self.up[level]):
+                h = block(h, embedding)
+        return F.silu(h)
 
 
 def channels_last(network: nn.Module) -> nn.Module:

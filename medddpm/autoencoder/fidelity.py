@@ -1,9 +1,12 @@
 """The fidelity decoder: the image from the latent *and* the scan, x_hat = D(z0, y, sigma).
 
 A plain decoder can give back no more than the bottleneck holds. This one also sees the noisy
-scan y, its shrunk estimate b and the plain decoding d of z0, and corrects b in units of sigma,
-x_hat = b - sigma * F(y, b, d, z0, sigma, spacing, t): as sigma goes to 0 so does b - y, and the
-output is the input by construction; at high noise z0 carries the image.
+scan y, its shrunk estimate b and the plain decoding d of z0. It decides how much of each DCT
+coefficient of y is kept, where the shrinkage itself knows no more than that one coefficient, and
+adds a correction of its own: x_hat = b - sigma * F(y, b, d, z0, sigma, spacing, t), with F the
+difference that its gains make plus that correction. Gains are far quicker to learn than pixels
+(as in Bako et al. 2017, section 4). As sigma goes to 0 so does b - y, and the output is the input
+by construction; at high noise z0 carries the image.
 
 It is trained on x0-predictions of the diffusion network from every noise level t, with t as a
 condition. At the terminal level the prediction is E[z0 | y], and F learns E[x | y]; near the
@@ -21,14 +24,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medddpm.networks import (
+    SILU_GAIN,
     ConditionEmbedding,
-    UNet,
+    NormedConv,
+    NormedUNet,
     depth_to_space,
     log_spacing,
     scaled_log_sigma,
     space_to_depth,
 )
-from medddpm.shrinkage import Evidence
+from medddpm.shrinkage import Evidence, Shrinkage
 
 
 class FidelityDecoder(nn.Module):
@@ -40,6 +45,7 @@ class FidelityDecoder(nn.Module):
         channels: Width of each level; the first runs at half resolution.
         num_blocks: Residual blocks a level and direction.
         embedding_width: Width of the condition vector.
+        prior: False hides z0 and its decoding: a supervised denoiser, to compare with.
     """
 
     def __init__(
@@ -49,13 +55,21 @@ class FidelityDecoder(nn.Module):
         channels: Sequence[int] = (64, 96, 128),
         num_blocks: int = 2,
         embedding_width: int = 128,
+        *,
+        prior: bool = True,
     ) -> None:
         super().__init__()
+        self.prior = prior
         self.embed = ConditionEmbedding(5, embedding_width)
         level = int(math.log2(factor)) - 1
-        self.unet = UNet(
-            41, 8, channels, num_blocks, embedding_width, injected=(level, latent_channels)
+        self.unet = NormedUNet(
+            41, channels, num_blocks, embedding_width, injected=(level, latent_channels)
         )
+        self.shrinkage = Shrinkage()
+        self.gains = NormedConv(channels[0], 130, 1, gain=SILU_GAIN)
+        self.gains_scale = nn.Parameter(torch.tensor(0.3))
+        self.pixels = NormedConv(channels[0], 8, gain=SILU_GAIN)
+        self.pixels_scale = nn.Parameter(torch.tensor(0.1))
 
     def forward(self, evidence: Evidence, z0: Tensor, prior: Tensor, angle: Tensor) -> Tensor:
         """The restored image.
@@ -74,18 +88,25 @@ class FidelityDecoder(nn.Module):
     def error(self, evidence: Evidence, z0: Tensor, prior: Tensor, angle: Tensor) -> Tensor:
         """(base - x_hat) / sigma, shape of y: what the network itself predicts."""
         y, base, sigma = evidence.y, evidence.base, evidence.sigma
+        if not self.prior:
+            z0, prior, angle = torch.zeros_like(z0), base, torch.zeros_like(angle)
         smooth = F.avg_pool3d(base, 3, stride=1, padding=1, count_include_pad=False)
         # Differences keep noise and detail visible in bfloat16; asinh tames the large ones.
         unit = sigma.clamp_min(1e-4)
         details = [torch.asinh(d / unit) for d in (y - base, base - smooth, prior - base)]
         log_map = scaled_log_sigma(sigma).expand_as(y)[..., ::2, ::2, ::2]
-        inputs = [space_to_depth(image, 2) for image in (y, base, *details)]
-        mean_sigma = scaled_log_sigma(sigma).flatten(1).mean(dim=1, keepdim=True)
+        inputs = [space_to_depth(image, 2) for image in (2 * y, 2 * base, *details)]
+        # In float64 the mean of a map does not depend on how many tiles run together.
+        mean_sigma = scaled_log_sigma(sigma).double().flatten(1).mean(dim=1, keepdim=True).float()
         scalars = [
             mean_sigma,
             log_spacing(evidence.spacing),
             angle[:, None].float() / (math.pi / 2),
         ]
         condition = self.embed(torch.cat(scalars, dim=1))
-        out = self.unet(torch.cat([*inputs, log_map], dim=1), condition, z0)
-        return depth_to_space(out.float(), 2)
+        h = self.unet(torch.cat([*inputs, log_map], dim=1), condition, z0)
+        # Cells beyond the scan keep the gains of the shrinkage.
+        gains = F.pad(self.gains_scale.to(h) * self.gains(h), (1,) * 6).movedim(1, -1)
+        removed = self.shrinkage.removed(evidence.coefficients, evidence.power, gains)
+        pixels = depth_to_space(self.pixels_scale * self.pixels(h).float(), 2)
+        return removed - evidence.removed + pixels

@@ -30,8 +30,9 @@ def benchmark(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="mean, sample or ensemble, with settings if wanted (mean@fidelity=0.5,flips=8); "
-            "vae, identity, shrinkage, bm4d, nlm, nlm5, ants, tv. Repeatable."
+            help="mean, sample or ensemble, with settings if wanted (mean@fidelity=0.5,shifts=4); "
+            "vae, identity, shrinkage, bm4d, nlm, nlm5, ants, tv; each with @oracle or @blind if "
+            "its sigma is to come from elsewhere than that of the others. Repeatable."
         ),
     ] = None,
     noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",

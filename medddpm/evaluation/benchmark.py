@@ -35,7 +35,8 @@ class BenchmarkOptions:
 
     Attributes:
         sigmas: Noise levels as fractions of the intensity scale of each scan.
-        methods: Names of `methods.NAMES`, ours with settings if wanted: "mean@fidelity=0.5".
+        methods: Names of `methods.NAMES`, ours with settings if wanted: "mean@fidelity=0.5"; all
+            with where their own sigma comes from if wanted: "bm4d@oracle".
         noise: How scans are spoilt.
         sigma_source: Methods are told the true sigma ("oracle"), or an estimate from the noisy
             scan ("blind"), or run once with each ("both").
@@ -52,17 +53,23 @@ class BenchmarkOptions:
     crop: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        parse_methods(self.methods)
-        choose_reference(self.methods, self.reference)
+        choose_reference(self.labels, self.reference)
         if not self.sigmas or not all(0 < s < float("inf") for s in self.sigmas):
             raise ConfigError(f"sigmas are {self.sigmas}; give positive fractions such as 0.05")
         if self.crop is not None and min(self.crop) < _SMALLEST_CROP:
             raise ConfigError(f"crop is {self.crop}; give {_SMALLEST_CROP} voxels or more an axis")
 
+    @property
+    def labels(self) -> list[str]:
+        """The methods as rows name them."""
+        return [method.label for method in parse_methods(self.methods)]
+
     def sources(self, method: Method) -> tuple[Source, ...]:
         """Where the method gets its sigma from, once for each time that it runs."""
         if not method.needs_sigma:
             return ("none",)
+        if method.source is not None:
+            return (method.source,)
         if self.sigma_source == "both":
             return ("oracle", "blind")
         return (self.sigma_source,)

@@ -33,6 +33,8 @@ _COLUMNS = {
     "bias_middle": ("middle, %", "{:+.2f}"),
     "bias_bright": ("bright, %", "{:+.2f}"),
     "bias_air": ("air, %", "{:+.2f}"),
+    "power_high": ("power at 0.5 to 0.8 Nyquist", "{:.2f}"),
+    "power_worst": ("power, worst", "{:.2f}"),
     "seconds": ("seconds", "{:.1f}"),
     "peak_gb": ("memory, GB", "{:.2f}"),
 }
@@ -47,9 +49,10 @@ _LEGEND = (
     "Means over the scans. PSNR, SSIM, NRMSE and HFEN are in the foreground unless a column says "
     "otherwise; the data range is the intensity scale, the 99.5th percentile of the foreground. "
     "Dark, middle and bright are classes of brightness of the clean scan. Bias is the mean error "
-    "in percent of the scale. Memory is what the process grew by; seconds hold the estimate of "
-    "sigma. Intervals are paired 95 % bootstrap intervals over the scans; of one scan they have "
-    "no width."
+    "in percent of the scale. Power is that of the restored foreground over the clean one's, in "
+    "shells of a tenth of the Nyquist frequency up to 0.8 of it; worst is the furthest from 1. "
+    "Memory is what the process grew by; seconds hold the estimate of sigma. Intervals are paired "
+    "95 % bootstrap intervals over the scans; of one scan they have no width."
 )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,14 +31,16 @@ class Method:
     """One method of a benchmark.
 
     Attributes:
-        label: As it was asked for, such as "mean@fidelity=0.5,flips=8".
+        label: Its name and options, such as "mean@fidelity=0.5,shifts=4".
         name: One of `NAMES`.
         changes: Options of `Restorer.restore`; of ours only.
+        source: Where its sigma comes from, if that was asked for it alone.
     """
 
     label: str
     name: str
-    changes: dict[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
+    source: Literal["oracle", "blind"] | None = None
 
     @property
     def needs_model(self) -> bool:
@@ -54,6 +56,8 @@ class Method:
 def parse_method(text: str) -> Method:
     """The method that "NAME" or "NAME@OPTION=VALUE,OPTION=VALUE" stands for.
 
+    "oracle" or "blind" among the options says where this method's sigma comes from.
+
     Raises:
         ConfigError: The name, an option or its value is none that can be used.
 
@@ -64,17 +68,24 @@ def parse_method(text: str) -> Method:
     name, at, settings = text.partition("@")
     if name not in NAMES:
         raise ConfigError(f"method {name!r} is unknown; choose from {', '.join(NAMES)}")
-    if not at:
-        return Method(text, name, {})
-    if name not in OURS:
+    parts = settings.split(",") if at else []
+    source: Literal["oracle", "blind"] | None = None
+    if "oracle" in parts:
+        source = "oracle"
+    elif "blind" in parts:
+        source = "blind"
+    parts = [part for part in parts if part not in ("oracle", "blind")]
+    label = f"{name}@{','.join(parts)}" if parts else name
+    if parts and name not in OURS:
         raise ConfigError(f"method {text!r}: only {', '.join(OURS)} take settings")
     given = {}
-    for part in settings.split(","):
+    for part in parts:
         option, equals, value = part.partition("=")
         if not equals or option in _NOT_HERE:
             raise ConfigError(f"method {text!r}: {part!r} is no setting such as fidelity=0.5")
         try:
-            given[option] = yaml.safe_load(value)
+            # For YAML off is False; here it is a choice.
+            given[option] = value if value in ("on", "off") else yaml.safe_load(value)
         except yaml.YAMLError:
             raise ConfigError(f"method {text!r}: {value!r} is not readable") from None
     try:
@@ -82,7 +93,7 @@ def parse_method(text: str) -> Method:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise ConfigError(f"method {text!r}: {fault['loc'][0]}: {fault['msg']}") from None
-    return Method(text, name, {option: getattr(options, option) for option in given})
+    return Method(label, name, {option: getattr(options, option) for option in given}, source)
 
 
 def parse_methods(texts: Sequence[str]) -> list[Method]:

@@ -35,9 +35,11 @@ def shrinkage(y: Image, sigma: float, coils: int) -> Image:
     """Sliding DCT shrinkage alone, without a network."""
     padded = np.pad(y, [(0, n % 2) for n in y.shape], mode="edge")
     level = torch.full((1, 1, 1, 1, 1), sigma)
-    out = Shrinkage()(torch.from_numpy(padded)[None, None], level, torch.tensor([coils]))
+    evidence = Shrinkage()(
+        torch.from_numpy(padded)[None, None], level, torch.ones(1, 3), torch.tensor([coils])
+    )
     x, y_, z = y.shape
-    image: Image = out[0, 0, :x, :y_, :z].numpy()
+    image: Image = evidence.base[0, 0, :x, :y_, :z].numpy()
     return image
 
 

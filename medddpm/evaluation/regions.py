@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import HFEN_SIGMA, psnr, ssim_image
+from medddpm.evaluation.spectrum import power_scores
 from medddpm.preprocess.intensity import Mask
 
 Image = NDArray[np.float32]
@@ -64,7 +65,8 @@ def region_scores(
 
     The names are those of `metrics.Evaluation.flat`: "psnr" is in the foreground, "psnr_edges" at
     the edges, "psnr_whole" over everything. "bias" is the mean error as a fraction of the scale.
-    NRMSE and HFEN are left out where the reference is 0, as are regions without a voxel.
+    NRMSE and HFEN are left out where the reference is 0, as are regions without a voxel. The power
+    of the foreground's spectrum is that of `spectrum.power_scores`.
 
     Args:
         clean: (X, Y, Z).
@@ -91,7 +93,7 @@ def region_scores(
             if x[mask].any():
                 scores[f"nrmse{end}"] = _ratio(error[mask], x[mask])
                 scores[f"hfen{end}"] = _ratio(detail_error[mask], detail[mask])
-    return scores
+    return scores | power_scores(x, y, regions["foreground"])
 
 
 def _ratio(error: Image, reference: Image) -> float:

@@ -38,6 +38,8 @@ _AIR_TOO_QUIET = 1.6
 _AIR_CHECK_FLOOR = 0.012
 _AIR_TOO_LOUD = 3.0
 """White noise cannot be this much weaker in the body; interpolated noise can be by half."""
+_RED = 2.6
+"""Interpolated noise has six times the power at two voxels, white noise with anatomy up to 2.5."""
 _MAD_TO_STD = 1.4826
 
 
@@ -68,6 +70,7 @@ class _Level:
     sigma: float
     error: float
     num_voxels: int
+    redness: float = 1.0  # power at two voxels over that at one: 1 for white noise
 
 
 def estimate_noise(
@@ -143,7 +146,11 @@ def chi_moments(theta: NDArray[np.float64], dof: int) -> tuple[NDArray[Any], NDA
 def _air_misleads(air: _Level, body: _Level, scale: float) -> bool:
     """True if the air was silenced by the scanner, or if it is no air but dark tissue."""
     silenced = body.sigma > max(_AIR_CHECK_FLOOR * scale, _AIR_TOO_QUIET * air.sigma)
-    return silenced or air.sigma > _AIR_TOO_LOUD * body.sigma
+    if silenced or air.sigma > _AIR_TOO_LOUD * body.sigma:
+        return True
+    # Where the noise is white the body tells as well, and dark tissue only ever reads louder.
+    unlike = air.sigma > body.sigma * (1 + 2 * float(np.hypot(air.error, body.error)))
+    return unlike and body.redness < _RED
 
 
 def _air_level(image: Image, mask: Mask, axes: tuple[int, ...], dof: int) -> _Level | None:
@@ -249,7 +256,8 @@ def _body_level(
     leak = float(np.median(leaks))
     scatter = float(_MAD_TO_STD * np.median(np.abs(powers - power)) / power) / 2
     error = float(np.hypot(0.03, scatter / np.sqrt(powers.size)) + 0.5 * leak / power)
-    return _Level(float(np.sqrt(power)), error, int(flat.sum()))
+    redness = _spread(wide) ** 2 / max(_spread(fine) ** 2, float(np.finfo(np.float32).tiny))
+    return _Level(float(np.sqrt(power)), error, int(flat.sum()), redness)
 
 
 def second_difference(image: Image, axes: tuple[int, ...], distance: int) -> Image:

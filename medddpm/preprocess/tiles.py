@@ -65,9 +65,8 @@ def plan_tiles(shape: Triple, tile: int, overlap: int, multiple: int) -> TilePla
     if not 0 <= overlap <= tile // 2:
         raise ConfigError(f"restore.overlap is {overlap}; it must lie between 0 and {tile // 2}")
     padded = tuple(-(-n // multiple) * multiple for n in shape)
-    sizes = tuple(min(tile, n) for n in padded)
-    step = max((tile - overlap) // multiple, 1) * multiple
-    axes = [_starts(n, size, step) for n, size in zip(padded, sizes, strict=True)]
+    sizes = tuple(_even_size(n, tile, overlap, multiple) for n in padded)
+    axes = [_starts(n, size, overlap, multiple) for n, size in zip(padded, sizes, strict=True)]
     return TilePlan(shape, padded, sizes, overlap, tuple(product(*axes)))  # type: ignore[arg-type]
 
 
@@ -116,5 +115,16 @@ def batches(plan: TilePlan, size: int, skip: NDArray[np.bool_]) -> Iterator[list
         yield kept[i : i + size]
 
 
-def _starts(length: int, size: int, step: int) -> list[int]:
+def _even_size(length: int, tile: int, overlap: int, multiple: int) -> int:
+    """The smallest edge that covers an axis with no more tiles than the largest one does."""
+    largest = min(tile, length)
+    count = len(_starts(length, largest, overlap, multiple))
+    least = -(-max(2 * overlap, 1) // multiple) * multiple
+    sizes = range(least, largest, multiple)
+    fitting = (s for s in sizes if len(_starts(length, s, overlap, multiple)) <= count)
+    return next(fitting, largest)
+
+
+def _starts(length: int, size: int, overlap: int, multiple: int) -> list[int]:
+    step = max((size - overlap) // multiple, 1) * multiple
     return [*range(0, length - size, step), length - size]

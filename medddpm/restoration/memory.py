@@ -20,6 +20,7 @@ _BYTES_A_TILE_CHANNEL = 5.0
 _BYTES_A_SHRUNK_VOXEL = 320
 """Sixteen DCT coefficients a voxel, and what becomes of them; measured in float32."""
 _MOST_TILES = {"cpu": 1, "cuda": 4}
+"""More at once take more memory and, on a CPU, more time: its caches hold one."""
 
 
 def tile_bytes(plan: TilePlan, model: Model) -> float:
@@ -48,4 +49,4 @@ def tile_batch(plan: TilePlan, memory_gb: float | None, device: torch.device, mo
             f"{(fixed + one) / _GB:.1f} GB with tiles of {plan.tile}; raise --memory"
             + (hint if smaller < max(plan.tile) else "")
         )
-    return min(fitting, 8)
+    return min(fitting, _MOST_TILES.get(device.type, 1))

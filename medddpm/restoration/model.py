@@ -29,9 +29,9 @@ from medddpm.diffusion.schedule import Schedule
 from medddpm.diffusion.unet import LatentUNet
 from medddpm.errors import CheckpointError, ConfigError
 from medddpm.networks import space_to_depth
-from medddpm.shrinkage import Evidence, Shrinkage
+from medddpm.shrinkage import Evidence
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _FORBID: dict[str, str] = {"extra": "forbid"}
 _Positive = Annotated[int, Ge(1)]
 
@@ -64,12 +64,13 @@ class DiffusionSpec:
 
 @dataclass(frozen=True)
 class FidelitySpec:
-    """What rebuilds the fidelity decoder."""
+    """What rebuilds the fidelity decoder; without `prior` it is a plain supervised denoiser."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
     channels: tuple[_Positive, ...] = (64, 96, 128)
     num_blocks: _Positive = 2
     embedding_width: _Positive = 128
+    prior: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,15 @@ class Model(nn.Module):
             diff.embedding_width,
             TERMINAL_SHARE[diff.prediction],
         )
-        self.shrinkage = Shrinkage()
         self.fidelity = FidelityDecoder(
-            auto.latent_channels, auto.factor, fid.channels, fid.num_blocks, fid.embedding_width
+            auto.latent_channels,
+            auto.factor,
+            fid.channels,
+            fid.num_blocks,
+            fid.embedding_width,
+            prior=fid.prior,
         )
+        self.shrinkage = self.fidelity.shrinkage
 
     @property
     def multiple(self) -> int:
@@ -139,7 +145,8 @@ class Model(nn.Module):
 
     def observe(self, y: Tensor, sigma: Tensor, spacing: Tensor, coils: Tensor) -> Evidence:
         """The scan with its shrunk estimate; shapes as in `Evidence` and `Shrinkage`."""
-        return Evidence(y, self.shrinkage(y, sigma, coils), sigma, spacing)
+        evidence: Evidence = self.shrinkage(y, sigma, spacing, coils)
+        return evidence
 
     def condition(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """What the U-Net sees of the scan, and the latent of the noisy scan itself.

@@ -33,7 +33,8 @@ class RestoreOptions:
         memory_gb: Budget for the whole process; None takes what there is.
         tile: Edge of a tile in voxels.
         overlap: Voxels that neighbouring tiles share.
-        flips: Mirrored copies of each tile that are averaged, 1 to 8 ("mean" only).
+        shifts: Restorations that are averaged, each with the grid of blocks one voxel further
+            along another axis, 1 to 4 ("mean" only).
         start: Noise of a truncated start, in units of the scan's own noise in the latent.
         guidance_scale: Weight of the likelihood gradient; 0 is off.
         cfg_weight: Classifier-free guidance; 1 is the conditional network alone.
@@ -54,7 +55,7 @@ class RestoreOptions:
     memory_gb: Annotated[float, Gt(0)] | None = None
     tile: Annotated[int, Ge(16)] = 96
     overlap: Annotated[int, Ge(0)] = 16
-    flips: Annotated[int, Interval(ge=1, le=8)] = 1
+    shifts: Annotated[int, Interval(ge=1, le=4)] = 2
     start: Annotated[float, Gt(0)] = 2.0
     guidance_scale: Annotated[float, Ge(0)] = 0.0
     cfg_weight: Annotated[float, Ge(0)] = 1.0

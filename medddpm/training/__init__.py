@@ -23,6 +23,7 @@ from medddpm.restoration.model import (
     load_model,
     save_model,
 )
+from medddpm.shrinkage import weigh
 from medddpm.training.data import build_cache, find_scans
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.options import Options, spec_of
@@ -73,6 +74,8 @@ def train_stage(
     elif stage == "diffusion":
         task = DiffusionStage(model, scans, options.diffusion)
     else:
+        if options.train.compile:
+            model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
         task = FidelityStage(model, scans, options.fidelity)
     run_stage(task, out / stage, options.train, resume=resume, on_log=on_log)
     task.finish()

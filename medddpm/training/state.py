@@ -54,6 +54,7 @@ def save_state(
     os.replace(partial, path)
 
 
+@torch.no_grad()
 def load_state(
     path: Path, network: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
@@ -63,13 +64,21 @@ def load_state(
             facts: dict[str, Any] = json.loads(file.metadata()["facts"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         network.load_state_dict(_part(tensors, "net."))
-        ema.values.update(_part(tensors, "ema."))
+        for name, value in _part(tensors, "ema.").items():
+            ema.values[name].copy_(value)
     except (SafetensorError, OSError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"cannot resume from {path}: {error}; delete it to begin again"
         ) from error
     for name, parameter in network.named_parameters():
-        moments = {m: tensors[f"{m}.{name}"] for m in _MOMENTS if f"{m}.{name}" in tensors}
+        # In the memory layout of the parameter: a step with mixed layouts takes a third longer.
+        moments = {
+            m: tensors[f"{m}.{name}"]
+            if m == "step"
+            else torch.empty_like(parameter).copy_(tensors[f"{m}.{name}"])
+            for m in _MOMENTS
+            if f"{m}.{name}" in tensors
+        }
         if moments:
             optimizer.state[parameter] = moments
     return facts

@@ -110,7 +110,7 @@ def benchmark(
                 slices |= _slices_of(row, kept)
             if on_row:
                 on_row(row)
-    summary = summarise(rows, choose_reference(settings.methods, settings.reference))
+    summary = summarise(rows, choose_reference(settings.labels, settings.reference))
     names = _write(out, rows, summary, _facts(run, files), slices)
     return Benchmark(rows, summary, [out / name for name in names])
 

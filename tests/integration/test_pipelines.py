@@ -65,6 +65,16 @@ def test_train_on_nifti(
     assert list((tmp_path / "run" / "restored").glob("*.nii.gz"))
 
 
+def test_scaling(cli: Cli, tiny_weights: Path, tmp_path: Path) -> None:
+    options = ("--sizes", 40, 48, "--weights", tiny_weights)
+    done = run(cli, "scaling", tmp_path / "out", *options)
+    assert done.exit_code == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "out" / "scaling.csv").read_text().splitlines()))
+    assert [int(row["size"]) for row in rows] == [40, 48]
+    assert all(0 < float(row["peak_gb"]) < 3 for row in rows)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scaling.csv", "scaling.png"]
+
+
 def test_every_pipeline_has_a_test_and_is_short() -> None:
     paths = sorted((share_dir() / "pipelines").glob("*.py"))
     text = Path(__file__).read_text(encoding="utf-8")

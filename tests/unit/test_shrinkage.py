@@ -8,7 +8,7 @@ from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from medddpm.preprocess.degrade import add_noise, num_coils
-from medddpm.shrinkage import Shrinkage
+from medddpm.shrinkage import Evidence, Shrinkage
 
 NO_BIAS = torch.tensor([0])
 RICIAN = torch.tensor([1])
@@ -16,6 +16,11 @@ RICIAN = torch.tensor([1])
 
 def number(sigma: float) -> Tensor:
     return torch.full((1, 1, 1, 1, 1), sigma)
+
+
+def shrunk(y: Tensor, sigma: Tensor, coils: Tensor) -> Tensor:
+    evidence: Evidence = Shrinkage()(y, sigma, torch.ones(len(y), 3), coils)
+    return evidence.base
 
 
 def scene(size: int = 24) -> Tensor:
@@ -54,20 +59,20 @@ def by_hand(y: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
 def test_it_is_the_two_pass_filter_of_its_source() -> None:
     torch.manual_seed(0)
     y = scene(12) + 0.05 * torch.randn(1, 1, 12, 12, 12)
-    ours = Shrinkage()(y, number(0.05), NO_BIAS)[0, 0].numpy()
+    ours = shrunk(y, number(0.05), NO_BIAS)[0, 0].numpy()
     np.testing.assert_allclose(ours, by_hand(y[0, 0].double().numpy(), 0.05), atol=2e-5)
 
 
 def test_without_noise_it_returns_the_scan() -> None:
     y = scene()
-    torch.testing.assert_close(Shrinkage()(y, number(1e-5), RICIAN), y, atol=1e-4, rtol=0)
+    torch.testing.assert_close(shrunk(y, number(1e-5), RICIAN), y, atol=1e-4, rtol=0)
 
 
 def test_it_removes_most_of_the_noise_and_little_else() -> None:
     torch.manual_seed(1)
     x = scene(32)
     y = x + 0.05 * torch.randn_like(x)
-    assert (Shrinkage()(y, number(0.05), NO_BIAS) - x).std() < 0.25 * 0.05
+    assert (shrunk(y, number(0.05), NO_BIAS) - x).std() < 0.25 * 0.05
 
 
 @pytest.mark.parametrize(("kind", "coils"), [("rician", 1), ("ncchi", 4), ("gaussian", 1)])
@@ -76,7 +81,7 @@ def test_the_bias_of_the_noise_is_gone(kind: str, coils: int) -> None:
     generator = torch.Generator().manual_seed(2)
     y = add_noise(x, 0.06, kind=kind, coils=coils, generator=generator)  # type: ignore[arg-type]
     number_of = torch.tensor([num_coils(kind, coils)])  # type: ignore[arg-type]
-    estimate = Shrinkage()(y, number(0.06), number_of)
+    estimate = shrunk(y, number(0.06), number_of)
     assert abs(float(estimate.mean()) - 0.5) < 0.002
     if kind != "gaussian":
         assert float(y.mean()) - 0.5 > 0.003
@@ -85,28 +90,28 @@ def test_the_bias_of_the_noise_is_gone(kind: str, coils: int) -> None:
 def test_a_voxel_does_not_depend_on_the_tile_it_was_in() -> None:
     torch.manual_seed(3)
     y = scene(32) + 0.05 * torch.randn(1, 1, 32, 32, 32)
-    whole = Shrinkage()(y, number(0.05), RICIAN)[..., 16:24, 16:24, 16:24]
-    part = Shrinkage()(y[..., 6:, 6:, 6:], number(0.05), RICIAN)[..., 10:18, 10:18, 10:18]
+    whole = shrunk(y, number(0.05), RICIAN)[..., 16:24, 16:24, 16:24]
+    part = shrunk(y[..., 6:, 6:, 6:], number(0.05), RICIAN)[..., 10:18, 10:18, 10:18]
     torch.testing.assert_close(part, whole, atol=1e-5, rtol=0)
 
 
 def test_bfloat16_costs_little() -> None:
     torch.manual_seed(4)
     y = scene() + 0.01 * torch.randn(1, 1, 24, 24, 24)
-    exact = Shrinkage()(y, number(0.01), NO_BIAS)
+    exact = shrunk(y, number(0.01), NO_BIAS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        fast = Shrinkage()(y, number(0.01), NO_BIAS)
+        fast = shrunk(y, number(0.01), NO_BIAS)
     assert (fast - exact).std() < 0.03 * 0.01
 
 
 def test_a_constant_map_is_the_same_as_its_number_and_a_map_matters() -> None:
     torch.manual_seed(5)
     y = scene() + 0.05 * torch.randn(1, 1, 24, 24, 24)
-    flat = Shrinkage()(y, number(0.05), RICIAN)
-    torch.testing.assert_close(Shrinkage()(y, torch.full_like(y, 0.05), RICIAN), flat)
+    flat = shrunk(y, number(0.05), RICIAN)
+    torch.testing.assert_close(shrunk(y, torch.full_like(y, 0.05), RICIAN), flat)
     sigma = torch.full_like(y, 0.05)
     sigma[:, :, :12] = 1e-5
-    mixed = Shrinkage()(y, sigma, RICIAN)
+    mixed = shrunk(y, sigma, RICIAN)
     torch.testing.assert_close(mixed[:, :, :6], y[:, :, :6], atol=1e-4, rtol=0)
     torch.testing.assert_close(mixed[:, :, 18:], flat[:, :, 18:])
 
@@ -117,7 +122,7 @@ def test_air_comes_out_dark(coils: int) -> None:
     kind = "rician" if coils == 1 else "ncchi"
     generator = torch.Generator().manual_seed(6)
     y = add_noise(torch.zeros(1, 1, 32, 32, 32), 0.05, kind=kind, coils=coils, generator=generator)  # type: ignore[arg-type]
-    air = Shrinkage()(y, number(0.05), torch.tensor([coils]))
+    air = shrunk(y, number(0.05), torch.tensor([coils]))
     assert float(y.mean()) > 1.2 * 0.05
     assert float(air.square().mean().sqrt()) < 0.6 * 0.05
 
@@ -126,7 +131,31 @@ def test_each_scan_of_a_batch_has_its_own_law() -> None:
     torch.manual_seed(7)
     y = (scene().expand(2, -1, -1, -1, -1) + 0.05 * torch.randn(2, 1, 24, 24, 24)).abs()
     sigma = torch.tensor([0.05, 0.02])[:, None, None, None, None]
-    both = Shrinkage()(y, sigma, torch.tensor([0, 2]))
+    both = shrunk(y, sigma, torch.tensor([0, 2]))
     for i, coils in enumerate((0, 2)):
-        alone = Shrinkage()(y[i : i + 1], sigma[i : i + 1], torch.tensor([coils]))
+        alone = shrunk(y[i : i + 1], sigma[i : i + 1], torch.tensor([coils]))
         torch.testing.assert_close(both[i : i + 1], alone)
+
+
+def test_learned_gains_turn_the_filter_up_and_down() -> None:
+    torch.manual_seed(8)
+    y = scene() + 0.05 * torch.randn(1, 1, 24, 24, 24)
+    shrinkage = Shrinkage()
+    evidence: Evidence = shrinkage(y, number(0.05), torch.ones(1, 3), NO_BIAS)
+
+    def removed(odds: float, weight: float) -> Tensor:
+        gains = torch.full((*evidence.power.shape[:4], 130), odds)
+        gains[..., 128:] = weight
+        return shrinkage.removed(evidence.coefficients, evidence.power, gains)
+
+    torch.testing.assert_close(removed(0, 0), evidence.removed)
+    torch.testing.assert_close(removed(0, 2), evidence.removed)  # only ratios of weights count
+    assert removed(1, 0).std() < evidence.removed.std() < removed(-1, 0).std()
+    assert removed(50, 0).std() < 0.2 * evidence.removed.std()  # a factor has its limit
+
+
+def test_what_was_removed_is_the_difference_in_units_of_sigma() -> None:
+    torch.manual_seed(9)
+    y = scene() + 0.05 * torch.randn(1, 1, 24, 24, 24)
+    evidence: Evidence = Shrinkage()(y, number(0.05), torch.ones(1, 3), NO_BIAS)
+    torch.testing.assert_close(y - 0.05 * evidence.removed, evidence.base)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from medddpm.autoencoder.codec import LatentCodec
 from medddpm.autoencoder.fidelity import FidelityDecoder
 from medddpm.autoencoder.monai_vae import StemmedAutoencoderKL
 from medddpm.autoencoder.vae import CompactVae, kl_divergence
-from medddpm.networks import space_to_depth
+from medddpm.networks import NormedConv, space_to_depth
 from medddpm.shrinkage import Evidence, Shrinkage
 
 
@@ -81,48 +82,79 @@ def test_the_noise_gain_is_that_of_the_encoder() -> None:
     assert float(codec.latent_noise_gain) == pytest.approx(2 * first, rel=1e-3)
 
 
-def fidelity_inputs(sigma: float) -> dict[str, torch.Tensor]:
+def fidelity_inputs(sigma: float) -> tuple[Evidence, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
-    return {
-        "y": torch.rand(1, 1, 16, 16, 16),
-        "base": torch.rand(1, 1, 16, 16, 16),
-        "sigma": torch.full((1, 1, 1, 1, 1), sigma),
-        "spacing": torch.ones(1, 3),
+    y = torch.rand(1, 1, 16, 16, 16)
+    level = torch.full((1, 1, 1, 1, 1), sigma)
+    evidence: Evidence = Shrinkage()(y, level, torch.ones(1, 3), torch.tensor([1]))
+    rest = {
         "z0": torch.randn(1, 6, 4, 4, 4),
         "prior": torch.rand(1, 1, 16, 16, 16),
         "angle": torch.full((1,), math.pi / 2),
     }
+    return evidence, rest
 
 
-def correction(decoder: FidelityDecoder, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    known = Evidence(*(inputs[k] for k in ("y", "base", "sigma", "spacing")))
-    return decoder.error(known, inputs["z0"], inputs["prior"], inputs["angle"])
+def small_decoder() -> FidelityDecoder:
+    decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
+    with torch.no_grad():  # a fresh one does not use its conditions yet
+        for name, parameter in decoder.named_parameters():
+            if name.endswith("film_gain"):
+                parameter.fill_(0.5)
+    return decoder.eval()
 
 
 def test_without_noise_the_fidelity_decoder_returns_the_scan() -> None:
-    decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
-    inputs = fidelity_inputs(1e-6)
-    y, sigma, spacing = inputs["y"], inputs["sigma"], inputs["spacing"]
-    known = Evidence(y, Shrinkage()(y, sigma, torch.tensor([1])), sigma, spacing)
-    restored = decoder(known, inputs["z0"], inputs["prior"], inputs["angle"])
-    torch.testing.assert_close(restored, y, atol=1e-4, rtol=0)
+    evidence, rest = fidelity_inputs(1e-6)
+    restored = small_decoder()(evidence, **rest)
+    torch.testing.assert_close(restored, evidence.y, atol=1e-4, rtol=0)
 
 
 def test_a_constant_map_is_the_same_as_its_number() -> None:
-    decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
-    inputs = fidelity_inputs(0.1)
-    number = correction(decoder, inputs)
-    inputs["sigma"] = inputs["sigma"].expand_as(inputs["y"])
-    torch.testing.assert_close(correction(decoder, inputs), number)
+    decoder = small_decoder()
+    evidence, rest = fidelity_inputs(0.1)
+    number = decoder.error(evidence, **rest)
+    as_map = replace(evidence, sigma=evidence.sigma.expand_as(evidence.y))
+    torch.testing.assert_close(decoder.error(as_map, **rest), number)
 
 
-@pytest.mark.parametrize("changed", ["y", "base", "sigma", "spacing", "z0", "prior", "angle"])
+@pytest.mark.parametrize(
+    "changed",
+    ["y", "base", "sigma", "spacing", "coefficients", "power", "z0", "prior", "angle"],
+)
 def test_all_that_is_known_matters(changed: str) -> None:
-    decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16)
-    inputs = fidelity_inputs(0.1)
-    before = correction(decoder, inputs)
-    inputs[changed] = inputs[changed] * 0.5
-    assert (correction(decoder, inputs) - before).abs().max() > 1e-5
+    decoder = small_decoder()
+    evidence, rest = fidelity_inputs(0.1)
+    before = decoder.error(evidence, **rest)
+    if changed in rest:
+        rest[changed] = rest[changed] * 0.5
+    else:
+        evidence = replace(evidence, **{changed: getattr(evidence, changed) * 0.5})
+    assert (decoder.error(evidence, **rest) - before).abs().max() > 1e-5
+
+
+def test_a_supervised_denoiser_does_not_see_the_latent() -> None:
+    torch.manual_seed(2)
+    decoder = FidelityDecoder(6, 4, (8, 8, 8), 1, 16, prior=False).eval()
+    evidence, rest = fidelity_inputs(0.1)
+    before = decoder.error(evidence, **rest)
+    assert before.abs().max() > 1e-3
+    for name in rest:
+        changed = rest | {name: rest[name] * 0.5}
+        assert torch.equal(decoder.error(evidence, **changed), before)
+
+
+def test_filters_keep_unit_norm_in_training_and_out_of_it() -> None:
+    torch.manual_seed(1)
+    conv = NormedConv(4, 6)
+    with torch.no_grad():
+        conv.weight.mul_(7)
+    x = torch.randn(1, 4, 12, 12, 12)
+    calm = conv.eval()(x)
+    trained = conv.train()(x)
+    torch.testing.assert_close(calm, trained)
+    assert float(trained.detach()[..., 1:-1, 1:-1, 1:-1].std()) == pytest.approx(1, rel=0.2)
+    assert float(conv.weight.detach().square().mean()) == pytest.approx(1, rel=1e-4)
 
 
 def test_the_stem_order_is_that_of_the_pca() -> None:

@@ -82,6 +82,9 @@ def test_told_and_blind_sigma(scan: Volume) -> None:
     blind = run(scan, "shrinkage", source="blind").row["sigma_told"]
     assert blind == pytest.approx(0.05, rel=0.2)
     assert blind != told
+    assert parse_method("tv@oracle").label == "tv"
+    assert parse_method("mean@noise_map=off").changes == {"noise_map": "off"}
+    assert BenchmarkOptions().sources(parse_method("mean@shifts=1,oracle")) == ("oracle",)
     both = BenchmarkOptions(sigma_source="both")
     assert both.sources(parse_method("mean")) == ("oracle", "blind")
     assert both.sources(parse_method("identity")) == ("none",)

@@ -228,3 +228,15 @@ def test_real_brains_within_eight_percent(fraction: float, masked: bool) -> None
         image = noisy(clean, sigma)
         found = estimate_noise(np.where(mask, image, 0) if masked else image)
         assert found.sigma == pytest.approx(sigma, rel=0.08)
+
+
+def test_dark_tissue_that_reads_louder_than_white_noise_is_no_air() -> None:
+    """A box of tissue without air, with a dark part whose signal is about the noise."""
+    rng = np.random.default_rng(5)
+    x = np.full((72, 72, 72), 700.0)
+    x[:30, :, :36] = 40 * (1 + ndimage.gaussian_filter(rng.standard_normal((30, 72, 36)), 3) * 8)
+    real, imaginary = 30 * rng.standard_normal((2, *x.shape))
+    y = np.hypot(x + real, imaginary).astype(np.float32)
+    found = estimate_noise(y)
+    assert found.method == "foreground"
+    assert found.sigma == pytest.approx(30, rel=0.05)

@@ -9,6 +9,7 @@ import torch
 
 from medddpm.errors import ConfigError, MemoryBudgetError, SamplingDivergedError
 from medddpm.preprocess.tiles import plan_tiles
+from medddpm.restoration import memory
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.restorer import RestoreOptions, Restorer
 from medddpm.volume import Geometry, Volume
@@ -33,8 +34,9 @@ def test_the_result_lies_where_the_scan_lies(
 
 
 def test_the_bytes_do_not_depend_on_batch_or_memory(
-    restorer: Restorer, noisy_phantom: Volume
+    restorer: Restorer, noisy_phantom: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(memory._MOST_TILES, "cpu", 8)
     results = [
         restorer.restore(noisy_phantom, memory_gb=gb, tile=32, overlap=16).volume.data.tobytes()
         for gb in (None, 1.5, 3.0, 8.0)
@@ -42,11 +44,12 @@ def test_the_bytes_do_not_depend_on_batch_or_memory(
     assert len(set(results)) == 1
 
 
-def test_the_budget_does_change_the_batch(restorer: Restorer) -> None:
+def test_the_budget_changes_the_batch_of_a_gpu_and_a_cpu_takes_one(restorer: Restorer) -> None:
     plan = plan_tiles((96, 96, 96), 32, 16, 16)
-    device = torch.device("cpu")
-    sizes = {tile_batch(plan, gb, device, restorer.model) for gb in (None, 1.5, 3.0, 8.0)}
-    assert len(sizes) > 1
+    budgets = (0.955, 8.0)
+    model = restorer.model
+    assert len({tile_batch(plan, gb, torch.device("cuda"), model) for gb in budgets}) == 2
+    assert {tile_batch(plan, gb, torch.device("cpu"), model) for gb in budgets} == {1}
 
 
 def test_seed_and_case_name_the_noise(restorer: Restorer, noisy_phantom: Volume) -> None:
@@ -138,10 +141,15 @@ def test_each_knob_turns_something(
     assert not np.array_equal(plain, turned.volume.data)
 
 
-def test_flips_are_averaged(restorer: Restorer, noisy_phantom: Volume) -> None:
-    plain = restorer.restore(noisy_phantom, **SMALL).volume.data
-    flipped = restorer.restore(noisy_phantom, flips=2, **SMALL).volume.data
-    assert not np.array_equal(plain, flipped)
+def test_shifts_are_averaged_in_their_place(restorer: Restorer, noisy_phantom: Volume) -> None:
+    one, two, four = (
+        restorer.restore(noisy_phantom, shifts=n, **SMALL).volume.data for n in (1, 2, 4)
+    )
+    clean = noisy_phantom.data  # a shift by a voxel would lose far more than averaging changes
+    away = float(np.abs(clean[1:] - clean[:-1]).mean())
+    for other in (two, four):
+        assert not np.array_equal(one, other)
+        assert float(np.abs(one - other).mean()) < 0.3 * away
 
 
 def test_progress_ends_at_its_total(restorer: Restorer, noisy_phantom: Volume) -> None:
@@ -169,7 +177,7 @@ def test_a_wrong_option_is_refused(
 def test_nan_weights_are_noticed(tiny_weights: Path, noisy_phantom: Volume) -> None:
     broken = Restorer.from_pretrained(tiny_weights, device="cpu")
     with torch.no_grad():
-        broken.model.fidelity.unet.head.bias.fill_(float("nan"))
+        broken.model.fidelity.pixels_scale.fill_(float("nan"))
     with pytest.raises(SamplingDivergedError):
         broken.restore(noisy_phantom, **SMALL)
 
@@ -182,7 +190,9 @@ def test_options_are_reported(restorer: Restorer, noisy_phantom: Volume) -> None
     assert facts["frames"][0]["vae_ceiling_db"] < 60
 
 
-def test_uneven_noise_is_seen_and_used(restorer: Restorer, head: Any) -> None:
+def test_uneven_noise_is_seen_and_used(
+    restorer: Restorer, head: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three times the noise in one half: the sidecar says so, and the result differs."""
     x = head((72, 72, 72))
     sigma = np.where(np.arange(72) < 36, 30.0, 90.0)[:, None, None]
@@ -196,6 +206,7 @@ def test_uneven_noise_is_seen_and_used(restorer: Restorer, head: Any) -> None:
     assert not np.array_equal(mapped.volume.data, even.volume.data)
     given = restorer.restore(scan, sigma=60.0, **SMALL)
     assert given.facts["frames"][0]["sigma_map"] is None
+    monkeypatch.setitem(memory._MOST_TILES, "cpu", 8)
     np.testing.assert_array_equal(
         mapped.volume.data, restorer.restore(scan, memory_gb=3.0, **SMALL).volume.data
     )
