@@ -102,7 +102,7 @@ class _Stage(nn.ModuleList):
 
 
 class UNet(nn.Module):
-    """Residual U-Net with additive skips; features may be injected at one level.
+    """Residual U-Net with additive skips.
 
     Args:
         in_channels: Channels of the input.
@@ -110,7 +110,6 @@ class UNet(nn.Module):
         channels: Width of each level, finest first; each level halves the grid.
         num_blocks: Residual blocks a level on the way down, and again on the way up.
         embedding_width: Width of the condition vector.
-        injected: (level, channels) of features that are added on that level, if any.
     """
 
     def __init__(
@@ -120,12 +119,9 @@ class UNet(nn.Module):
         channels: Sequence[int],
         num_blocks: int,
         embedding_width: int,
-        injected: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv3d(in_channels, channels[0], 3, padding=1)
-        self.inject_level = injected[0] if injected else -1
-        self.inject = nn.Conv3d(injected[1], channels[injected[0]], 1) if injected else None
 
         def stage(width: int) -> _Stage:
             return _Stage(width, num_blocks, embedding_width)
@@ -139,7 +135,7 @@ class UNet(nn.Module):
         with torch.no_grad():
             self.head.weight.mul_(0.2)
 
-    def forward(self, x: Tensor, embedding: Tensor, injected: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, in, X, Y, Z), (B, width) -> (B, out, X, Y, Z); the grid halves at each level."""
         h = self.stem(x)
         skips = []
@@ -147,8 +143,6 @@ class UNet(nn.Module):
             if level:
                 skips.append(h)
                 h = self.shrink[level - 1](h)
-            if level == self.inject_level and self.inject is not None and injected is not None:
-                h = h + self.inject(injected)
             h = blocks(h, embedding)
         for level in reversed(range(len(self.up))):
             h = skips[level] + depth_to_space(self.grow[level](h), 2)

@@ -26,6 +26,7 @@ _BLOCK = 4
 _THRESHOLD = 2.7
 """Of the first pass, in units of sigma (Maggioni et al. 2013, table II)."""
 _SLAB = 2
+"""Cells that are weighed together where no gradient is needed."""
 _MOST = 8.0
 """Of the log of a learned factor: what is beyond changes nothing, but may overflow."""
 _STEP = 0.01

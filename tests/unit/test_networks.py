@@ -5,7 +5,9 @@ import torch
 
 from medddpm.networks import (
     ConditionEmbedding,
+    NormedUNet,
     ResBlock,
+    RowLinear,
     UNet,
     depth_to_space,
     log_spacing,
@@ -43,11 +45,20 @@ def test_the_condition_reaches_the_output() -> None:
 
 def test_injected_features_reach_the_output() -> None:
     torch.manual_seed(0)
-    net = UNet(2, 3, (8, 12), 1, 16, injected=(1, 5))
+    net = NormedUNet(2, (8, 12), 1, 16, injected=(1, 5))
     x, e = torch.randn(1, 2, 8, 8, 8), torch.randn(1, 16)
     a = net(x, e, torch.zeros(1, 5, 4, 4, 4))
     b = net(x, e, torch.ones(1, 5, 4, 4, 4))
     assert (a - b).abs().max() > 1e-5
+
+
+def test_a_row_does_not_depend_on_the_others() -> None:
+    torch.manual_seed(0)
+    layer = RowLinear(128, 96)
+    rows = torch.randn(8, 128)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        together = layer(rows)
+        assert all(torch.equal(layer(rows[i : i + 1])[0], together[i]) for i in range(8))
 
 
 def test_a_voxel_far_away_does_not_matter() -> None:
