@@ -28,7 +28,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Train one stage on a folder of NIfTI scans; Ctrl-C saves, --resume goes on."""
+    """Train one stage on a folder of NIfTI scans; Ctrl-C or SIGTERM saves, --resume goes on."""
     from medddpm.config import load_config
     from medddpm.workflows.training import train as run
 

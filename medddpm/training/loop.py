@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,6 +110,32 @@ class AdaptiveClip:
         return True
 
 
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets: a step cut in half could not be resumed exactly.
+
+    A second signal raises KeyboardInterrupt at once. Outside the main thread, and for a signal that
+    is ignored (as Ctrl-C is in the background of a script), nothing changes.
+    """
+    wanted = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if wanted.is_set():
+            raise KeyboardInterrupt
+        wanted.set()
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, ask)
+    try:
+        yield wanted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def pick_device(name: str) -> torch.device:
     """The device of "auto", "cpu", "cuda" or "cuda:1"; auto takes CUDA where there is one."""
     if name == "auto":
@@ -117,7 +146,7 @@ def pick_device(name: str) -> torch.device:
 def run_stage(
     stage: Stage, out: Path, options: TrainOptions, *, resume: bool, on_log: OnLog | None = None
 ) -> Ema:
-    """Train to `stage.steps`; the state in `out` is saved every few minutes and on Ctrl-C.
+    """Train to `stage.steps`; the state is saved every few minutes, and on Ctrl-C or SIGTERM.
 
     Args:
         stage: What to train; its network is changed in place.
@@ -131,6 +160,7 @@ def run_stage(
 
     Raises:
         SamplingDivergedError: The loss is not finite; the last saved state is kept.
+        KeyboardInterrupt: Stopped by a signal, after the step in hand and its saving.
     """
     device = pick_device(options.device)
     out.mkdir(parents=True, exist_ok=True)
@@ -160,7 +190,7 @@ def run_stage(
         if on_log:
             on_log({"stage": stage.name, "steps": stage.steps, **row})
 
-    try:
+    with stop_requests() as stop:
         while step < stage.steps:
             losses.append(_optimise(stage, network, optimizer, clip, device, step, options))
             step += 1
@@ -176,9 +206,9 @@ def run_stage(
             if time.monotonic() - saved_at > 60 * options.save_minutes:
                 save()
                 saved_at = time.monotonic()
-    except KeyboardInterrupt:
-        save()
-        raise
+            if stop.is_set():
+                save()
+                raise KeyboardInterrupt
     save()
     network.load_state_dict(ema.values)
     return ema

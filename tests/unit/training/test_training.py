@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,7 @@ from medddpm.preprocess.degrade import NoiseKind
 from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, step_seed
 from medddpm.training.data import PackedScans, augment, build_cache, crop, find_scans, pack
-from medddpm.training.loop import AdaptiveClip, learning_rate_at
+from medddpm.training.loop import AdaptiveClip, learning_rate_at, stop_requests
 from medddpm.training.options import (
     AutoencoderOptions,
     DataOptions,
@@ -195,17 +198,35 @@ def test_stages_come_in_order(scans: Path, tmp_path: Path) -> None:
         train_stage("diffusion", wider, scans, tmp_path / "run")
 
 
-def test_ctrl_c_saves_where_it_was(scans: Path, tmp_path: Path) -> None:
-    def stop(row: dict[str, Any]) -> None:
-        if row.get("step") == 2:
-            raise KeyboardInterrupt
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_that_then_goes_on_exactly(
+    scans: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
 
+    def stop(row: dict[str, Any]) -> None:
+        if row.get("step") == 1:
+            os.kill(os.getpid(), number)
+
+    options = replace(OPTIONS, train=replace(OPTIONS.train, log_every=1))
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train_stage("autoencoder", options, scans, whole)
     with pytest.raises(KeyboardInterrupt):
-        train_stage("autoencoder", OPTIONS, scans, tmp_path / "run", on_log=stop)
-    assert (tmp_path / "run" / "autoencoder" / "state.safetensors").exists()
+        train_stage("autoencoder", options, scans, halves, on_log=stop)
+    assert signal.getsignal(number) is before
     rows: list[dict[str, Any]] = []
-    train_stage("autoencoder", OPTIONS, scans, tmp_path / "run", resume=True, on_log=rows.append)
-    assert min(row["step"] for row in rows if "step" in row) > 2
+    train_stage("autoencoder", options, scans, halves, resume=True, on_log=rows.append)
+    assert min(row["step"] for row in rows if "step" in row) == 2
+    a, b = ((out / "autoencoder" / "state.safetensors").read_bytes() for out in (whole, halves))
+    assert a == b
+
+
+def test_a_second_signal_does_not_wait_for_the_step() -> None:
+    with pytest.raises(KeyboardInterrupt), stop_requests() as wanted:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert wanted.wait(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(scans: Path, tmp_path: Path) -> None:
