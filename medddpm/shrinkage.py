@@ -126,6 +126,24 @@ class Shrinkage(nn.Module):
         share = F.conv3d(rearrange(weight, "b x y z p -> b p x y z"), self.cover)
         return depth_to_space(total.float() / share.float(), 2)
 
+    def texture(self, noise: Tensor, odds: Tensor, gains: Tensor) -> Tensor:
+        """What the gains leave unknown of the scan, drawn once: (B, 1, X, Y, Z) in units of sigma.
+
+        Where g of a coefficient y is kept, its signal has mean g y and variance g sigma^2 (Wiener
+        filter of a Gaussian signal): unit noise times sqrt(g) turns the mean into a draw that has
+        the power of the signal, g^2 (P + sigma^2) + g sigma^2 = P.
+
+        Args:
+            noise: (B, 1, X, Y, Z), white, of unit variance.
+            odds: As in `removed`.
+            gains: As in `removed`.
+        """
+        logs = gains[..., : 2 * _BLOCK**3].float().clamp(-_MOST, _MOST).reshape(odds.shape)
+        root = (odds.float() * logs.exp()).add_(1).reciprocal_().neg_().add_(1).sqrt_()
+        odds = root / (1 - root).clamp_min(1e-6)
+        weights = F.pad(gains[..., 2 * _BLOCK**3 :], (2 * _BLOCK**3, 0))
+        return noise - self.removed(self._transform(noise), odds, weights)
+
     def _transform(self, image: Tensor) -> Tensor:
         """(B, 1, X, Y, Z) -> (B, x, y, z, 2, 64): the coefficients of two blocks a cell."""
         cells = space_to_depth(F.pad(image, (_BLOCK,) * 6, mode="reflect"), 2)

@@ -71,22 +71,44 @@ class FidelityDecoder(nn.Module):
         self.pixels = NormedConv(channels[0], 8, gain=SILU_GAIN)
         self.pixels_scale = nn.Parameter(torch.tensor(0.1))
 
-    def forward(self, evidence: Evidence, z0: Tensor, prior: Tensor, angle: Tensor) -> Tensor:
-        """The restored image.
+    def forward(
+        self,
+        evidence: Evidence,
+        z0: Tensor,
+        prior: Tensor,
+        angle: Tensor,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """The restored image: its mean for this z0, or with noise a draw around it.
 
         Args:
             evidence: The noisy scan and what is known of it.
             z0: (B, C, X/f, Y/f, Z/f), standardised latent.
             prior: (B, 1, X, Y, Z), the plain decoding of z0.
             angle: (B,) noise level, in radians, that z0 was predicted from; pi/2 = terminal.
+            noise: (B, 1, X, Y, Z), white and Gaussian; its strength is that of the draw.
 
         Returns:
             (B, 1, X, Y, Z) float32.
         """
-        return evidence.base - evidence.sigma * self.error(evidence, z0, prior, angle)
+        gains, pixels = self._gains_and_pixels(evidence, z0, prior, angle)
+        x_hat = evidence.base - evidence.sigma * self._error(evidence, gains, pixels)
+        if noise is None:
+            return x_hat
+        return x_hat + evidence.sigma * self.shrinkage.texture(noise, evidence.power, gains)
 
     def error(self, evidence: Evidence, z0: Tensor, prior: Tensor, angle: Tensor) -> Tensor:
         """(base - x_hat) / sigma, shape of y: what the network itself predicts."""
+        return self._error(evidence, *self._gains_and_pixels(evidence, z0, prior, angle))
+
+    def _error(self, evidence: Evidence, gains: Tensor, pixels: Tensor) -> Tensor:
+        removed = self.shrinkage.removed(evidence.coefficients, evidence.power, gains)
+        return removed - evidence.removed + pixels
+
+    def _gains_and_pixels(
+        self, evidence: Evidence, z0: Tensor, prior: Tensor, angle: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, x, y, z, 130), as `Shrinkage.removed` takes them, and (B, 1, X, Y, Z)."""
         y, base, sigma = evidence.y, evidence.base, evidence.sigma
         if not self.prior:
             z0, prior, angle = torch.zeros_like(z0), base, torch.zeros_like(angle)
@@ -107,6 +129,4 @@ class FidelityDecoder(nn.Module):
         h = self.unet(torch.cat([*inputs, log_map], dim=1), condition, z0)
         # Cells beyond the scan keep the gains of the shrinkage.
         gains = F.pad(self.gains_scale.to(h) * self.gains(h), (1,) * 6).movedim(1, -1)
-        removed = self.shrinkage.removed(evidence.coefficients, evidence.power, gains)
-        pixels = depth_to_space(self.pixels_scale * self.pixels(h).float(), 2)
-        return removed - evidence.removed + pixels
+        return gains, depth_to_space(self.pixels_scale * self.pixels(h).float(), 2)

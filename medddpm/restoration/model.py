@@ -159,9 +159,11 @@ class Model(nn.Module):
         blocks = space_to_depth(evidence.base, self.spec.autoencoder.factor)
         return torch.cat([2 * blocks - 1, z_y, self.codec.encode(evidence.base)], dim=1), z_y
 
-    def decode(self, evidence: Evidence, z0: Tensor, angle: Tensor) -> Tensor:
-        """The image of z0 that agrees with the scan, by the fidelity decoder."""
-        image: Tensor = self.fidelity(evidence, z0, self.codec.decode(z0), angle)
+    def decode(
+        self, evidence: Evidence, z0: Tensor, angle: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """The image of z0 that agrees with the scan, by the fidelity decoder; see there."""
+        image: Tensor = self.fidelity(evidence, z0, self.codec.decode(z0), angle, noise)
         return image
 
 

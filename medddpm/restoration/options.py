@@ -25,6 +25,8 @@ class RestoreOptions:
         sampler: Which sampler takes them.
         sigma: Noise in the scan's own units; None estimates it.
         fidelity: 1 is the fidelity decoder, 0 the plain decoder of the latent.
+        texture: Share of what the fidelity decoder leaves open that a sample draws: 1 gives the
+            power of a real scan, 0 the most likely image for its latent (not in "mean").
         noise_map: "auto" asks the scan whether its noise varies in space, as with parallel
             imaging, where sigma is estimated; "off" takes one number everywhere.
         noise: Law of the noise.
@@ -48,6 +50,7 @@ class RestoreOptions:
     sampler: SamplerName = "ddim"
     sigma: Annotated[float, Gt(0)] | None = None
     fidelity: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    texture: Annotated[float, Interval(ge=0, le=1)] = 1.0
     noise_map: Literal["auto", "off"] = "auto"
     noise: NoiseKind = "rician"
     coils: Annotated[int, Ge(1)] = 1
@@ -68,3 +71,5 @@ class RestoreOptions:
             raise ConfigError(f"mode is {self.mode!r}; choose mean, sample or ensemble")
         if not 0 <= self.fidelity <= 1:
             raise ConfigError(f"fidelity is {self.fidelity}; it lies between 0 and 1")
+        if not 0 <= self.texture <= 1:
+            raise ConfigError(f"texture is {self.texture}; it lies between 0 and 1")

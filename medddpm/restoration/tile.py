@@ -14,6 +14,7 @@ from medddpm.diffusion.denoiser import Denoiser, as_denoiser, classifier_free
 from medddpm.diffusion.guidance import guided
 from medddpm.diffusion.samplers import SAMPLERS, truncated_start
 from medddpm.diffusion.schedule import NoiseLevel
+from medddpm.networks import depth_to_space
 from medddpm.preprocess.degrade import num_coils
 from medddpm.preprocess.tiles import Triple, noise_tile
 from medddpm.restoration.model import Model
@@ -101,13 +102,16 @@ class TileRestorer:
         evidence = self.model.observe(y, sigma, self.spacing.expand(len(y), 3), coils)
         cond, z_y = self.model.condition(evidence)
         noise = self._noise_field(z_y, starts, sample)
+        texture = None
         denoiser = self._denoiser(evidence, cond)
         if self.options.mode == "mean":
             level = self.model.spec.diffusion.schedule.terminal
             z0 = denoiser(truncated_start(z_y, level, noise(0)), level)
         else:
             z0, level = self._sample(denoiser, z_y, noise)
-        return self._decode(evidence, z0, level)
+            if self.options.texture:
+                texture = self.options.texture * self._texture(z_y, starts, sample)
+        return self._decode(evidence, z0, level, texture)
 
     def _sample(
         self, denoiser: Denoiser, z_y: Tensor, noise: NoiseField
@@ -121,12 +125,14 @@ class TileRestorer:
         sampler = SAMPLERS[self.options.sampler]
         return sampler(denoiser, z, levels, noise=lambda i: noise(i + 1)), levels[-2]
 
-    def _decode(self, evidence: Evidence, z0: Tensor, level: NoiseLevel) -> Tensor:
+    def _decode(
+        self, evidence: Evidence, z0: Tensor, level: NoiseLevel, texture: Tensor | None
+    ) -> Tensor:
         fidelity = self.options.fidelity
         out = torch.zeros_like(evidence.y)
         if fidelity > 0:
             angle = torch.full((len(z0),), level.angle, device=self.device)
-            out += fidelity * self.model.decode(evidence, z0, angle)
+            out += fidelity * self.model.decode(evidence, z0, angle, texture)
         if fidelity < 1:
             out += (1 - fidelity) * self.model.codec.decode(z0)
         return out
@@ -154,23 +160,35 @@ class TileRestorer:
         )
 
     def _noise_field(self, z: Tensor, starts: Sequence[Triple], sample: int) -> NoiseField:
+        return lambda step: self._windows(z.shape[1], z, starts, (sample, step))
+
+    def _texture(self, z: Tensor, starts: Sequence[Triple], sample: int) -> Tensor:
+        """(B, 1, X, Y, Z) of a noise field on the grid of the scan, after those of all steps.
+
+        Samples come in pairs of opposite texture, which leaves none of it in the mean of many.
+        """
         factor = self.model.spec.autoencoder.factor
-        size: Triple = tuple(z.shape[2:])  # type: ignore[assignment]
+        stream = (sample - sample % 2, self.options.steps + 1)
+        field = depth_to_space(self._windows(factor**3, z, starts, stream), factor)
+        return -field if sample % 2 else field
 
-        def noise(step: int) -> Tensor:
-            windows = [
-                noise_tile(
-                    z.shape[1],
-                    tuple(s // factor for s in start),  # type: ignore[arg-type]
-                    size,
-                    seed=self.seed,
-                    stream=(sample, step),
-                )
-                for start in starts
-            ]
-            return torch.from_numpy(np.stack(windows)).to(self.device)
-
-        return noise
+    def _windows(
+        self, channels: int, z: Tensor, starts: Sequence[Triple], stream: tuple[int, int]
+    ) -> Tensor:
+        """(B, channels, x, y, z) of a noise field where the tiles lie on the latent grid."""
+        factor = self.model.spec.autoencoder.factor
+        x, y, zz = z.shape[2:]
+        windows = [
+            noise_tile(
+                channels,
+                (a // factor, b // factor, c // factor),
+                (x, y, zz),
+                seed=self.seed,
+                stream=stream,
+            )
+            for a, b, c in starts
+        ]
+        return torch.from_numpy(np.stack(windows)).to(self.device)
 
     def _measure_ceiling(self, x_hat: Tensor) -> None:
         round_trip = self.model.codec.decode(self.model.codec.encode(x_hat))

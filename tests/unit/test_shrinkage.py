@@ -159,3 +159,23 @@ def test_what_was_removed_is_the_difference_in_units_of_sigma() -> None:
     y = scene() + 0.05 * torch.randn(1, 1, 24, 24, 24)
     evidence: Evidence = Shrinkage()(y, number(0.05), torch.ones(1, 3), NO_BIAS)
     torch.testing.assert_close(y - 0.05 * evidence.removed, evidence.base)
+
+
+@pytest.mark.parametrize("power", [0.3, 1.0, 5.0])
+def test_a_draw_has_the_power_of_the_signal(power: float) -> None:
+    """White signal in white noise of sigma 1, whose Wiener gain is known."""
+    torch.manual_seed(10)
+    shape = (1, 1, 48, 48, 48)
+    x = power**0.5 * torch.randn(shape)
+    y = x + torch.randn(shape)
+    shrinkage = Shrinkage()
+    evidence: Evidence = shrinkage(y, number(1.0), torch.ones(1, 3), NO_BIAS)
+    odds = torch.full_like(evidence.power, power)
+    gains = torch.zeros((*odds.shape[:4], 130))
+    mean = y - shrinkage.removed(evidence.coefficients, odds, gains)
+    texture = shrinkage.texture(torch.randn(shape), odds, gains)
+    kept = 63 / 64 * power / (1 + power) + 1 / 64  # the mean of a block is kept whole
+    torch.testing.assert_close(texture.var(), torch.tensor(kept), rtol=0.05, atol=0)
+    draw = float((mean + texture).var())
+    assert draw == pytest.approx(power + 2 / 64, rel=0.05)
+    assert float((mean - x).var()) == pytest.approx(float(texture.var()), rel=0.05)

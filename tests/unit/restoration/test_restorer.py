@@ -33,12 +33,14 @@ def test_the_result_lies_where_the_scan_lies(
     assert (result.std is not None) == (mode == "ensemble")
 
 
+@pytest.mark.parametrize("mode", ["mean", "sample"])
 def test_the_bytes_do_not_depend_on_batch_or_memory(
-    restorer: Restorer, noisy_phantom: Volume, monkeypatch: pytest.MonkeyPatch
+    restorer: Restorer, noisy_phantom: Volume, mode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(memory._MOST_TILES, "cpu", 8)
+    options: dict[str, Any] = {"mode": mode, "steps": 2, **SMALL}
     results = [
-        restorer.restore(noisy_phantom, memory_gb=gb, tile=32, overlap=16).volume.data.tobytes()
+        restorer.restore(noisy_phantom, memory_gb=gb, **options).volume.data.tobytes()
         for gb in (None, 1.5, 3.0, 8.0)
     ]
     assert len(set(results)) == 1
@@ -122,6 +124,24 @@ def test_the_ensemble_has_an_ordered_interval(restorer: Restorer, noisy_phantom:
     assert result.std.data.max() > 0
 
 
+def test_texture_widens_the_ensemble_and_leaves_its_mean(
+    restorer: Restorer, noisy_phantom: Volume
+) -> None:
+    smooth, whole = (
+        restorer.restore(
+            noisy_phantom, mode="ensemble", samples=2, steps=2, texture=texture, **SMALL
+        )
+        for texture in (0.0, 1.0)
+    )
+    assert smooth.std is not None
+    assert whole.std is not None
+    body = noisy_phantom.data > 200
+    spread = float(whole.std.data[body].mean())
+    assert spread > 1.2 * float(smooth.std.data[body].mean())
+    moved = np.abs(whole.volume.data - smooth.volume.data)[body].mean()
+    assert moved < 0.1 * spread
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -130,6 +150,7 @@ def test_the_ensemble_has_an_ordered_interval(restorer: Restorer, noisy_phantom:
         {"sampler": "heun"},
         {"sampler": "ddpm"},
         {"start": 6.0},
+        {"texture": 0.5},
     ],
 )
 def test_each_knob_turns_something(
