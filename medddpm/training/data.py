@@ -6,6 +6,7 @@ A batch depends on (seed, step) alone, never on what ran before, so that a run r
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -113,7 +114,7 @@ class PackedScans:
         if not self.cases:
             half = "validation" if validation else "training"
             raise ConfigError(f"no scan is left for {half}: mend data.holdout {list(patterns)}")
-        self._images = [np.load(cache / f"{c.name}.npy", mmap_mode="r") for c in self.cases]
+        self.images = [np.load(cache / f"{c.name}.npy", mmap_mode="r") for c in self.cases]
         self._centres = [np.load(cache / f"{c.name}.centres.npy") for c in self.cases]
 
     def draw(self, rng: Rng, *, thicken: float = 0.0) -> tuple[NDArray[np.float32], list[float]]:
@@ -132,13 +133,52 @@ class PackedScans:
             size[axis] *= slices
         centre = self._centres[number][int(rng.integers(len(self._centres[number])))]
         jitter = rng.integers(-self.patch // 4, self.patch // 4 + 1, 3)
-        patch = crop(self._images[number], centre + jitter, size)
+        patch = crop(self.images[number], centre + jitter, size)
         if thick:
             shape = list(patch.shape)
             shape[axis : axis + 1] = [self.patch, slices]
             patch = patch.reshape(shape).mean(axis=axis + 1)
             spacing[axis] *= slices
         return patch, spacing
+
+
+def check_split(train: PackedScans, held: PackedScans) -> None:
+    """Refuse a split that would flatter: one subject, or one identical image, in both halves.
+
+    The subject is what a BIDS name says, with what stands before it: "site1_sub-07" of
+    "site1_sub-07_ses-2_T1w". Scans whose names have no subject are compared by content alone.
+
+    Raises:
+        ConfigError: It names the scans on both sides.
+    """
+    subjects = {_subject(case.name): case.name for case in train.cases}
+    contents: dict[str, str] = {}
+    shapes = {case.shape for case in held.cases}
+    for case, image in zip(train.cases, train.images, strict=True):
+        if case.shape in shapes:
+            contents[_content(image)] = case.name
+    for case, image in zip(held.cases, held.images, strict=True):
+        subject = _subject(case.name)
+        if subject and subject in subjects:
+            raise ConfigError(
+                f"{subject} is in both halves, with {subjects[subject]} for training and "
+                f"{case.name} held out; add {subject}_* to data.holdout, or take its scans out"
+            )
+        twin = contents.get(_content(image))
+        if twin:
+            raise ConfigError(
+                f"{twin} and {case.name} are the same image, and only the second is held out; "
+                f"add {twin} to data.holdout, or remove one of them"
+            )
+
+
+def _subject(name: str) -> str:
+    found = re.match(r"(?:.*_)?sub-[A-Za-z0-9]+", name)
+    return found.group() if found else ""
+
+
+def _content(image: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def crop(

@@ -18,7 +18,7 @@ from medddpm.networks import channels_last, space_to_depth
 from medddpm.restoration.model import Model
 from medddpm.shrinkage import Evidence
 from medddpm.training.batches import NoisyBatch, clean_batch, fixed_noise, noisy_batch
-from medddpm.training.data import PackedScans
+from medddpm.training.data import PackedScans, check_split
 from medddpm.training.options import (
     AutoencoderOptions,
     DataOptions,
@@ -36,6 +36,7 @@ class Scans:
         self.options = options
         self.train = PackedScans(cache, options.holdout, options.patch)
         held = PackedScans(cache, options.holdout, options.patch, validation=True)
+        check_split(self.train, held)
         rng = np.random.default_rng(0)
         patches, spacings = zip(*(held.draw(rng) for _ in range(num_patches)), strict=True)
         self.held_x = torch.from_numpy(np.stack(patches)[:, None])

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.preprocess.degrade import NoiseKind
 from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, step_seed
-from medddpm.training.data import PackedScans, augment, build_cache, crop, find_scans, pack
+from medddpm.training.data import (
+    PackedScans,
+    augment,
+    build_cache,
+    check_split,
+    crop,
+    find_scans,
+    pack,
+)
 from medddpm.training.loop import AdaptiveClip, learning_rate_at, stop_requests
 from medddpm.training.options import (
     AutoencoderOptions,
@@ -50,8 +58,8 @@ def scans(tmp_path: Path, phantom: Volume, save_nifti: Callable[..., Path]) -> P
     """A folder of two clean phantoms; the second is held out."""
     folder = tmp_path / "data"
     folder.mkdir()
-    for name in ("sub-1", "sub-2"):
-        save_nifti(folder / f"{name}_T1w.nii.gz", phantom.data, phantom.affine)
+    for name, data in (("sub-1", phantom.data), ("sub-2", phantom.data**0.9)):
+        save_nifti(folder / f"{name}_T1w.nii.gz", data, phantom.affine)
     return folder
 
 
@@ -185,6 +193,34 @@ def test_a_resumed_run_is_the_same_bit_for_bit(scans: Path, tmp_path: Path, stag
     assert a.keys() == b.keys()
     for name, value in a.items():
         assert torch.equal(value, b[name]), name
+
+
+@pytest.mark.parametrize(
+    ("names", "holdout", "said"),
+    [
+        (("sub-1_ses-1_T1w", "sub-1_ses-2_T1w"), "*ses-2*", "sub-1 is in both halves"),
+        (("siteA_sub-1_T1w", "siteA_sub-1_T2w"), "*T2w", "siteA_sub-1 is in both halves"),
+        (("sub-1_T1w", "sub-2_T1w"), "sub-2*", "the same image"),
+        (("first", "second"), "second", "add first to data.holdout"),
+        (("siteA_sub-1_T1w", "siteB_sub-1_T1w", "siteB_sub-12_T1w"), "siteB_sub-1_*", ""),
+    ],
+)
+def test_nobody_stands_in_both_halves(
+    tmp_path: Path, phantom: Volume, names: tuple[str, ...], holdout: str, said: str
+) -> None:
+    same = "same image" in said or "first" in said
+    cases = []
+    for number, name in enumerate(names):
+        other = phantom if same else phantom.with_data(phantom.data ** (1 - 0.1 * number))
+        cases.append(asdict(pack(replace(other, case_id=name), tmp_path)))
+    (tmp_path / "index.json").write_text(json.dumps({"version": 1, "cases": cases}))
+    train = PackedScans(tmp_path, [holdout], 16)
+    held = PackedScans(tmp_path, [holdout], 16, validation=True)
+    if said:
+        with pytest.raises(ConfigError, match=said):
+            check_split(train, held)
+    else:
+        check_split(train, held)
 
 
 def test_stages_come_in_order(scans: Path, tmp_path: Path) -> None:
