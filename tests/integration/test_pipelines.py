@@ -57,7 +57,7 @@ def test_train_on_nifti(
     (tmp_path / "in").mkdir()
     for number in (1, 3):
         path = tmp_path / "in" / f"sub-0{number}_T1w.nii.gz"
-        save_nifti(path, head((36, 36, 34)), np.eye(4))
+        save_nifti(path, head((36 + number, 36, 34)), np.eye(4))
     few = [w for s in ("autoencoder", "diffusion", "fidelity") for w in ("--set", f"{s}.steps=2")]
     options = ("--config", "tiny_cpu", *few, "--try", noisy_nifti)
     done = run(cli, "train_on_nifti", tmp_path / "in", tmp_path / "run", *options)
