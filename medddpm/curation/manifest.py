@@ -1,0 +1,100 @@
+"""The manifest: one row a scan, in a CSV that a person can open and other tools can read."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from medddpm.errors import ConfigError
+
+Split = Literal["train", "val", "test", ""]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class ScanRow:
+    """What is known of one scan; an empty string where the source does not say.
+
+    Attributes:
+        scan: Unique name, which is also that of its files in the cache.
+        subject: Pseudonym; no patient ID of a DICOM header ever stands here.
+        session: As the source has it.
+        series: Run or series number.
+        contrast: "T1w", "T2w", "FLAIR", "PDw" ..., from BIDS names or DICOM tags, never guessed.
+        shape: Voxels, as "256x256x180".
+        spacing: mm, as "1x1x1.2".
+        orientation: Axis codes, as "RAS".
+        file: The source, relative to the folder of the manifest or absolute.
+        checksum: SHA-256 of the source's bytes (of all files of a series, in sorted order).
+        licence: Of the data, as SPDX or as the source says.
+        consent: "yes", "no", "withdrawn", or "" where no table was given.
+        sex: "F", "M", "O" or "".
+        age: Years.
+        site: Institution or centre, as a label.
+        scanner: Vendor, model and field strength.
+        split: "train", "val", "test", or "" for a scan that is in none (left out).
+        flags: Reasons to look at it or why it was left out, separated by ";".
+    """
+
+    scan: str
+    subject: str
+    session: str = ""
+    series: str = ""
+    contrast: str = ""
+    shape: str = ""
+    spacing: str = ""
+    orientation: str = ""
+    file: str = ""
+    checksum: str = ""
+    licence: str = ""
+    consent: str = ""
+    sex: str = ""
+    age: str = ""
+    site: str = ""
+    scanner: str = ""
+    split: Split = ""
+    flags: str = ""
+
+
+COLUMNS = tuple(f.name for f in fields(ScanRow))
+
+
+def write_manifest(path: Path, rows: Iterable[ScanRow]) -> None:
+    """Write the rows, sorted by scan, so that the same scans give the same bytes."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in sorted(rows, key=lambda r: r.scan):
+            writer.writerow([getattr(row, name) for name in COLUMNS])
+
+
+def read_manifest(path: Path) -> list[ScanRow]:
+    """The rows of a manifest; columns that are unknown here are left alone.
+
+    Raises:
+        ConfigError: No such file, a column that is needed is missing, an unknown split, or a
+            scan that is listed twice.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; `medddpm prepare` writes it")
+    with path.open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        missing = {"scan", "subject"} - set(table.fieldnames or ())
+        if missing:
+            raise ConfigError(f"{path} has no column {', '.join(sorted(missing))}")
+        rows = [_row(path, entry) for entry in table]
+    names = [row.scan for row in rows]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"{path} lists the scan {twice} twice")
+    return rows
+
+
+def _row(path: Path, entry: dict[str, str]) -> ScanRow:
+    split = entry.get("split") or ""
+    if split and split not in SPLITS:
+        raise ConfigError(f"{path}: the split of {entry['scan']} is {split!r}; use {SPLITS}")
+    return ScanRow(**{name: entry.get(name) or "" for name in COLUMNS})  # type: ignore[arg-type]
