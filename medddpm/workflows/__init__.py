@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medddpm.workflows.benchmarking import benchmark
+    from medddpm.workflows.calibrating import calibrate
     from medddpm.workflows.converting import convert
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
@@ -21,6 +22,7 @@ __all__ = [
     "NoiseSettings",
     "RestoredScan",
     "benchmark",
+    "calibrate",
     "convert",
     "estimate_noise",
     "evaluate",
@@ -35,6 +37,7 @@ _HOMES = {
     "NoiseSettings": "measure",
     "RestoredScan": "restoring",
     "benchmark": "benchmarking",
+    "calibrate": "calibrating",
     "convert": "converting",
     "estimate_noise": "measure",
     "evaluate": "measure",
