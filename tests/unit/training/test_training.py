@@ -18,7 +18,7 @@ from torch import nn
 from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.preprocess.degrade import NoiseKind
 from medddpm.training import train_stage
-from medddpm.training.batches import clean_batch, noisy_batch, step_seed
+from medddpm.training.batches import clean_batch, noisy_batch, seed_of
 from medddpm.training.data import (
     PackedScans,
     augment,
@@ -28,7 +28,8 @@ from medddpm.training.data import (
     find_scans,
     pack,
 )
-from medddpm.training.loop import AdaptiveClip, learning_rate_at, stop_requests
+from medddpm.training.guard import AdaptiveClip, stop_requests
+from medddpm.training.loop import learning_rate_at
 from medddpm.training.options import (
     AutoencoderOptions,
     DataOptions,
@@ -149,7 +150,7 @@ def test_batches_depend_on_the_seed_alone(scans: Path, tmp_path: Path) -> None:
     c, _ = clean_batch(train, 2, np.random.default_rng(4), OPTIONS.data)
     torch.testing.assert_close(a, b, atol=0, rtol=0)
     assert not torch.equal(a, c)
-    assert step_seed(0, "diffusion", 1) != step_seed(0, "diffusion", 2)
+    assert seed_of(0, "diffusion", 1) != seed_of(0, "diffusion", 2)
 
 
 def test_thick_slices_are_averages(scans: Path, tmp_path: Path) -> None:
