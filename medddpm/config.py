@@ -22,6 +22,7 @@ from medddpm.training.options import (
     DataOptions,
     DiffusionOptions,
     FidelityOptions,
+    FinetuneOptions,
     TrainOptions,
 )
 
@@ -36,6 +37,7 @@ class Config(BaseModel):
         diffusion: The denoiser, its schedule and its loss.
         fidelity: The decoder that also sees the scan.
         train: Steps, optimiser, precision, logging.
+        finetune: What `train --from` changes, and what it replays.
         restore: How a scan is restored.
     """
 
@@ -47,6 +49,7 @@ class Config(BaseModel):
     diffusion: DiffusionOptions = Field(default_factory=DiffusionOptions)
     fidelity: FidelityOptions = Field(default_factory=FidelityOptions)
     train: TrainOptions = Field(default_factory=TrainOptions)
+    finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
     restore: RestoreOptions = Field(default_factory=RestoreOptions)
 
 

@@ -26,6 +26,13 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder; all three stages share it.")],
     config: Annotated[str, typer.Option(help="A shipped name or a YAML file.")] = "default",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Fine-tune these weights: a shipped name or a file."),
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Scans that share a fine-tuning, against forgetting.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Train one stage on a folder of NIfTI scans; Ctrl-C or SIGTERM saves, --resume goes on."""
@@ -33,7 +40,16 @@ def train(
     from medddpm.workflows.training import train as run
 
     resolved = load_config(config, overrides or [])
-    path = run(stage, data=data, out=out, config=resolved, resume=resume, on_log=_log_line)
+    path = run(
+        stage,
+        data=data,
+        out=out,
+        config=resolved,
+        resume=resume,
+        start=start,
+        replay=replay,
+        on_log=_log_line,
+    )
     say(f"{stage} is trained: {path}")
 
 
