@@ -14,7 +14,7 @@ from pydicom import dcmread
 from medddpm.errors import ConfigError, GeometryError, OutputError
 from medddpm.io import read_volume, write_dicom
 from medddpm.io.dicom_attributes import KEPT, REQUIRED
-from medddpm.io.dicom_write import to_integers
+from medddpm.io.dicom_pixels import to_integers
 from medddpm.volume import Geometry, Volume
 
 
