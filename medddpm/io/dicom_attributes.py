@@ -96,11 +96,12 @@ REQUIRED: dict[str, str] = {
     "RepetitionTime": "",
     "EchoTrainLength": "",
 }
-EQUIPMENT_REQUIRED: dict[str, str] = {
+ENHANCED_REQUIRED: dict[str, str] = {
     "Manufacturer": "unknown",
     "ManufacturerModelName": "unknown",
     "DeviceSerialNumber": "unknown",
     "SoftwareVersions": "unknown",
+    "ApplicableSafetyStandardAgency": "IEC",
 }
 
 _GROUPS = (

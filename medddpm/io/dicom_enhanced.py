@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage
 
-from medddpm.io.dicom_attributes import EQUIPMENT_REQUIRED, GROUPS, KEPT_ENHANCED
+from medddpm.io.dicom_attributes import ENHANCED_REQUIRED, GROUPS, KEPT_ENHANCED
 from medddpm.io.dicom_frames import add_frames
 from medddpm.io.dicom_pixels import Stored, frames_of, set_pixels
 from medddpm.io.dicom_series import (
@@ -22,6 +22,7 @@ from medddpm.io.dicom_series import (
     set_equipment,
     set_frame_of_reference,
     source_of,
+    source_series,
 )
 from medddpm.io.dicom_slices import group
 
@@ -36,9 +37,10 @@ def enhanced_image(series: DerivedSeries, stored: Stored) -> Dataset:
     source, _ = source_of(series.volume, 0)
     dataset = new_dataset(series, EnhancedMRImageStorage, "enhanced")
     copy_kept(source, dataset, KEPT_ENHANCED)
-    add_missing(dataset, EQUIPMENT_REQUIRED, is_foreign=True)
-    if "BodyPartExamined" not in dataset and "Laterality" not in dataset:
-        dataset.Laterality = ""
+    add_missing(dataset, ENHANCED_REQUIRED, is_foreign=True)
+    dataset.pop("Laterality", None)  # each frame's anatomy says it
+    if "PulseSequenceName" not in dataset:
+        dataset.pop("MRAcquisitionType", None)  # a part of the pulse sequence module
     dataset.Modality = "MR"
     set_frame_of_reference(dataset, series)
     set_content(dataset, source)
@@ -50,6 +52,11 @@ def enhanced_image(series: DerivedSeries, stored: Stored) -> Dataset:
     transformation = item_of(
         RescaleSlope=decimals([stored.slope])[0], RescaleIntercept=0, RescaleType="US"
     )
+    evidence = source_series(series)
+    if evidence is not None:
+        dataset.SourceImageEvidenceSequence = item_of(
+            StudyInstanceUID=dataset.StudyInstanceUID, ReferencedSeriesSequence=evidence
+        )
     shared = {
         "MRImageFrameTypeSequence": frame_type,
         "PixelValueTransformationSequence": transformation,
@@ -60,7 +67,7 @@ def enhanced_image(series: DerivedSeries, stored: Stored) -> Dataset:
 
 
 def set_content(dataset: Dataset, source: Dataset) -> None:
-    """What multi-frame objects say of their content: for research, dates, no writing in it.
+    """What multi-frame objects say of their content: for research, dates, no loss.
 
     The date is that of the source, so that the same input gives the same bytes; it is today where
     the source has none.
@@ -71,7 +78,7 @@ def set_content(dataset: Dataset, source: Dataset) -> None:
         setattr(dataset, f"Content{keyword}", next((value for value in known if value), today))
     dataset.ContentQualification = "RESEARCH"
     dataset.PresentationLUTShape = "IDENTITY"
-    dataset.BurnedInAnnotation = "NO"
+    dataset.BurnedInAnnotation = source.get("BurnedInAnnotation") or "NO"
     dataset.RecognizableVisualFeatures = source.get("RecognizableVisualFeatures") or "YES"
     dataset.LossyImageCompression = source.get("LossyImageCompression") or "00"
     if dataset.LossyImageCompression == "01":
@@ -86,7 +93,7 @@ def _frame_type(source: Dataset, series: DerivedSeries) -> Sequence:
     _, frame = source_of(series.volume, 0)
     before = group(source, frame, "MRImageFrameTypeSequence")
     values = [str(v) for v in before.get("FrameType") or source.get("ImageType") or []]
-    flavor = values[2] if len(values) > 2 and len(values[2]) > 1 else "OTHER"
+    flavor = values[2] if len(values) > 2 and len(values[2]) > 1 else "VOLUME"
     contrast = values[3] if len(values) > 3 and values[3] != "NONE" else "FILTERED"
     if not series.algorithm.model:
         contrast = values[3] if len(values) > 3 else "NONE"

@@ -16,6 +16,7 @@ from pydicom.sequence import Sequence
 from medddpm.io.dicom_attributes import FRAME_CONTENT
 from medddpm.io.dicom_series import (
     DENOISING,
+    SCHEME,
     DerivedSeries,
     code,
     copy_kept,
@@ -29,7 +30,7 @@ from medddpm.io.dicom_slices import group, groups_of
 
 _ANATOMY = {"BRAIN": ("12738006", "Brain"), "HEAD": ("69536005", "Head")}
 _UNKNOWN = ("261665006", "Unknown")
-_REWRITTEN = ("REWRITTEN", "99MEDDDPM", "Written anew")
+_REWRITTEN = ("REWRITTEN", SCHEME, "Written anew")
 
 
 def add_frames(

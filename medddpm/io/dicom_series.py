@@ -227,7 +227,31 @@ def source_items(series: DerivedSeries, index: int) -> Sequence | None:
     return items
 
 
-DENOISING = ("DENOISE", "99MEDDDPM", "Denoising")
+def source_files(series: DerivedSeries) -> list[Dataset]:
+    """A reference to each object that the volume was read from."""
+    native = series.volume.native if series.volume.format == "dicom" else []
+    return [
+        item_of(
+            ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID
+        )[0]
+        for source in native or []
+        if "SOPInstanceUID" in source
+    ]
+
+
+def source_series(series: DerivedSeries) -> Sequence | None:
+    """The same by series (Table 10-4); None without a DICOM source."""
+    source, _ = source_of(series.volume, 0)
+    if "SeriesInstanceUID" not in source:
+        return None
+    return item_of(
+        SeriesInstanceUID=source.SeriesInstanceUID,
+        ReferencedSOPSequence=Sequence(source_files(series)),
+    )
+
+
+SCHEME = "99MEDDDPM"
+DENOISING = ("DENOISE", SCHEME, "Denoising")  # CID 7203 is extensible and has no such code
 
 
 def derivation_text(series: DerivedSeries, slope: float = 1.0) -> str:
@@ -258,6 +282,9 @@ def set_equipment(dataset: Dataset, series: DerivedSeries, text: str) -> None:
         SoftwareVersions=__version__,
         ContributionDescription=text,
         PurposeOfReferenceCodeSequence=Sequence([code("109102", "DCM", "Processing Equipment")]),
+    )
+    dataset.CodingSchemeIdentificationSequence = item_of(
+        CodingSchemeDesignator=SCHEME, CodingSchemeName="Codes of the medddpm software"
     )
     algorithm = series.algorithm
     if algorithm.model:
