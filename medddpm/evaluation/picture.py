@@ -48,7 +48,7 @@ def comparison_picture(
     """Write `comparison_figure` as a PNG; all further arguments are its own."""
     figure = comparison_figure(noisy, restored, reference, **settings)
     try:
-        figure.savefig(path, format="png", dpi=110, facecolor=_BACKGROUND)
+        figure.savefig(path, format="png", dpi=110)
     except OSError as error:
         raise OutputError(f"cannot write the picture {path}: {error}") from error
     return path
@@ -158,7 +158,7 @@ def _figure(
     rows = [h * scale for h in heights]
     width = _SIDE_INCHES + len(columns) * (_PANEL_INCHES + _PAD_INCHES)
     height = _HEAD_INCHES + sum(rows) + 2 * _PAD_INCHES + _FOOT_INCHES
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     top = height - _HEAD_INCHES
     for row, (name, axis, right, up) in enumerate(_PLANES):

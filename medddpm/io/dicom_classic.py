@@ -14,7 +14,6 @@ from pydicom.uid import MRImageStorage
 from medddpm.io.dicom_attributes import KEPT, REQUIRED, from_groups
 from medddpm.io.dicom_pixels import Stored, set_pixels
 from medddpm.io.dicom_series import (
-    DENOISING,
     DerivedSeries,
     add_missing,
     code,
@@ -89,7 +88,7 @@ def _set_derivation(dataset: Dataset, series: DerivedSeries, slope: float, index
     """How the image came about (C.7.6.1.1.3 and C.12.1)."""
     dataset.DerivationDescription = derivation_text(series, slope)
     if series.algorithm.model:
-        dataset.DerivationCodeSequence = Sequence([code(*DENOISING)])
+        dataset.DerivationCodeSequence = Sequence([code(*series.derivation)])
     source = source_items(series, index)
     if source is not None:
         dataset.SourceImageSequence = source

@@ -15,8 +15,6 @@ from pydicom.sequence import Sequence
 
 from medddpm.io.dicom_attributes import FRAME_CONTENT
 from medddpm.io.dicom_series import (
-    DENOISING,
-    SCHEME,
     DerivedSeries,
     code,
     copy_kept,
@@ -30,7 +28,6 @@ from medddpm.io.dicom_slices import group, groups_of
 
 _ANATOMY = {"BRAIN": ("12738006", "Brain"), "HEAD": ("69536005", "Head")}
 _UNKNOWN = ("261665006", "Unknown")
-_REWRITTEN = ("REWRITTEN", SCHEME, "Written anew")
 
 
 def add_frames(
@@ -111,9 +108,7 @@ def _frame(series: DerivedSeries, index: int) -> Dataset:
     if made_of is not None:
         frame.DerivationImageSequence = item_of(
             DerivationDescription=derivation_text(series),
-            DerivationCodeSequence=Sequence(
-                [code(*(DENOISING if series.algorithm.model else _REWRITTEN))]
-            ),
+            DerivationCodeSequence=Sequence([code(*series.derivation)]),
             SourceImageSequence=made_of,
         )
     return frame

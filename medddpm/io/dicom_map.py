@@ -21,6 +21,7 @@ from medddpm.io.dicom_enhanced import set_content
 from medddpm.io.dicom_frames import add_frames
 from medddpm.io.dicom_pixels import frames_of, set_pixels
 from medddpm.io.dicom_series import (
+    ENSEMBLE,
     SCHEME,
     DerivedSeries,
     algorithm_of,
@@ -78,7 +79,13 @@ def write_parametric_map(
     check_rectangular(volume)
     _, words, shift = _QUANTITIES[quantity]
     series = plan_series(
-        volume, f"AI {words}", algorithm_of(facts), shift=shift, kind=f" {quantity}"
+        volume,
+        f"AI {words}",
+        algorithm_of(facts),
+        shift=shift,
+        kind=f" {quantity}",
+        done=f"{words} of an ensemble denoised",
+        derivation=ENSEMBLE,
     )
     with quiet_pydicom():
         dataset = _map(series, quantity)

@@ -59,7 +59,8 @@ def write_dicom_page(
     path = check_output(path, overwrite)
 
     kind = " pdf" if isinstance(page, bytes) else " image"
-    series = plan_series(volume, "AI report", algorithm_of(facts), shift=5000, kind=kind)
+    algorithm, done = algorithm_of(facts), "report on a scan denoised"
+    series = plan_series(volume, "AI report", algorithm, shift=5000, kind=kind, done=done)
     with quiet_pydicom():
         if isinstance(page, bytes):
             dataset = _document(series, page)

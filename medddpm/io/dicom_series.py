@@ -19,6 +19,12 @@ from medddpm.errors import GeometryError
 from medddpm.io.dicom_attributes import PATIENT, PATIENT_REQUIRED, STUDY
 from medddpm.volume import Volume
 
+SCHEME = "99MEDDDPM"
+# CID 7203 is extensible and has no code for any of these.
+DENOISING = ("DENOISE", SCHEME, "Denoising")
+ENSEMBLE = ("ENSEMBLE", SCHEME, "Statistic of an ensemble of denoised images")
+REWRITTEN = ("REWRITTEN", SCHEME, "Written anew")
+
 
 @dataclass(frozen=True)
 class Algorithm:
@@ -61,6 +67,8 @@ class DerivedSeries:
         number: SeriesNumber.
         algorithm: What made the values.
         entropy: The UIDs follow from it.
+        done: What was done, as in "denoised by latent diffusion".
+        derivation: Code of it.
     """
 
     volume: Volume
@@ -68,6 +76,8 @@ class DerivedSeries:
     number: int
     algorithm: Algorithm
     entropy: str
+    done: str
+    derivation: tuple[str, str, str]
 
     def uid(self, role: str, index: int = 0) -> str:
         """The same UID for the same content."""
@@ -75,7 +85,14 @@ class DerivedSeries:
 
 
 def plan_series(
-    volume: Volume, suffix: str, algorithm: Algorithm, *, shift: int = 1000, kind: str = ""
+    volume: Volume,
+    suffix: str,
+    algorithm: Algorithm,
+    *,
+    shift: int = 1000,
+    kind: str = "",
+    done: str = "denoised",
+    derivation: tuple[str, str, str] = DENOISING,
 ) -> DerivedSeries:
     """A derived series whose UIDs depend on the source, the algorithm and the values only.
 
@@ -85,6 +102,8 @@ def plan_series(
         algorithm: What made the values.
         shift: Added to the number of the source.
         kind: Tells series of the same values apart.
+        done: What the algorithm did, as in "denoised by latent diffusion".
+        derivation: Code of it; replaced where there is no algorithm.
     """
     source, _ = source_of(volume, 0)
     digest = hashlib.sha256(volume.data.tobytes()).hexdigest()
@@ -96,6 +115,8 @@ def plan_series(
         number=int(source.get("SeriesNumber") or 0) + shift,
         algorithm=algorithm,
         entropy=f"{origin} {algorithm.model} {digest} {volume.affine.tolist()}{kind}",
+        done=done,
+        derivation=derivation if algorithm.model else REWRITTEN,
     )
 
 
@@ -250,10 +271,6 @@ def source_series(series: DerivedSeries) -> Sequence | None:
     )
 
 
-SCHEME = "99MEDDDPM"
-DENOISING = ("DENOISE", SCHEME, "Denoising")  # CID 7203 is extensible and has no such code
-
-
 def derivation_text(series: DerivedSeries, slope: float = 1.0) -> str:
     """How the image came about, for people (C.7.6.1.1.3)."""
     from medddpm import __version__
@@ -262,8 +279,8 @@ def derivation_text(series: DerivedSeries, slope: float = 1.0) -> str:
     done = "written anew; no model was applied by the writer."
     if series.algorithm.model:
         done = (
-            f"denoised by latent diffusion (model {series.algorithm.model}), whose autoencoder "
-            "loses detail; not for diagnosis."
+            f"{series.done} by latent diffusion (model {series.algorithm.model}), whose "
+            "autoencoder loses detail; not for diagnosis."
         )
     return f"medddpm {__version__}: {done}{scaling}"
 
