@@ -33,15 +33,10 @@ ACQUISITION = (
     "AcquisitionTime ContentDate ContentTime"
 )
 KEPT = tuple(f"{SERIES} {ACQUISITION}".split())
+# The pulse sequence module (C.8.13.4) is for original images only.
 ENHANCED = (
-    "AcquisitionDateTime AcquisitionDuration AcquisitionNumber ContentDate ContentTime "
-    "ResonantNucleus KSpaceFiltering MagneticFieldStrength ApplicableSafetyStandardAgency "
-    "ApplicableSafetyStandardDescription PulseSequenceName MRAcquisitionType EchoPulseSequence "
-    "MultipleSpinEcho MultiplanarExcitation PhaseContrast TimeOfFlightContrast "
-    "SteadyStatePulseSequence EchoPlanarPulseSequence SaturationRecovery "
-    "SpectrallySelectedSuppression OversamplingPhase GeometryOfKSpaceTraversal "
-    "RectilinearPhaseEncodeReordering SegmentedKSpaceTraversal CoverageOfKSpace "
-    "NumberOfKSpaceTrajectories"
+    "AcquisitionDateTime AcquisitionDuration AcquisitionNumber ResonantNucleus KSpaceFiltering "
+    "MagneticFieldStrength ApplicableSafetyStandardAgency ApplicableSafetyStandardDescription"
 )
 KEPT_ENHANCED = tuple(f"{SERIES} {ENHANCED}".split())
 

@@ -39,8 +39,6 @@ def enhanced_image(series: DerivedSeries, stored: Stored) -> Dataset:
     copy_kept(source, dataset, KEPT_ENHANCED)
     add_missing(dataset, ENHANCED_REQUIRED, is_foreign=True)
     dataset.pop("Laterality", None)  # each frame's anatomy says it
-    if "PulseSequenceName" not in dataset:
-        dataset.pop("MRAcquisitionType", None)  # a part of the pulse sequence module
     dataset.Modality = "MR"
     set_frame_of_reference(dataset, series)
     set_content(dataset, source)

@@ -44,7 +44,7 @@ from medddpm.volume import Volume
 Quantity = Literal["std", "lower", "upper"]
 
 _QUANTITIES: dict[str, tuple[tuple[str, str, str], str, int]] = {
-    "std": (("386136009", "SCT", "Standard deviation"), "standard deviation", 2000),
+    "std": (("386136009", "SCT", "Standard Deviation"), "standard deviation", 2000),
     "lower": (("LOWER90", SCHEME, "Lower end of the 90 % interval"), "lower 90 %", 3000),
     "upper": (("UPPER90", SCHEME, "Upper end of the 90 % interval"), "upper 90 %", 4000),
 }

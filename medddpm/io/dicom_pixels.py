@@ -18,6 +18,7 @@ from medddpm.volume import Volume
 TransferSyntax = Literal["explicit", "rle", "jpeg2000-lossless"]
 
 _SYNTAXES = {"rle": RLELossless, "jpeg2000-lossless": JPEG2000Lossless}
+_LEAST_JPEG2000 = 32
 _MOST_BYTES = 2**32 - 2  # what the length of one element can say
 
 
@@ -98,6 +99,15 @@ def set_pixels(dataset: Dataset, frames: NDArray[Any]) -> None:
 
 
 def compress(dataset: Dataset, syntax: TransferSyntax) -> None:
-    """Encode the pixels without loss; the UID of the object stays, for its values do."""
+    """Encode the pixels without loss; the UID of the object stays, for its values do.
+
+    Raises:
+        ConfigError: The image is too small for the five wavelet levels of the JPEG 2000 encoder.
+    """
+    if syntax == "jpeg2000-lossless" and min(dataset.Rows, dataset.Columns) < _LEAST_JPEG2000:
+        raise ConfigError(
+            f"an image of {dataset.Columns} x {dataset.Rows} pixels is too small for JPEG 2000; "
+            "use dicom.transfer_syntax=rle"
+        )
     if syntax != "explicit":
         dataset.compress(_SYNTAXES[syntax], generate_instance_uid=False)
