@@ -8,7 +8,7 @@ from medddpm.errors import VolumeReadError
 from medddpm.io.dicom import OnError, read_dicom
 from medddpm.io.dicom_map import Quantity, write_parametric_map
 from medddpm.io.dicom_page import write_dicom_page
-from medddpm.io.dicom_write import DicomOptions, write_dicom
+from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
 from medddpm.io.files import atomic_path, check_output
 from medddpm.io.nifti import Trust, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
@@ -20,6 +20,7 @@ __all__ = [
     "Quantity",
     "Trust",
     "atomic_path",
+    "check_dicom",
     "check_output",
     "read_volume",
     "read_volumes",

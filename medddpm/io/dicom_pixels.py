@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,6 +73,27 @@ def frames_of(values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(frames.reshape(-1, rows, columns), dtype=order)
 
 
+def check_pixels(shape: tuple[int, ...], num_bytes: int, syntax: TransferSyntax) -> None:
+    """Raise ConfigError if an object cannot hold such pixels.
+
+    Args:
+        shape: ([frames,] rows, columns).
+        num_bytes: Of one pixel.
+        syntax: OpenJPEG's five wavelet levels need 32 pixels a side.
+    """
+    rows, columns = shape[-2:]
+    if math.prod(shape) * num_bytes > _MOST_BYTES:
+        raise ConfigError(
+            f"{math.prod(shape) * num_bytes / 1e9:.1f} GB of pixels do not fit into one DICOM "
+            "object; write one file a slice (dicom.objects=classic)"
+        )
+    if syntax == "jpeg2000-lossless" and min(rows, columns) < _LEAST_JPEG2000:
+        raise ConfigError(
+            f"an image of {columns} x {rows} pixels is too small for JPEG 2000; "
+            "use dicom.transfer_syntax=rle"
+        )
+
+
 def set_pixels(dataset: Dataset, frames: NDArray[Any]) -> None:
     """Grey pixels of 16-bit integers, or of floats, and the attributes that describe them.
 
@@ -82,11 +104,7 @@ def set_pixels(dataset: Dataset, frames: NDArray[Any]) -> None:
     Raises:
         ConfigError: More than one element of a file can hold.
     """
-    if frames.nbytes > _MOST_BYTES:
-        raise ConfigError(
-            f"{frames.nbytes / 1e9:.1f} GB of pixels do not fit into one DICOM object; write one "
-            "file a slice (dicom.objects=classic)"
-        )
+    check_pixels(frames.shape, frames.itemsize, "explicit")
     dataset.Rows, dataset.Columns = frames.shape[-2:]
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated = 8 * frames.itemsize
@@ -99,15 +117,6 @@ def set_pixels(dataset: Dataset, frames: NDArray[Any]) -> None:
 
 
 def compress(dataset: Dataset, syntax: TransferSyntax) -> None:
-    """Encode the pixels without loss; the UID of the object stays, for its values do.
-
-    Raises:
-        ConfigError: The image is too small for the five wavelet levels of the JPEG 2000 encoder.
-    """
-    if syntax == "jpeg2000-lossless" and min(dataset.Rows, dataset.Columns) < _LEAST_JPEG2000:
-        raise ConfigError(
-            f"an image of {dataset.Columns} x {dataset.Rows} pixels is too small for JPEG 2000; "
-            "use dicom.transfer_syntax=rle"
-        )
+    """Encode the pixels without loss; the UID of the object stays, for its values do."""
     if syntax != "explicit":
         dataset.compress(_SYNTAXES[syntax], generate_instance_uid=False)

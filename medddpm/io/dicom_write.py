@@ -13,7 +13,7 @@ from medddpm.errors import ConfigError
 from medddpm.io.dicom import quiet_pydicom
 from medddpm.io.dicom_classic import classic_image
 from medddpm.io.dicom_enhanced import enhanced_image
-from medddpm.io.dicom_pixels import TransferSyntax, compress, frames_of, to_stored
+from medddpm.io.dicom_pixels import TransferSyntax, check_pixels, compress, frames_of, to_stored
 from medddpm.io.dicom_series import (
     Algorithm,
     algorithm_of,
@@ -80,16 +80,13 @@ def write_dicom(
         The folder.
 
     Raises:
-        ConfigError: The source is not MR, or is too large for one enhanced object.
+        ConfigError: The source is not MR, too large for one enhanced object or too small for
+            JPEG 2000.
         GeometryError: The grid is sheared.
         OutputError: The folder exists, or cannot be written.
     """
     folder, options = Path(folder), options or DicomOptions()
-    if volume.modality not in ("", "MR"):
-        raise ConfigError(
-            f"a derived series can only be made of MR, this scan is {volume.modality}; write NIfTI"
-        )
-    check_rectangular(volume)
+    check_dicom(volume, options)
     check_output(folder, overwrite)
     known = algorithm_of(facts)
     algorithm = Algorithm(model_id or known.name, checkpoint_hash or known.digest, known.settings)
@@ -102,12 +99,28 @@ def write_dicom(
     return folder
 
 
+def check_dicom(volume: Volume, options: DicomOptions) -> None:
+    """Raise, before the work, what `write_dicom` would raise after it."""
+    if volume.modality not in ("", "MR"):
+        raise ConfigError(
+            f"a derived series can only be made of MR, this scan is {volume.modality}; write NIfTI"
+        )
+    check_rectangular(volume)
+    columns, rows, slices = volume.geometry.shape
+    frames = slices * volume.num_frames if _is_enhanced(volume, options) else 1
+    check_pixels((frames, rows, columns), 2, options.transfer_syntax)
+
+
+def _is_enhanced(volume: Volume, options: DicomOptions) -> bool:
+    source, _ = source_of(volume, 0)
+    return options.objects == "source" and "PerFrameFunctionalGroupsSequence" in source
+
+
 def _objects(
     volume: Volume, suffix: str, algorithm: Algorithm, options: DicomOptions
 ) -> Iterator[Dataset]:
-    source, _ = source_of(volume, 0)
     stored = to_stored(volume)
-    if options.objects == "source" and "PerFrameFunctionalGroupsSequence" in source:
+    if _is_enhanced(volume, options):
         yield enhanced_image(plan_series(volume, suffix, algorithm, kind=" enhanced"), stored)
         return
     series = plan_series(volume, suffix, algorithm)

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.errors import ConfigError
-from medddpm.io import DicomOptions, OnError, Quantity, Trust, read_volumes, write_volume
+from medddpm.io import (
+    DicomOptions,
+    OnError,
+    Quantity,
+    Trust,
+    check_dicom,
+    read_volumes,
+    write_volume,
+)
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.dicom_outputs import write_dicom_outputs
@@ -97,7 +105,7 @@ def restore(
     volumes: list[Volume] = []
     for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
         with one_scan(volume, on_error):
-            check_format(volume, format)
+            check_format(volume, format, dicom)
             volumes.append(volume)
     if not volumes:
         return []
@@ -117,8 +125,8 @@ def restore(
     return done
 
 
-def check_format(volume: Volume, format: OutputFormat) -> None:
-    """Refuse to derive DICOM from a scan that was not DICOM, or not MR."""
+def check_format(volume: Volume, format: OutputFormat, dicom: DicomOptions | None = None) -> None:
+    """Refuse to derive DICOM from a scan that was not DICOM, not MR, or does not fit into it."""
     if format == "dicom" and volume.format != "dicom":
         raise ConfigError(
             "--format dicom derives a series from DICOM input, and this is none; restore to NIfTI, "
@@ -128,6 +136,8 @@ def check_format(volume: Volume, format: OutputFormat) -> None:
         raise ConfigError(
             f"--format dicom derives MR series, and this one is {volume.modality}; write NIfTI"
         )
+    if format == "dicom":
+        check_dicom(volume, dicom or DicomOptions())
 
 
 def write_restored(
