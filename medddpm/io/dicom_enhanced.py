@@ -71,9 +71,11 @@ def set_content(dataset: Dataset, source: Dataset) -> None:
     the source has none.
     """
     now = datetime.now()
-    for keyword, today in (("Date", now.strftime("%Y%m%d")), ("Time", now.strftime("%H%M%S"))):
-        known = (source.get(f"{of}{keyword}") for of in ("Content", "Acquisition", "Study"))
-        setattr(dataset, f"Content{keyword}", next((value for value in known if value), today))
+    known = [of for of in ("Content", "Acquisition", "Study") if source.get(f"{of}Date")]
+    dataset.ContentDate = source.get(f"{known[0]}Date") if known else now.strftime("%Y%m%d")
+    dataset.ContentTime = now.strftime("%H%M%S")
+    if known:
+        dataset.ContentTime = source.get(f"{known[0]}Time") or "000000"
     dataset.ContentQualification = "RESEARCH"
     dataset.PresentationLUTShape = "IDENTITY"
     dataset.BurnedInAnnotation = source.get("BurnedInAnnotation") or "NO"
