@@ -33,16 +33,18 @@ ACQUISITION = (
     "AcquisitionTime ContentDate ContentTime"
 )
 KEPT = tuple(f"{SERIES} {ACQUISITION}".split())
-# The pulse sequence module (C.8.13.4) is for original images only.
+# The modules of pulse sequence (C.8.13.4) and synchronization are for original images only.
 ENHANCED = (
     "AcquisitionDateTime AcquisitionDuration AcquisitionNumber ResonantNucleus KSpaceFiltering "
-    "MagneticFieldStrength ApplicableSafetyStandardAgency ApplicableSafetyStandardDescription"
+    "MagneticFieldStrength ApplicableSafetyStandardAgency ApplicableSafetyStandardDescription "
+    "ContrastBolusAgentSequence"
 )
 KEPT_ENHANCED = tuple(f"{SERIES} {ENHANCED}".split())
 
 # Functional groups of an enhanced source that stay true of its derived frames.
 GROUPS = (
     "FrameAnatomySequence",
+    "ContrastBolusUsageSequence",
     "CardiacSynchronizationSequence",
     "RespiratorySynchronizationSequence",
     "TemporalPositionSequence",

@@ -100,8 +100,8 @@ def _frame_type(source: Dataset, series: DerivedSeries) -> Sequence:
     return item_of(
         FrameType=["DERIVED", "PRIMARY", flavor, contrast],
         PixelPresentation="MONOCHROME",
-        VolumetricProperties="VOLUME",
-        VolumeBasedCalculationTechnique="NONE",
+        VolumetricProperties=before.get("VolumetricProperties") or "VOLUME",
+        VolumeBasedCalculationTechnique=before.get("VolumeBasedCalculationTechnique") or "NONE",
         ComplexImageComponent=before.get("ComplexImageComponent") or "MAGNITUDE",
         AcquisitionContrast=before.get("AcquisitionContrast") or "UNKNOWN",
     )

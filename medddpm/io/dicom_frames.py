@@ -6,7 +6,6 @@ PS3.3 C.7.6.16 and C.7.6.17. Frames lie in one stack, slices fastest, time slowe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 from pydicom.datadict import tag_for_keyword
@@ -23,6 +22,7 @@ from medddpm.io.dicom_series import (
     item_of,
     source_items,
     source_of,
+    standard,
 )
 from medddpm.io.dicom_slices import group, groups_of
 
@@ -40,7 +40,7 @@ def add_frames(
     """Describe every frame of a multi-frame object.
 
     Args:
-        dataset: The object; its derivation text must be final.
+        dataset: The object.
         series: The series.
         shared: Functional groups of this kind of object that hold for all frames.
         kept: Functional groups that are taken over from the frames of the source.
@@ -124,18 +124,10 @@ def _take_over(
         if not all(found):
             continue
         if all(item == found[0] for item in found):
-            setattr(common, keyword, _standard(found[0]))
+            setattr(common, keyword, standard(found[0]))
             continue
         for frame, items in zip(frames, found, strict=True):
-            setattr(frame, keyword, _standard(items))
-
-
-def _standard(items: list[Dataset]) -> Sequence:
-    """Copies without private attributes."""
-    copies = deepcopy(items)
-    for item in copies:
-        item.remove_private_tags()
-    return Sequence(copies)
+            setattr(frame, keyword, standard(items))
 
 
 def _anatomy(source: Dataset) -> Sequence:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
+from medddpm import __version__
 from medddpm.errors import GeometryError
 from medddpm.io.dicom_attributes import PATIENT, PATIENT_REQUIRED, STUDY
 from medddpm.volume import Volume
@@ -156,10 +158,19 @@ def new_dataset(series: DerivedSeries, sop_class: str, role: str, index: int = 0
 
 
 def copy_kept(source: Dataset, dataset: Dataset, keywords: Iterable[str]) -> None:
-    """Take over attributes that have a value."""
+    """Take over attributes that have a value, sequences without private attributes in them."""
     for keyword in keywords:
-        if source.get(keyword) not in (None, ""):
-            setattr(dataset, keyword, source.get(keyword))
+        value = source.get(keyword)
+        if value not in (None, ""):
+            setattr(dataset, keyword, standard(value) if isinstance(value, Sequence) else value)
+
+
+def standard(items: Iterable[Dataset]) -> Sequence:
+    """Copies without private attributes."""
+    copies = deepcopy(list(items))
+    for item in copies:
+        item.remove_private_tags()
+    return Sequence(copies)
 
 
 def add_missing(dataset: Dataset, required: Mapping[str, str], *, is_foreign: bool) -> None:
@@ -273,8 +284,6 @@ def source_series(series: DerivedSeries) -> Sequence | None:
 
 def derivation_text(series: DerivedSeries, slope: float = 1.0) -> str:
     """How the image came about, for people (C.7.6.1.1.3)."""
-    from medddpm import __version__
-
     scaling = "" if slope == 1 else f" Stored values are intensities divided by {slope:.6g}."
     done = "written anew; no model was applied by the writer."
     if series.algorithm.model:
@@ -291,8 +300,6 @@ def set_equipment(dataset: Dataset, series: DerivedSeries, text: str) -> None:
     The Algorithm Identification Macro (Table 10-19) is the one place where the standard has a
     code for artificial intelligence. No MR object has it, so here it is a type 3 extension.
     """
-    from medddpm import __version__
-
     dataset.ContributingEquipmentSequence = item_of(
         Manufacturer="medddpm",
         ManufacturerModelName="medddpm",

@@ -13,7 +13,24 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
 
+AGENT = {"CodeValue": "386898008", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Gadolinium"}
+ROUTE = {
+    "CodeValue": "47625008",
+    "CodingSchemeDesignator": "SCT",
+    "CodeMeaning": "Intravenous route",
+}
 ROOT: dict[str, Any] = {
+    "ContrastBolusAgentSequence": [
+        {
+            **AGENT,
+            "ContrastBolusAgentNumber": 1,
+            "ContrastBolusAdministrationRouteSequence": [ROUTE],
+            "ContrastBolusIngredientCodeSequence": [AGENT],
+            "ContrastBolusVolume": 10.0,
+            "ContrastBolusIngredientConcentration": 0.5,
+            "ContrastBolusIngredientOpaque": "NO",
+        }
+    ],
     "SOPClassUID": EnhancedMRImageStorage,
     "PatientName": "Private^Person",
     "PatientID": "P-0001",
@@ -146,6 +163,12 @@ SHARED: dict[str, dict[str, Any]] = {
         "TransmitCoilType": "BODY",
     },
     "MRAveragesSequence": {"NumberOfAverages": 1},
+    "ContrastBolusUsageSequence": {
+        "ContrastBolusAgentNumber": 1,
+        "ContrastBolusAgentAdministered": "YES",
+        "ContrastBolusAgentDetected": "YES",
+        "ContrastBolusAgentPhase": "POST_CONTRAST",
+    },
     "FrameAnatomySequence": {
         "FrameLaterality": "U",
         "AnatomicRegionSequence": [

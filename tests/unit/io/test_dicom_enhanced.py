@@ -43,6 +43,10 @@ def grouped(path: Path) -> Path:
         frame.FrameContentSequence[0].FrameAcquisitionNumber = t
         frame.private_block(0x2005, "SOMEONE", create=True).add_new(1, "LO", "secret")
     del dataset.PerFrameFunctionalGroupsSequence[0].MRAveragesSequence
+    agent = Dataset()
+    agent.ContrastBolusAgentNumber = 1
+    agent.private_block(0x29, "SOMEONE", create=True).add_new(1, "LO", "secret")
+    dataset.ContrastBolusAgentSequence = Sequence([agent])
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "T1", "NONE"]
     dataset.save_as(path)
     return path
@@ -101,7 +105,10 @@ def test_groups_of_the_source_follow_their_frames(source: Volume, derived: Any) 
         assert content.FrameAcquisitionNumber == t + 1
         assert "MRAveragesSequence" not in frame  # one frame of the source lacks it
     assert "MRAveragesSequence" not in derived.SharedFunctionalGroupsSequence[0]
+    assert derived.ContrastBolusAgentSequence[0].ContrastBolusAgentNumber == 1
     assert not any(element.tag.is_private for element in derived.iterall())
+    native = source.native[0].ContrastBolusAgentSequence[0]
+    assert any(element.tag.is_private for element in native)  # the source is as it was
 
 
 def test_what_the_object_says_of_itself(source: Volume, derived: Any) -> None:
