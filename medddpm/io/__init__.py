@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medddpm.errors import VolumeReadError
 from medddpm.io.dicom import OnError, read_dicom
-from medddpm.io.dicom_map import Quantity, write_parametric_map
+from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_map
 from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
 from medddpm.io.files import atomic_path, check_output
@@ -22,6 +22,7 @@ __all__ = [
     "atomic_path",
     "check_dicom",
     "check_output",
+    "is_parametric_map",
     "read_volume",
     "read_volumes",
     "write_dicom",

@@ -94,6 +94,11 @@ def write_parametric_map(
     return path
 
 
+def is_parametric_map(volume: Volume) -> bool:
+    """True if the volume was read from a Parametric Map, which is no scan."""
+    return bool(source_of(volume, 0)[0].get("SOPClassUID") == ParametricMapStorage)
+
+
 def _map(series: DerivedSeries, quantity: Quantity) -> Dataset:
     source, _ = source_of(series.volume, 0)
     dataset = new_dataset(series, ParametricMapStorage, "map")

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, VolumeReadError
 from medddpm.io import (
     DicomOptions,
     OnError,
     Quantity,
     Trust,
     check_dicom,
+    is_parametric_map,
     read_volumes,
     write_volume,
 )
@@ -105,6 +106,7 @@ def restore(
     volumes: list[Volume] = []
     for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
         with one_scan(volume, on_error):
+            check_scan(volume)
             check_format(volume, format, dicom)
             volumes.append(volume)
     if not volumes:
@@ -123,6 +125,12 @@ def restore(
             restored = restorer.restore(volume, options=options, on_progress=step)
             done.append(write_restored(restored, volume, target, format, dicom))
     return done
+
+
+def check_scan(volume: Volume) -> None:
+    """Refuse a Parametric Map, such as one of ours that came back with its study."""
+    if is_parametric_map(volume):
+        raise VolumeReadError("this is a Parametric Map, not a scan; there is nothing to restore")
 
 
 def check_format(volume: Volume, format: OutputFormat, dicom: DicomOptions | None = None) -> None:

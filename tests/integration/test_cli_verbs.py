@@ -273,6 +273,11 @@ def test_an_ensemble_as_dicom_with_a_report(
     assert page.SOPClassUID.name.startswith("Enc" if report == "pdf" else "Secondary")
     again = cli("restore", folder, out, *options, *few)
     assert again.exit_code == 5
+    [std] = out.glob("*_std.dcm")
+    done = cli("restore", std, out.parent / "map.nii.gz", "--weights", tiny_weights)
+    assert done.exit_code == 3
+    assert "Parametric Map, not a scan" in done.stderr
+    assert cli("convert", std, out.parent / "map.nii.gz").exit_code == 0
 
 
 def test_what_dicom_cannot_hold_is_said_before_the_work(

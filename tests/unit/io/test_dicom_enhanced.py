@@ -87,6 +87,16 @@ def test_each_frame_refers_to_the_frame_it_was_made_of(source: Volume, derived: 
         assert reference.ReferencedSOPInstanceUID == old.SOPInstanceUID
         assert np.abs(rows[reference.ReferencedFrameNumber - 1] - new[number]).max() < 1
         assert made_of.DerivationCodeSequence[0].CodeMeaning == "Denoising"
+        before = old.PerFrameFunctionalGroupsSequence[reference.ReferencedFrameNumber - 1]
+        assert np.allclose(
+            frame.PlanePositionSequence[0].ImagePositionPatient,
+            before.PlanePositionSequence[0].ImagePositionPatient,
+            rtol=0,
+            atol=1e-6,
+        )
+    orientation = shared(derived, "PlaneOrientationSequence").ImageOrientationPatient
+    turned = shared(old, "PlaneOrientationSequence").ImageOrientationPatient
+    assert np.allclose(orientation, turned, rtol=0, atol=1e-9)
     evidence = derived.SourceImageEvidenceSequence[0].ReferencedSeriesSequence[0]
     assert evidence.SeriesInstanceUID == old.SeriesInstanceUID
     assert evidence.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == old.SOPInstanceUID
