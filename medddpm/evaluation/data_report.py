@@ -278,10 +278,10 @@ def _gap_remarks(rows: Sequence[ScanRow], splits: Sequence[str], scans: Counts) 
     remarks = []
     for name in _TOLD_OF_SCANS:
         missing = _by_place(row for row in used if not getattr(row, name).strip())
-        for split in splits:
-            share = missing.get(split, 0) / scans[split]
-            if share > NOTABLE_GAP:
-                remarks.append(f"{name} is missing for {100 * share:.0f} % of the {split} scans.")
+        shares = {split: missing.get(split, 0) / scans[split] for split in splits}
+        gaps = [f"{100 * s:.0f} % in {split}" for split, s in shares.items() if s > NOTABLE_GAP]
+        if gaps:
+            remarks.append(f"Scans without {name}: {', '.join(gaps)}.")
     unsaid = sum(1 for row in used if not row.consent)
     if unsaid and any(row.consent for row in rows):
         remarks.append(f"{unsaid} scans are in a split without a consent state.")

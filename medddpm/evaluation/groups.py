@@ -84,5 +84,5 @@ VARIABLES = (
     Variable("site", _column("site")),
     Variable("scanner", _column("scanner")),
     CONTRAST,
-    Variable("voxel size", edge_group, (*_EDGES.values(), _THICKEST)),
+    Variable("largest voxel edge", edge_group, (*_EDGES.values(), _THICKEST)),
 )

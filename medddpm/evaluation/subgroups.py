@@ -259,7 +259,7 @@ def _subject_means(values: Values, who: NDArray[np.int64], num_subjects: int) ->
     return _ratio(sums, counts)
 
 
-def _ratio(sums: Values, counts: Values | NDArray[np.int64]) -> Values:
+def _ratio(sums: NDArray[Any], counts: NDArray[Any]) -> Values:
     """Sums over counts; NaN where there is nothing to count."""
     means = np.full(len(sums), np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
