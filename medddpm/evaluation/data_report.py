@@ -22,7 +22,7 @@ NOTABLE_GAP = 0.2
 """A share of scans without sex, age, site, scanner, contrast or spacing that is worth a remark."""
 
 _LEFT_OUT = ""
-_PERMUTATIONS = 4000
+_PERMUTATIONS = 2000
 _CONFIDENCE = 0.95
 _TOLD_OF_SCANS = ("sex", "age", "site", "scanner", "contrast", "spacing")
 _MAX_NAMES = 5

@@ -42,14 +42,13 @@ _LEFT_OUT = (
 _QUALITY = (
     "The score of a scan is its mean over the noise levels. A subject counts once in a group, and "
     "intervals come from a bootstrap over subjects: 95 % for a group's mean; for its difference "
-    "from the rest, 95 % for all groups of a table together (Bonferroni, Student's t with the "
-    "bootstrap's standard error). A group is worse if that interval lies below zero. Without any "
-    "true difference a table wrongly names one in about 1 of 40 cases or less; if the scores are "
-    "very skewed, more often. With fewer than "
-    f"{subgroups.MIN_SUBJECTS} subjects in the group or outside it, there are too few to tell. "
-    "'No clear difference' does not prove that there is none: look at the width of the interval. "
-    "A difference may come from another property that goes with the group: 'within the same "
-    "contrast' compares each scan with the mean of its contrast."
+    "from the rest, 95 % for all groups of a table together (Bonferroni; Student's t times the "
+    "bootstrap's standard error, or that of a common spread if larger). A group is worse if that "
+    "interval lies below zero: without any true difference, that happens in at most about 1 of 40 "
+    f"tables. With fewer than {subgroups.MIN_SUBJECTS} subjects in the group or outside it, there "
+    "are too few to tell. 'No clear difference' does not prove that there is none: look at the "
+    "width of the interval. A difference may come from another property that goes with the group: "
+    "'within the same contrast' compares each scan with the mean of its contrast."
 )
 
 

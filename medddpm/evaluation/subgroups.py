@@ -148,14 +148,16 @@ def group_qualities(
     Intervals of differences are the difference plus or minus a quantile of Student's t times the
     bootstrap's standard error (Efron and Tibshirani 1993, ch. 12), which is scaled by
     sqrt(n / (n - 1)), with n subjects on the smaller side and n - 1 degrees of freedom (Hesterberg
-    2015, sec. 5: percentile intervals are too narrow for small n). The level is Bonferroni's for
-    all groups that are compared.
+    2015, sec. 5: percentile intervals are too narrow for small n), and not below that of a spread
+    common to both sides. The level is Bonferroni's for all groups that are compared.
 
     Args:
         scores: One a scan.
         variables: What scans are grouped by.
         seed: Of the bootstrap.
     """
+    if not scores:
+        return [], 0
     subjects = {name: n for n, name in enumerate(sorted({s.scan.subject for s in scores}))}
     who = np.array([subjects[s.scan.subject] for s in scores], dtype=np.int64)
     values = np.array([s.value for s in scores], dtype=np.float64)
@@ -169,7 +171,7 @@ def group_qualities(
     level = 1 - (1 - CONFIDENCE) / max(comparisons, 1)
     rng = np.random.default_rng(seed)
     n = len(subjects)
-    draws = rng.multinomial(n, np.full(n, 1 / max(n, 1)), size=_DRAWS).astype(np.float64)
+    draws = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS).astype(np.float64)
     return [cell.quality(values, centred, draws, level) for cell in cells], comparisons
 
 
@@ -233,8 +235,23 @@ def _reach(inside: Values, rest: Values, draws: Values, level: float) -> float:
     """Half the width of the interval of the difference."""
     differences = _drawn_means(draws, inside) - _drawn_means(draws, rest)
     n = int(min(np.isfinite(inside).sum(), np.isfinite(rest).sum()))
-    error = np.nanstd(differences, ddof=1) * np.sqrt(n / (n - 1))
+    error = float(np.nanstd(differences, ddof=1)) * np.sqrt(n / (n - 1))
+    error = max(error, _pooled_error(inside, rest))
     return float(stats.t.ppf(0.5 + level / 2, n - 1) * error)
+
+
+def _pooled_error(inside: Values, rest: Values) -> float:
+    """Standard error of the difference if both sides have one spread.
+
+    Scores are skewed, and a small group that missed the tail has too small a spread of its own.
+    0 if a subject is on both sides: then the two means are not independent.
+    """
+    mine, others = np.isfinite(inside), np.isfinite(rest)
+    if (mine & others).any():
+        return 0.0
+    n, m = int(mine.sum()), int(others.sum())
+    squares = (n - 1) * np.var(inside[mine], ddof=1) + (m - 1) * np.var(rest[others], ddof=1)
+    return float(np.sqrt(squares / (n + m - 2) * (1 / n + 1 / m)))
 
 
 def _drawn_means(draws: Values, means: Values) -> Values:
