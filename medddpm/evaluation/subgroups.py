@@ -223,7 +223,9 @@ class _Cell:
             others=others,
             scans=int(self.member.sum()),
             mean=float(mine.mean()),
-            interval=bootstrap_interval(list(mine)) if subjects >= MIN_SUBJECTS else None,
+            interval=bootstrap_interval(list(mine), draws=_DRAWS)
+            if subjects >= MIN_SUBJECTS
+            else None,
             difference=difference,
             difference_interval=interval,
             same_contrast=same_contrast,

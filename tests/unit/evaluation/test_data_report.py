@@ -111,7 +111,7 @@ def test_a_subject_weighs_the_same_whatever_its_number_of_scans() -> None:
 def test_random_splits_are_rarely_notable() -> None:
     rng = np.random.default_rng(0)
     hits = 0
-    for seed in range(12):
+    for seed in range(8):
         where = rng.choice(["train", "val", "test"], size=80, p=[0.6, 0.2, 0.2])
         rows = [
             scan(f"s{n}", f"p{n}", split, sex=str(rng.choice(["F", "M"])), site=str(rng.choice(4)))
@@ -119,7 +119,7 @@ def test_random_splits_are_rarely_notable() -> None:
         ]
         report = describe_data(rows, seed=seed)
         hits += any(d.notable for b in report.breakdowns for d in b.distances)
-    assert hits <= 3
+    assert hits <= 2
 
 
 @pytest.mark.parametrize(
