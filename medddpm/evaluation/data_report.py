@@ -236,7 +236,7 @@ def _problems(rows: Sequence[ScanRow]) -> list[str]:
     for state in ("no", "withdrawn"):
         count = sum(row.consent == state for row in used)
         if count:
-            problems.append(f"Consent is {state!r} for {count} scans that are in a split.")
+            problems.append(f"Scans in a split with consent {state!r}: {count}.")
     return problems
 
 
@@ -284,7 +284,7 @@ def _gap_remarks(rows: Sequence[ScanRow], splits: Sequence[str], scans: Counts) 
             remarks.append(f"Scans without {name}: {', '.join(gaps)}.")
     unsaid = sum(1 for row in used if not row.consent)
     if unsaid and any(row.consent for row in rows):
-        remarks.append(f"{unsaid} scans are in a split without a consent state.")
+        remarks.append(f"Scans in a split without a consent state: {unsaid}.")
     sexes: dict[str, set[str]] = {}
     for row in rows:
         sexes.setdefault(row.subject, set()).add(row.sex)

@@ -25,6 +25,8 @@ MIN_SUBJECTS = 5
 """A group with fewer subjects, or with fewer others to compare with, gets no verdict."""
 CONFIDENCE = 0.95
 _DRAWS = 2000
+_ROUNDING = 1e-9
+"""Equal scores have no spread, and means that differ in the last bits."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ class _Cell:
             same_contrast = float(np.nanmean(near) - np.nanmean(far))
         interval = None
         if difference is not None and self.comparable:
-            reach = _reach(inside, rest, draws, level)
+            reach = max(_reach(inside, rest, draws, level), _ROUNDING * float(abs(mine).max()))
             interval = difference - reach, difference + reach
         return GroupQuality(
             variable=self.variable.name,

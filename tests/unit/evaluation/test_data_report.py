@@ -127,7 +127,7 @@ def test_random_splits_are_rarely_notable() -> None:
     [
         ({"subject": "p0"}, "1 subject in more than one split: p0"),
         ({"checksum": "same"}, "1 image in more than one split: s0"),
-        ({"consent": "withdrawn"}, "Consent is 'withdrawn' for 1 scans"),
+        ({"consent": "withdrawn"}, "Scans in a split with consent 'withdrawn': 1."),
     ],
 )
 def test_problems(change: dict[str, str], words: str) -> None:
@@ -142,7 +142,7 @@ def test_gaps_and_contradictions_are_said() -> None:
     rows += [scan("twin", "p0", sex="M")]
     remarks = describe_data(rows).remarks
     assert "Scans without scanner: 97 % in train, 100 % in val, 100 % in test." in remarks
-    assert "1 scans are in a split without a consent state." in remarks
+    assert "Scans in a split without a consent state: 1." in remarks
     assert "Scans of one subject disagree on its sex: p0." in remarks
 
 

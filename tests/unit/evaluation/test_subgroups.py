@@ -132,5 +132,12 @@ def test_methods_are_apart_the_noisy_scan_is_none_and_gaps_are_set_aside() -> No
     assert found[0].groups[0].mean == pytest.approx(30.06)
 
 
+def test_equal_scores_are_no_difference() -> None:
+    scans = cohort(np.random.default_rng(6), 50)
+    found = qualities(scans, lambda _: 0.1)
+    verdicts = {group.verdict for group in found.values()}
+    assert verdicts <= {"no clear difference", "too few to tell", "no others to compare with"}
+
+
 def test_no_score_at_all_gives_no_group() -> None:
     assert group_qualities([]) == ([], 0)
