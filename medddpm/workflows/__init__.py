@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medddpm.workflows.benchmarking import benchmark
     from medddpm.workflows.converting import convert
+    from medddpm.workflows.data_reporting import data_report
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
@@ -22,6 +23,7 @@ __all__ = [
     "RestoredScan",
     "benchmark",
     "convert",
+    "data_report",
     "estimate_noise",
     "evaluate",
     "info",
@@ -36,6 +38,7 @@ _HOMES = {
     "RestoredScan": "restoring",
     "benchmark": "benchmarking",
     "convert": "converting",
+    "data_report": "data_reporting",
     "estimate_noise": "measure",
     "evaluate": "measure",
     "info": "describing",
