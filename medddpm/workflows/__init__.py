@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medddpm.workflows.benchmarking import benchmark
+    from medddpm.workflows.calibrating import calibrate
     from medddpm.workflows.converting import convert
     from medddpm.workflows.data_reporting import data_report
     from medddpm.workflows.describing import info
@@ -22,6 +23,7 @@ __all__ = [
     "NoiseSettings",
     "RestoredScan",
     "benchmark",
+    "calibrate",
     "convert",
     "data_report",
     "estimate_noise",
@@ -37,6 +39,7 @@ _HOMES = {
     "NoiseSettings": "measure",
     "RestoredScan": "restoring",
     "benchmark": "benchmarking",
+    "calibrate": "calibrating",
     "convert": "converting",
     "data_report": "data_reporting",
     "estimate_noise": "measure",
