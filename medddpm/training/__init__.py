@@ -99,10 +99,11 @@ def train_stage(
         "cases": len(scans.train.cases),
     }
     model.cpu()
-    on_first_process(
-        fabric, lambda: save_model(out / "model.safetensors", model, dtype=torch.float32)
-    )
-    return out / "model.safetensors"
+    path = out / "model.safetensors"
+    on_first_process(fabric, lambda: save_model(path, model, dtype=torch.float32))
+    if on_log and fabric.is_global_zero:
+        on_log({"stage": stage, "step": steps, "steps": task.steps, "weights": str(path)})
+    return path
 
 
 def _model_for(stage: StageName, options: Options, out: Path) -> Model:
