@@ -78,6 +78,12 @@ def on_first_process(fabric: Fabric, function: Callable[[], object]) -> None:
         raise error
 
 
+def end_others(fabric: Fabric) -> None:
+    """End the processes that this one started; they would wait for it for hours."""
+    for process in getattr(fabric.strategy.launcher, "procs", []):
+        process.kill()
+
+
 def average(fabric: Fabric, network: nn.Module, loss: Tensor) -> float:
     """Mean of the gradients over all processes, in place, and of the loss."""
     if fabric.world_size > 1:

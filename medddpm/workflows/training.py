@@ -9,7 +9,7 @@ from typing import Any
 from medddpm.config import Config, dump_config
 from medddpm.errors import OutputError
 from medddpm.training import StageName, train_stage
-from medddpm.training.fabric import launch, on_first_process
+from medddpm.training.fabric import end_others, launch, on_first_process
 from medddpm.training.options import Options
 from medddpm.workflows.outputs import check_targets, write_json
 from medddpm.workflows.provenance import versions
@@ -38,9 +38,13 @@ def train(
     """
     config = config or Config()
     fabric = launch(config.train)
-    on_first_process(fabric, lambda: _open(out, stage, config, resume=resume))
     options = options_of(config)
-    return train_stage(stage, options, data, out, fabric=fabric, resume=resume, on_log=on_log)
+    try:
+        on_first_process(fabric, lambda: _open(out, stage, config, resume=resume))
+        return train_stage(stage, options, data, out, fabric=fabric, resume=resume, on_log=on_log)
+    except BaseException:
+        end_others(fabric)
+        raise
 
 
 def _open(out: Path, stage: StageName, config: Config, *, resume: bool) -> None:

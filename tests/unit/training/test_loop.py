@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medddpm.errors import ConfigError, MissingExtraError, OutputError, SamplingDivergedError
-from medddpm.training import state
+from medddpm.training import log, state
 from medddpm.training.batches import Share, prefetched
 from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.guard import LossWatch
@@ -187,9 +187,9 @@ def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_log_goes_on_where_the_state_does(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, OPTIONS, 0)
+    first = RunLog(tmp_path, OPTIONS, 0)
     for step in (1, 2, 3):
-        log.write({"step": step, "loss": 0.5, "note": "said"})
+        first.write({"step": step, "loss": 0.5, "note": "said"})
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     RunLog(tmp_path, OPTIONS, 2).write({"step": 3, "loss": 0.25})
@@ -229,12 +229,29 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_mlflow_gets_the_numbers(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    run(Line(steps=2), tmp_path / "run" / "line", mlflow=store)
-    client = mlflow.MlflowClient(tracking_uri=store)
+    store = tmp_path / "store"
+    run(Line(steps=2), tmp_path / "run" / "line", mlflow=str(store))
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
     number = client.get_experiment_by_name("medddpm").experiment_id
     (found,) = client.search_runs([number])
     assert [m.step for m in client.get_metric_history(found.info.run_id, "loss")] == [1, 2]
+    with pytest.raises(ConfigError, match=r"train\.mlflow"):
+        run(Line(steps=2), tmp_path / "other", mlflow="nonsense://store")
+
+
+def test_a_tracker_that_fails_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def unreachable(key: str, value: float, step: int) -> None:
+        calls.append(key)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(log, "_tensorboard", lambda folder: unreachable)
+    with pytest.warns(UserWarning, match="no route"):
+        assert run(Line(steps=3), tmp_path, tensorboard=True) == 3
+    assert len(calls) == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
