@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 
 from medddpm.errors import ConfigError
 from medddpm.restoration.model import (
@@ -30,6 +29,9 @@ from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.options import Options, spec_of
 from medddpm.training.stages import AutoencoderStage, DiffusionStage, FidelityStage, Scans
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 StageName = Literal["autoencoder", "diffusion", "fidelity"]
 

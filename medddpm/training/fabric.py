@@ -12,15 +12,16 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from medddpm.errors import ConfigError, MedddpmError
 from medddpm.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _PATIENCE = timedelta(hours=2)
 """How long processes wait for the first one, which packs the scans and validates."""
@@ -34,6 +35,10 @@ def launch(options: TrainOptions) -> Fabric:
     Raises:
         ConfigError: There are no such devices, or the launcher started another number.
     """
+    # Here, because it takes a second that a restoration need not wait.
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     kind, _, number = options.device.partition(":")
     if kind == "auto":

@@ -51,11 +51,11 @@ class Progress:
             self.samples,
         ):
             return ""
-        counts = f"resumed on {self.processes} processes, before on {before.processes}"
+        counts = f"processes: {self.processes}, before {before.processes}"
         if before.samples == self.samples:
             return f"{counts}; the same {self.samples} samples a step, so equal up to rounding"
         return (
-            f"{counts}; {self.samples} samples a step, before {before.samples}, so other batches; "
+            f"{counts}; samples a step: {self.samples}, before {before.samples}, so other batches; "
             "the learning rate is left as it is"
         )
 

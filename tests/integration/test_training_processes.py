@@ -133,5 +133,5 @@ def test_a_signal_to_one_process_stops_both_and_one_goes_on(
     steps = {"autoencoder__steps": done + 2}
     ended = cli(*arguments(scans, run, autoencoder__batch=4, **steps), "--resume")
     assert ended.exit_code == 0, ended.stderr
-    assert "resumed on 1 processes, before on 2; the same 4 samples a step" in ended.stderr
+    assert "processes: 1, before 2; the same 4 samples a step" in ended.stderr
     assert len(losses(run)) == done + 2

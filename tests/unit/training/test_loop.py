@@ -167,7 +167,7 @@ def test_another_batch_on_resuming_is_said(tmp_path: Path) -> None:
     run(Line(steps=3), tmp_path, schedule="constant")
     run(Line(steps=6, batch=2), tmp_path, resume=True, accumulate=4, schedule="constant")
     (note,) = [row["note"] for row in rows(tmp_path) if "note" in row]
-    assert "8 samples a step, before 4" in note
+    assert "samples a step: 8, before 4" in note
 
 
 def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
