@@ -115,6 +115,7 @@ class AutoencoderStage:
     def finish(self, fabric: Fabric) -> None:
         """Store the latent statistics of the training set; processes share the work."""
         device = next(self.codec.parameters()).device
+        self.codec.to(device)  # the statistics too, which training left where they were
         channels = self.codec.latent_channels
         # Sums, sums of squares, and how many: one row each.
         sums = torch.zeros(3, channels, dtype=torch.float64, device=device)
