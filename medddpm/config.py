@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medddpm.errors import ConfigError
+from medddpm.io.dicom_write import DicomOptions
 from medddpm.restoration.options import RestoreOptions
 from medddpm.share import share_dir
 from medddpm.training.options import (
@@ -39,6 +40,7 @@ class Config(BaseModel):
         train: Steps, optimiser, precision, logging.
         finetune: What `train --from` changes, and what it replays.
         restore: How a scan is restored.
+        dicom: How derived DICOM is written.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +53,7 @@ class Config(BaseModel):
     train: TrainOptions = Field(default_factory=TrainOptions)
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
     restore: RestoreOptions = Field(default_factory=RestoreOptions)
+    dicom: DicomOptions = Field(default_factory=DicomOptions)
 
 
 def load_config(

@@ -40,7 +40,7 @@ def train(
     from medddpm.workflows.training import train as run
 
     resolved = load_config(config, overrides or [])
-    path = run(
+    run(
         stage,
         data=data,
         out=out,
@@ -50,7 +50,6 @@ def train(
         replay=replay,
         on_log=_log_line,
     )
-    say(f"{stage} is trained: {path}")
 
 
 def _log_line(row: dict[str, Any]) -> None:

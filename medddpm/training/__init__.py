@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from medddpm.errors import ConfigError
@@ -33,6 +32,9 @@ from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.options import FinetuneOptions, Options, spec_of
 from medddpm.training.stages import AutoencoderStage, DiffusionStage, FidelityStage, Scans
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 StageName = Literal["autoencoder", "diffusion", "fidelity"]
 
@@ -100,10 +102,11 @@ def train_stage(
     if tuned:
         stages[stage]["finetune"] = dataclasses.asdict(options.finetune)
     model.cpu()
-    on_first_process(
-        fabric, lambda: save_model(out / "model.safetensors", model, dtype=torch.float32)
-    )
-    return out / "model.safetensors"
+    path = out / "model.safetensors"
+    on_first_process(fabric, lambda: save_model(path, model, dtype=torch.float32))
+    if on_log and fabric.is_global_zero:
+        on_log({"stage": stage, "step": steps, "steps": task.steps, "weights": str(path)})
+    return path
 
 
 def _open_scans(

@@ -12,15 +12,16 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from medddpm.errors import ConfigError, MedddpmError
 from medddpm.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _PATIENCE = timedelta(hours=2)
 """How long processes wait for the first one, which packs the scans and validates."""
@@ -34,6 +35,10 @@ def launch(options: TrainOptions) -> Fabric:
     Raises:
         ConfigError: There are no such devices, or the launcher started another number.
     """
+    # Here, because it takes a second that a restoration need not wait.
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     kind, _, number = options.device.partition(":")
     if kind == "auto":
@@ -76,6 +81,12 @@ def on_first_process(fabric: Fabric, function: Callable[[], object]) -> None:
     error = fabric.broadcast(error)
     if error is not None:
         raise error
+
+
+def end_others(fabric: Fabric) -> None:
+    """End the processes that this one started; they would wait for it for hours."""
+    for process in getattr(fabric.strategy.launcher, "procs", []):
+        process.kill()
 
 
 def average(fabric: Fabric, network: nn.Module, loss: Tensor) -> float:

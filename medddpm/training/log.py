@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medddpm.errors import MissingExtraError
+from medddpm.errors import ConfigError, MissingExtraError
 from medddpm.training.options import TrainOptions
 
 Scalar = Callable[[str, float, int], object]
@@ -40,10 +41,14 @@ class RunLog:
         """Append one row; the CSV keeps the columns step, key, value."""
         for name in ("log.jsonl", "log.csv"):
             _write(self.folder / name, name, [row], "a")
-        for key, value in row.items():
-            if key != "step" and not isinstance(value, str):
-                for tracker in self._trackers:
+        numbers = {k: v for k, v in row.items() if k != "step" and not isinstance(v, str)}
+        for tracker in tuple(self._trackers):
+            try:
+                for key, value in numbers.items():
                     tracker(key, value, row["step"])
+            except Exception as error:  # whatever it is, it must not end a training of days
+                warnings.warn(f"a tracker is left out from here on: {error}", stacklevel=2)
+                self._trackers.remove(tracker)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -78,13 +83,20 @@ def _tensorboard(folder: Path) -> Scalar:
 def _mlflow(folder: Path, store: str) -> Scalar:
     try:
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
     except ImportError as error:
         raise MissingExtraError(
             "train.mlflow is set, but mlflow is not installed: pip install medddpm[mlflow]"
         ) from error
-    client = MlflowClient(tracking_uri=store)
-    experiment = client.get_experiment_by_name("medddpm")
-    number = experiment.experiment_id if experiment else client.create_experiment("medddpm")
-    name = f"{folder.parent.name}/{folder.name}"
-    run = client.create_run(number, run_name=name).info.run_id
+    if "://" not in store:  # a folder; MLflow keeps up only its database stores
+        Path(store).mkdir(parents=True, exist_ok=True)
+        store = f"sqlite:///{Path(store).absolute() / 'mlflow.db'}"
+    try:
+        client = MlflowClient(tracking_uri=store)
+        experiment = client.get_experiment_by_name("medddpm")
+        number = experiment.experiment_id if experiment else client.create_experiment("medddpm")
+        name = f"{folder.parent.name}/{folder.name}"
+        run = client.create_run(number, run_name=name).info.run_id
+    except (MlflowException, ImportError) as error:
+        raise ConfigError(f"cannot log to train.mlflow={store}: {error}") from error
     return lambda key, value, step: client.log_metric(run, key, value, step=step)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,6 +23,9 @@ from medddpm.training.guard import AdaptiveClip, LossWatch, stop_requests
 from medddpm.training.log import RunLog
 from medddpm.training.options import TrainOptions
 from medddpm.training.state import Ema, Progress, load_state, save_state, write_tensors
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 OnLog = Callable[[dict[str, Any]], None]
 _MOST_ROLLBACKS = 3
@@ -130,6 +132,7 @@ class _Training:
         self.processes = fabric.world_size
         self.samples = stage.batch * options.accumulate * fabric.world_size
         self.progress = Progress(processes=self.processes, samples=self.samples)
+        self.saved_at = time.monotonic()
 
     @property
     def unfinished(self) -> bool:
@@ -146,7 +149,6 @@ class _Training:
         self.fabric.barrier()
         before = self.progress
         self.progress = replace(before, processes=self.processes, samples=self.samples)
-        self.began, self.first, self.saved_at = time.monotonic(), before.step, time.monotonic()
         if self.fabric.is_global_zero:
             self.log = RunLog(self.out, self.options, before.step)
         if not resumed:
@@ -156,7 +158,8 @@ class _Training:
 
     def advance(self, stop: threading.Event) -> bool:
         """Train to the end; False as soon as the run diverges."""
-        losses, since = [], time.monotonic()
+        self.began, self.first = time.monotonic(), self.progress.step
+        losses, since = [], self.began
         with closing(self._batches()) as batches:
             while self.unfinished:
                 loss, useful = self._optimise(batches)
@@ -210,6 +213,7 @@ class _Training:
         """Save, and put the averaged weights into the network: the best ones if they are known."""
         if self.progress.step < self.stage.steps:
             self._report(note=f"stopped early: no gain of {self.stage.figure}")
+        self.watch.odd = 0  # a few at the end are taken as they are
         self._save()
         self.fabric.barrier()
         keep_best = self.options.patience and self.best.exists()

@@ -76,7 +76,7 @@ class TrainOptions:
     Attributes:
         patience: Stop after so many validations without a gain of the stage's main figure, and
             keep the weights of the best; 0 trains to the last step.
-        mlflow: Folder or address of MLflow's tracking store; empty for none.
+        mlflow: Folder for MLflow's database, or the address of a tracking server; empty for none.
         device: "auto", "cpu", "cuda" or, for one process, "cuda:1".
         devices: Processes on each node, with one GPU each unless `device` is "cpu".
         strategy: "auto" makes a process group where there are several processes, "ddp" always.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.image
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from medddpm.autoencoder.vae import CompactVae, kl_divergence
@@ -27,6 +27,9 @@ from medddpm.training.options import (
     DiffusionOptions,
     FidelityOptions,
 )
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _VALIDATION_SIGMAS = (0.05, 0.09)
 
@@ -117,6 +120,7 @@ class AutoencoderStage:
     def finish(self, fabric: Fabric) -> None:
         """Store the latent statistics of the training set; processes share the work."""
         device = next(self.codec.parameters()).device
+        self.codec.to(device)  # the statistics too, which training left where they were
         channels = self.codec.latent_channels
         # Sums, sums of squares, and how many: one row each.
         sums = torch.zeros(3, channels, dtype=torch.float64, device=device)

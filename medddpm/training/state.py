@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,11 @@ class Progress:
             self.samples,
         ):
             return ""
-        counts = f"resumed on {self.processes} processes, before on {before.processes}"
+        counts = f"processes: {self.processes}, before {before.processes}"
         if before.samples == self.samples:
             return f"{counts}; the same {self.samples} samples a step, so equal up to rounding"
         return (
-            f"{counts}; {self.samples} samples a step, before {before.samples}, so other batches; "
+            f"{counts}; samples a step: {self.samples}, before {before.samples}, so other batches; "
             "the learning rate is left as it is"
         )
 
@@ -108,7 +109,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         os.replace(partial, path)
         _flush(path.parent)
     except (SafetensorError, OSError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise OutputError(
             f"cannot write {path}: {error}; make room, then go on with --resume"
         ) from error

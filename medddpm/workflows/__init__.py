@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.benchmarking import benchmark
     from medddpm.workflows.calibrating import calibrate
     from medddpm.workflows.converting import convert
+    from medddpm.workflows.data_reporting import data_report
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
@@ -24,6 +25,7 @@ __all__ = [
     "benchmark",
     "calibrate",
     "convert",
+    "data_report",
     "estimate_noise",
     "evaluate",
     "info",
@@ -39,6 +41,7 @@ _HOMES = {
     "benchmark": "benchmarking",
     "calibrate": "calibrating",
     "convert": "converting",
+    "data_report": "data_reporting",
     "estimate_noise": "measure",
     "evaluate": "measure",
     "info": "describing",

@@ -10,7 +10,7 @@ from medddpm.config import Config, dump_config
 from medddpm.errors import MedddpmError, OutputError
 from medddpm.restoration.model import find_weights
 from medddpm.training import StageName, begin_from, train_stage
-from medddpm.training.fabric import launch, on_first_process
+from medddpm.training.fabric import end_others, launch, on_first_process
 from medddpm.training.options import Options
 from medddpm.workflows.outputs import check_targets, write_json
 from medddpm.workflows.provenance import versions
@@ -44,17 +44,15 @@ def train(
     """
     config = config or Config()
     fabric = launch(config.train)
-    on_first_process(fabric, lambda: _open(out, stage, config, resume=resume, start=start))
-    return train_stage(
-        stage,
-        options_of(config),
-        data,
-        out,
-        fabric=fabric,
-        replay=replay,
-        resume=resume,
-        on_log=on_log,
-    )
+    options = options_of(config)
+    try:
+        on_first_process(fabric, lambda: _open(out, stage, config, resume=resume, start=start))
+        return train_stage(
+            stage, options, data, out, fabric=fabric, replay=replay, resume=resume, on_log=on_log
+        )
+    except BaseException:
+        end_others(fabric)
+        raise
 
 
 def _open(

@@ -176,6 +176,34 @@ def test_all_stages_fill_one_weights_file(scans: Path, tmp_path: Path) -> None:
     assert any("psnr_0.05" in row for row in rows)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_all_stages_train_on_a_gpu(scans: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, train=replace(OPTIONS.train, device="cuda", bf16=True))
+    rows: list[dict[str, Any]] = []
+    for stage in ("autoencoder", "diffusion", "fidelity"):
+        train_stage(stage, options, scans, tmp_path / "run", on_log=rows.append)
+    assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
+
+
+@pytest.mark.parametrize("stage", ["diffusion", "fidelity"])
+def test_accumulated_parts_equal_the_whole_batch(scans: Path, tmp_path: Path, stage: Any) -> None:
+    ends = []
+    for batch, accumulate in ((4, 1), (2, 2)):
+        out = tmp_path / str(batch)
+        train_stage("autoencoder", OPTIONS, scans, out)
+        train = replace(OPTIONS.train, accumulate=accumulate, log_every=1)
+        if stage == "fidelity":
+            train_stage("diffusion", OPTIONS, scans, out)
+        section = replace(getattr(OPTIONS, stage), batch=batch)
+        rows: list[dict[str, Any]] = []
+        options = replace(OPTIONS, train=train, **{stage: section})
+        train_stage(stage, options, scans, out, on_log=rows.append)
+        ends.append([row["loss"] for row in rows if "loss" in row])
+    assert len(ends[0]) == 4
+    assert ends[0] == pytest.approx(ends[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])
 def test_a_resumed_run_is_the_same_bit_for_bit(scans: Path, tmp_path: Path, stage: Any) -> None:
     def run(out: Path, steps: int, *, resume: bool) -> None:
