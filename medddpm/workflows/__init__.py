@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
     from medddpm.workflows.restoring import RestoredScan, restore
+    from medddpm.workflows.sweeping import sweep
     from medddpm.workflows.training import train
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "quickstart",
     "restore",
     "simulate",
+    "sweep",
     "train",
 ]
 
@@ -42,6 +44,7 @@ _HOMES = {
     "quickstart": "example",
     "restore": "restoring",
     "simulate": "measure",
+    "sweep": "sweeping",
     "train": "training",
 }
 
