@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
+    from medddpm.workflows.memorising import memorisation
     from medddpm.workflows.restoring import RestoredScan, restore
     from medddpm.workflows.sweeping import sweep
     from medddpm.workflows.training import train
@@ -26,6 +27,7 @@ __all__ = [
     "estimate_noise",
     "evaluate",
     "info",
+    "memorisation",
     "quickstart",
     "restore",
     "simulate",
@@ -41,6 +43,7 @@ _HOMES = {
     "estimate_noise": "measure",
     "evaluate": "measure",
     "info": "describing",
+    "memorisation": "memorising",
     "quickstart": "example",
     "restore": "restoring",
     "simulate": "measure",
