@@ -189,7 +189,8 @@ def _drawn(known: _Run, samples: int, seed: int, report: Report) -> list[Sample]
         image = draw_prior(known.model, size, sigma=sigma, spacing=spacing, seed=seed + number)
         drawn.append(Sample("prior", "", _plain(image)))
         report("prior samples", number + 1, samples)
-    settings = RestoreOptions(mode="sample", fidelity=0.0, texture=0.0)
+    decoder = float("fidelity" in known.model.card["stages"])  # else the plain one
+    settings = RestoreOptions(mode="sample", fidelity=decoder, texture=0.0)
     for number, (name, patch, edges) in enumerate(_patches(known.cache, known.held, samples, rng)):
         x = torch.from_numpy(patch)[None, None]
         noisy = fixed_noise(x, torch.tensor([edges]), options.sigma_max, seed + number)
