@@ -23,7 +23,8 @@ from medddpm.preprocess.tiles import Triple, pad_mirrored
 
 Embed = Callable[[Tensor], Tensor]
 """(B, 1, P, P, P) images -> (B, D) embeddings."""
-OnScan = Callable[[int, int], None]
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done, and of how much."""
 
 Orientation = tuple[Triple, tuple[bool, bool, bool]]
 ORIENTATIONS: tuple[Orientation, ...] = tuple(
@@ -79,7 +80,7 @@ def find_nearest(
     embed: Embed,
     *,
     candidates: int = 4,
-    on_scan: OnScan | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Nearest]:
     """The nearest training patch of each query.
 
@@ -88,8 +89,9 @@ def find_nearest(
         scans: (X, Y, Z) training images; read one at a time.
         embed: Makes the embeddings.
         candidates: Scans that are searched at full resolution for each query.
-        on_scan: Called with how many scans are done, and of how many.
+        on_progress: Called after each scan of the coarse search and each query of the fine one.
     """
+    report = on_progress or (lambda task, done, total: None)
     size = queries.shape[-1]
     pool = size // _COARSE
     templates = _templates(queries, pool)
@@ -99,8 +101,7 @@ def find_nearest(
         score, place = _coarse(blocks, templates, len(queries))
         scores.append(score)
         places.append(place)
-        if on_scan:
-            on_scan(number + 1, len(scans))
+        report("training scans", number + 1, len(scans))
     best = torch.stack(scores).topk(min(candidates, len(scans)), dim=0).indices
     found = []
     for i, query in enumerate(queries):
@@ -109,6 +110,7 @@ def find_nearest(
             for s in best[:, i]
         ]
         found.append(_with_embedding(query, matches, embed))
+        report("nearest patches", i + 1, len(queries))
     return found
 
 
@@ -171,10 +173,10 @@ def _refine(query: Tensor, scan: NDArray[Any], number: int, place: list[int], po
 def _correlation_map(region: Tensor, template: Tensor) -> Tensor:
     """Normalised cross-correlation wherever the template fits into the region (Lewis 1995)."""
     size = template.shape[-1]
-    unit = _unit(template.reshape(1, -1)).reshape(template.shape).double()
+    unit = _unit(template.reshape(1, -1)).reshape(template.shape)
     shape = tuple(region.shape)
-    wide = region.double()
-    spectrum = torch.fft.rfftn(wide) * torch.fft.rfftn(unit, s=shape).conj()
+    wide = region.double()  # sums of squares cancel
+    spectrum = torch.fft.rfftn(region) * torch.fft.rfftn(unit, s=shape).conj()
     fits = tuple(slice(0, n - size + 1) for n in shape)
     product_ = torch.fft.irfftn(spectrum, s=shape)[fits]
     variance = _box_sums(wide.square(), size) - _box_sums(wide, size).square() / size**3

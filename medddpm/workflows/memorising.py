@@ -128,12 +128,8 @@ def memorisation(
     held = _held_out(known, num, round_trip=scans is None)
     images = torch.from_numpy(np.stack([s.image for s in (*judged, *held)])).to(known.device)
     with torch.inference_mode():
-        found = find_nearest(
-            images,
-            known.train.images,
-            _embedder(known.model),
-            on_scan=lambda done, total: report("training scans", done, total),
-        )
+        embed = _embedder(known.model)
+        found = find_nearest(images, known.train.images, embed, on_progress=report)
     near, near_held = found[: len(judged)], found[len(judged) :]
     subjects = [known.subjects[s.source] for s in held]
     verdict = judge(near, near_held, subjects, alpha)
