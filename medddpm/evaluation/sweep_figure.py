@@ -37,7 +37,8 @@ def sweep_plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
         panel.set(xlabel=label, yticks=range(len(rows)), ylim=(-0.6, len(rows) - 0.4))
         panel.grid(axis="both", alpha=0.3)
         if key.endswith("seconds"):
-            panel.set_xlim(left=0)
+            known = [row[key] for row in rows if key in row]
+            panel.set_xlim(0, 1.1 * max(known, default=1.0))
     panels[0].set_yticklabels(names, fontsize=8)
     FigureCanvasAgg(figure)
     stream = io.BytesIO()

@@ -1,8 +1,8 @@
 """One cell of a sweep: train in its own folder, score on held-out patches, keep the row.
 
-A cell is a run folder like any other, with `cell.json` (settings, stages that are trained,
-seconds) and at the end `result.json` or `failure.json`. A lock of the operating system keeps a
-second process out, and goes with the process that held it, however that ended.
+A cell is a run folder like any other, with `cell.json` (settings, stages that are trained, and the
+seconds of all sessions that were not killed) and at the end `result.json` or `failure.json`. A lock
+of the operating system keeps a second process out, and goes with the process that held it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import shutil
 import statistics
 import time
@@ -53,6 +54,7 @@ class CellPlan:
         cache: Packed scans, which the cells link to.
         stages: What a cell trains, in order.
         weights: Earlier stages, copied into each cell.
+        digest: SHA-256 of those.
         threads: Of torch in a cell; None leaves them.
     """
 
@@ -61,6 +63,7 @@ class CellPlan:
     cache: Path
     stages: tuple[StageName, ...]
     weights: Path | None
+    digest: str = ""
     threads: int | None = None
 
 
@@ -107,45 +110,52 @@ def claimed(folder: Path) -> Iterator[bool]:
 
     The lock file says who holds it. Nobody's death leaves it locked.
     """
+    lock = FileLock(folder / "lock", blocking=False)
+    if not _acquired(lock, folder):
+        yield False
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-    except NotImplementedError:
-        raise OutputError(f"{folder} lies on a file system without locks; use another") from None
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
-    try:
-        (folder / "lock.json").write_text(json.dumps({"pid": os.getpid(), "host": _host()}))
+        _write_whole(folder / "lock.json", {"pid": os.getpid(), "host": platform.node()})
         yield True
     finally:
         lock.release()
 
 
-def check_same_config(cell: Cell, folder: Path) -> None:
-    """Refuse to go on with a cell that was begun with another config.
+def _acquired(lock: FileLock, folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        return False
+    except NotImplementedError:
+        raise OutputError(f"{folder} lies on a file system without locks; use another") from None
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
+    return True
+
+
+def check_same(cell: Cell, plan: CellPlan) -> None:
+    """Refuse to go on with a cell that was begun with another config or other weights.
 
     Raises:
-        ConfigError: The folder's config.yaml is not that of the cell.
+        ConfigError: The folder's cell.json says so.
     """
-    path = folder / "config.yaml"
-    if path.exists() and path.read_text(encoding="utf-8") != dump_config(cell.config):
-        raise ConfigError(
-            f"{folder} was begun with another config (see {path.name} there); "
-            "take another --out, or remove that folder"
-        )
+    folder = plan.folder / cell.name
+    facts = _facts(folder)
+    for name, now in _origin(cell, plan).items():
+        if facts.get(name, now) != now:
+            raise ConfigError(
+                f"{folder} was begun with other {name}; take another --out, or remove that folder"
+            )
 
 
 def _train_and_score(cell: Cell, plan: CellPlan, folder: Path, on_log: OnCellLog | None) -> None:
     if plan.threads:
         torch.set_num_threads(plan.threads)
     (folder / "failure.json").unlink(missing_ok=True)
-    _furnish(cell, plan, folder)
-    facts = _facts(folder)
+    facts = _facts(folder) | _origin(cell, plan)
+    _write_whole(folder / "cell.json", facts)
+    _furnish(plan, folder)
     for stage in plan.stages:
         if stage in facts["trained"]:
             continue
@@ -162,16 +172,14 @@ def _train_and_score(cell: Cell, plan: CellPlan, folder: Path, on_log: OnCellLog
             facts["trained"].append(stage)
         finally:  # also of a run that was stopped: its seconds count when it goes on
             facts["train_seconds"] += time.monotonic() - began
-            write_json(folder / "cell.json", {"settings": cell.settings} | facts)
+            _write_whole(folder / "cell.json", facts)
     scores = score(folder, cell, plan.stages[-1])
     known = {"stages": _label(plan), "train_seconds": facts["train_seconds"]}
-    write_json(folder / "result.partial", known | scores)
-    os.replace(folder / "result.partial", folder / "result.json")
+    _write_whole(folder / "result.json", known | scores)
 
 
-def _furnish(cell: Cell, plan: CellPlan, folder: Path) -> None:
-    """The config, a link to the packed scans and a copy of the earlier stages."""
-    (folder / "config.yaml").write_text(dump_config(cell.config), encoding="utf-8")
+def _furnish(plan: CellPlan, folder: Path) -> None:
+    """A link to the packed scans and a copy of the earlier stages."""
     if not (folder / "cache").exists():
         (folder / "cache").symlink_to(plan.cache.resolve(), target_is_directory=True)
     weights = folder / "model.safetensors"
@@ -239,8 +247,12 @@ def _last_logged(path: Path) -> Row:
 
 def _facts(folder: Path) -> Row:
     path = folder / "cell.json"
-    facts = _read(path) if path.exists() else {"trained": [], "train_seconds": 0.0}
-    return {name: facts[name] for name in ("trained", "train_seconds")}
+    return _read(path) if path.exists() else {"trained": [], "train_seconds": 0.0}
+
+
+def _origin(cell: Cell, plan: CellPlan) -> Row:
+    """What a cell may not change while it is resumed."""
+    return {"settings": dump_config(cell.config), "weights": plan.digest}
 
 
 def _result(folder: Path, plan: CellPlan) -> Row | None:
@@ -279,8 +291,11 @@ def _holder(folder: Path) -> str:
         return "another process"
 
 
-def _host() -> str:
-    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+def _write_whole(path: Path, content: Row) -> None:
+    """Write JSON by atomic rename: a process that is killed leaves the old file or the new one."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    write_json(partial, content)
+    os.replace(partial, path)
 
 
 def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:

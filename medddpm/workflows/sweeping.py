@@ -23,7 +23,7 @@ from medddpm.workflows.sweep_cell import (
     CellPlan,
     OnCellLog,
     Row,
-    check_same_config,
+    check_same,
     parse_stages,
     read_row,
     run_cell,
@@ -96,7 +96,7 @@ def sweep(
             f"{out} holds a sweep already; go on with --resume, or take another --out"
         )
     for cell in cells:
-        check_same_config(cell, plan.folder / cell.name)
+        check_same(cell, plan)
     run = _over_dask(where) if where.workers or where.scheduler else _one_by_one(on_log)
     _pack(data, plan.cache)
     for row in run(cells, plan):
@@ -110,23 +110,24 @@ def _plan(
     data: Path, out: Path, stages: tuple[StageName, ...], weights: str | Path | None
 ) -> CellPlan:
     """What all cells share, checked before any work."""
-    source = None
+    source, trained, digest = None, {}, ""
     if weights is not None:
         path = Path(weights)
         source = path / "model.safetensors" if path.is_dir() else find_weights(weights)
+        model = load_model(source)
+        trained, digest = model.card.get("stages", {}), model.digest
     if stages[0] != "autoencoder":
         if source is None:
             raise ConfigError(
                 f"stage {stages[0]} needs the stages before it: give a run that has them (--from), "
                 f"or train them in each cell (--stage autoencoder,{stages[0]})"
             )
-        trained = load_model(source).card.get("stages", {})
         before = "autoencoder" if stages[0] == "diffusion" else "diffusion"
         if before not in trained:
             raise ConfigError(f"{source} has no trained {before}; train that stage first")
     with staged(out):
         pass  # the folder exists and takes files, before any work
-    return CellPlan(data, out / "cells", out / "cache", stages, source)
+    return CellPlan(data, out / "cells", out / "cache", stages, source, digest)
 
 
 def _pack(data: Path, cache: Path) -> None:

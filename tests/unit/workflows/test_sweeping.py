@@ -15,6 +15,7 @@ import yaml
 
 from medddpm.config import load_config
 from medddpm.errors import ConfigError, OutputError
+from medddpm.restoration.model import load_model, save_model
 from medddpm.volume import Volume
 from medddpm.workflows.sweep_cell import claimed, parse_stages
 from medddpm.workflows.sweep_grid import cell_name, make_grid, split_values
@@ -175,8 +176,15 @@ def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
     assert (tmp_path / "sweep" / "plot.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def other_weights(run: Path, folder: Path) -> Path:
+    model = load_model(run / "model.safetensors")
+    model.card["name"] = "other"
+    save_model(folder / "other.safetensors", model)
+    return folder / "other.safetensors"
+
+
 def test_a_sweep_goes_on_only_when_asked_and_does_nothing_twice(
-    small_sweep: Callable[..., Sweep], tmp_path: Path
+    small_sweep: Callable[..., Sweep], before: Path, tmp_path: Path
 ) -> None:
     first = small_sweep("diffusion.prediction=v,x0")
     with pytest.raises(OutputError, match="--resume"):
@@ -187,8 +195,12 @@ def test_a_sweep_goes_on_only_when_asked_and_does_nothing_twice(
     )
     assert again.rows == first.rows
     assert rows == []
-    with pytest.raises(ConfigError, match="another config"):
+    with pytest.raises(ConfigError, match="other settings"):
         small_sweep("diffusion.prediction=v,x0", "train.seed=1", resume=True)
+    with pytest.raises(ConfigError, match="other weights"):
+        small_sweep(
+            "diffusion.prediction=v,x0", weights=other_weights(before, tmp_path), resume=True
+        )
     more = small_sweep("diffusion.prediction=v,x0", stages=["diffusion", "fidelity"], resume=True)
     assert {row["stages"] for row in more.rows} == {"diffusion+fidelity"}
     cells = tmp_path / "sweep" / "cells"
