@@ -9,7 +9,7 @@ around that place. Correlation does not see gain and offset, and hardly an inten
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations, product
 from typing import Any
 
@@ -47,7 +47,7 @@ class Nearest:
         scan: Number of the training scan.
         start: Corner of the patch there, voxels.
         correlation: Normalised cross-correlation of the two patches, -1 to 1.
-        embedding: Correlation of their embeddings, the best of the candidates.
+        embedding: Correlation of their embeddings.
         patch: (P, P, P), the training patch, turned like the query.
     """
 
@@ -109,7 +109,7 @@ def find_nearest(
             _refine(query, scans[int(s)], int(s), places[int(s)][i].tolist(), pool)
             for s in best[:, i]
         ]
-        found.append(_with_embedding(query, matches, embed))
+        found.append(_with_embedding(query, max(matches, key=lambda m: m.correlation), embed))
         report("nearest patches", i + 1, len(queries))
     return found
 
@@ -120,7 +120,7 @@ def correlate(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _image(scan: NDArray[Any], size: int, device: torch.device) -> Tensor:
-    """(X, Y, Z) float32, mirrored where it is smaller than a patch."""
+    """(X, Y, Z) float32, mirrored at its far ends where it is smaller than a patch."""
     x, y, z = (max(n, size) for n in scan.shape)
     return torch.from_numpy(pad_mirrored(np.asarray(scan, np.float32), (x, y, z))).to(device)
 
@@ -157,10 +157,8 @@ def _refine(query: Tensor, scan: NDArray[Any], number: int, place: list[int], po
     """The best place at full resolution within a block of the coarse one."""
     orientation = ORIENTATIONS[place[0]]
     size = query.shape[-1]
-    image = _image(scan, size, query.device)
     low = [max(p * pool - pool, 0) for p in place[1:]]
-    box = tuple(slice(a, a + size + 2 * pool) for a in low)
-    region = image[box]
+    region = _image(scan[tuple(slice(a, a + size + 2 * pool) for a in low)], size, query.device)
     scores = _correlation_map(region, turn(query, orientation))
     flat = int(scores.argmax())
     offset = [int(i) for i in np.unravel_index(flat, tuple(scores.shape))]
@@ -192,13 +190,10 @@ def _box_sums(image: Tensor, size: int) -> Tensor:
     return image
 
 
-def _with_embedding(query: Tensor, matches: list[Nearest], embed: Embed) -> Nearest:
-    """The match that correlates best, with the best correlation of embeddings of all."""
-    patches = [torch.from_numpy(match.patch).to(query) for match in matches]
-    embedded = embed(torch.stack([query, *patches])[:, None])
-    likeness = correlate(embedded[:1].expand(len(matches), -1), embedded[1:])
-    best = max(matches, key=lambda match: match.correlation)
-    return Nearest(best.scan, best.start, best.correlation, float(likeness.max()), best.patch)
+def _with_embedding(query: Tensor, match: Nearest, embed: Embed) -> Nearest:
+    pair = torch.stack([query, torch.from_numpy(match.patch).to(query)])
+    embedded = embed(pair[:, None])
+    return replace(match, embedding=float(correlate(embedded[:1], embedded[1:])))
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def sweep(
     for cell in cells:
         check_same(cell, plan)
     run = _over_dask(where) if where.workers or where.scheduler else _one_by_one(on_log)
-    _pack(data, plan.cache)
+    _pack(data, plan.cache, on_log)
     for row in run(cells, plan):
         if on_row:
             on_row(row)
@@ -130,11 +130,13 @@ def _plan(
     return CellPlan(data, out / "cells", out / "cache", stages, source, digest)
 
 
-def _pack(data: Path, cache: Path) -> None:
+def _pack(data: Path, cache: Path, on_log: OnCellLog | None) -> None:
     """Pack the scans once; a second process waits for the first."""
     with FileLock(cache.with_name("cache.lock")):
         if not (cache / "index.json").exists():
-            build_cache(find_scans(data), cache)
+            for line in build_cache(find_scans(data), cache):
+                if on_log:
+                    on_log("cache", {"stage": "cache", "skipped": line})
 
 
 Runner = Callable[[list[Cell], CellPlan], Iterator[Row]]
