@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from medddpm.preprocess.tiles import Triple, pad_mirrored
+from medddpm.preprocess.tiles import Triple
 
 Embed = Callable[[Tensor], Tensor]
 """(B, 1, P, P, P) images -> (B, D) embeddings."""
@@ -45,7 +45,7 @@ class Nearest:
 
     Attributes:
         scan: Number of the training scan.
-        start: Corner of the patch there, voxels.
+        start: Corner of the patch there, voxels; below 0 where the scan is mirrored.
         correlation: Normalised cross-correlation of the two patches, -1 to 1.
         embedding: Correlation of their embeddings.
         patch: (P, P, P), the training patch, turned like the query.
@@ -97,7 +97,7 @@ def find_nearest(
     templates = _templates(queries, pool)
     scores, places = [], []
     for number, scan in enumerate(scans):
-        blocks = _pooled(_image(scan, size, queries.device), pool)
+        blocks = _pooled(_tensor(_image(scan, size), queries), pool)
         score, place = _coarse(blocks, templates, len(queries))
         scores.append(score)
         places.append(place)
@@ -119,10 +119,17 @@ def correlate(a: Tensor, b: Tensor) -> Tensor:
     return (_unit(a) * _unit(b)).sum(dim=1)
 
 
-def _image(scan: NDArray[Any], size: int, device: torch.device) -> Tensor:
-    """(X, Y, Z) float32, mirrored at its far ends where it is smaller than a patch."""
-    x, y, z = (max(n, size) for n in scan.shape)
-    return torch.from_numpy(pad_mirrored(np.asarray(scan, np.float32), (x, y, z))).to(device)
+def _image(scan: NDArray[Any], size: int) -> NDArray[Any]:
+    """The scan, mirrored at both ends of an axis that is shorter than a patch.
+
+    Patches are mirrored at the far end; turned ones are then mirrored at the near one.
+    """
+    pads = [(max(size - n, 0),) * 2 for n in scan.shape]
+    return np.pad(scan, pads, mode="symmetric") if np.any(pads) else scan
+
+
+def _tensor(image: NDArray[Any], like: Tensor) -> Tensor:
+    return torch.from_numpy(np.array(image, dtype=np.float32)).to(like)
 
 
 def _pooled(images: Tensor, pool: int) -> Tensor:
@@ -158,12 +165,14 @@ def _refine(query: Tensor, scan: NDArray[Any], number: int, place: list[int], po
     orientation = ORIENTATIONS[place[0]]
     size = query.shape[-1]
     low = [max(p * pool - pool, 0) for p in place[1:]]
-    region = _image(scan[tuple(slice(a, a + size + 2 * pool) for a in low)], size, query.device)
+    box = tuple(slice(a, a + size + 2 * pool) for a in low)
+    region = _tensor(_image(scan, size)[box], query)
     scores = _correlation_map(region, turn(query, orientation))
     flat = int(scores.argmax())
     offset = [int(i) for i in np.unravel_index(flat, tuple(scores.shape))]
     patch = region[tuple(slice(o, o + size) for o in offset)]
-    x, y, z = (a + o for a, o in zip(low, offset, strict=True))
+    before = (max(size - n, 0) for n in scan.shape)
+    x, y, z = (a + o - b for a, o, b in zip(low, offset, before, strict=True))
     same_way = turn_back(patch, orientation).contiguous().cpu().numpy()
     return Nearest(number, (x, y, z), float(scores.flatten()[flat]), -1.0, same_way)
 

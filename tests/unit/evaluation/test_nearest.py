@@ -75,8 +75,11 @@ def test_another_image_is_far_from_all_of_them() -> None:
     assert found.correlation < 0.8
 
 
-def test_scans_smaller_than_a_patch_are_mirrored() -> None:
+@pytest.mark.parametrize(("flip", "start"), [(False, 0), (True, -10)])
+def test_scans_thinner_than_a_patch_are_mirrored_at_either_end(flip: bool, start: int) -> None:
     thin = texture(1, (30, 30, 6))
-    query = torch.from_numpy(np.pad(thin, ((0, 0), (0, 0), (0, 10)), mode="symmetric")[:16, :16])
+    seen = thin[:, :, ::-1] if flip else thin
+    query = torch.from_numpy(np.pad(seen, ((0, 0), (0, 0), (0, 10)), mode="symmetric")[4:20, 3:19])
     (found,) = find_nearest(query[None].contiguous(), [texture(0), thin], flat)
-    assert found.scan == 1
+    assert (found.scan, found.start) == (1, (4, 3, start))
+    assert found.correlation == pytest.approx(1, abs=1e-4)
