@@ -79,7 +79,8 @@ def calibrate(held: Sequence[float], share: float) -> Threshold:
     The k-th largest of n, k = floor(share (n + 1)), is exceeded with probability k / (n + 1) (Vovk
     et al. 2005, conformal prediction); the share that truly lies above it is Beta(k, n + 1 - k)
     distributed, whatever the distribution. Patches of one scan are alike, so that the interval is
-    too narrow where there are few subjects.
+    too narrow where there are few subjects. The share holds over the mix of held-out scans: a
+    contrast that training has many alike scans of passes more often, another one less.
 
     Raises:
         ConfigError: Too few patches for the share.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medddpm.config import load_config
 from medddpm.curation.manifest import read_manifest
-from medddpm.errors import CheckpointError, ConfigError
+from medddpm.errors import CheckpointError, ConfigError, VolumeReadError
 from medddpm.evaluation.memorisation import (
     METRICS,
     Verdict,
@@ -113,6 +113,7 @@ def memorisation(
     Raises:
         ConfigError: The run has no packed scans, none is held out, or a subject is on both sides.
         CheckpointError: The weights have no trained diffusion network.
+        VolumeReadError: One of `scans` cannot be read.
     """
     folder = out or run / "memorisation"
     num = num_held_out(alpha)
@@ -205,7 +206,7 @@ def _given(known: _Run, scans: Path, samples: int, seed: int) -> list[Sample]:
     with tempfile.TemporaryDirectory() as folder:
         failures = build_cache(files, Path(folder))
         if failures:
-            raise ConfigError(f"cannot judge {failures[0]}")
+            raise VolumeReadError(f"cannot judge {failures[0]}")
         packed = PackedScans(Path(folder), (), known.options.patch)
         num = samples * len(packed.cases)
         drawn = _patches(Path(folder), packed, num, np.random.default_rng(seed))

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from medddpm.config import Config, load_config
 from medddpm.curation.manifest import ScanRow, write_manifest
-from medddpm.errors import CheckpointError, ConfigError, OutputError
+from medddpm.errors import CheckpointError, ConfigError, OutputError, VolumeReadError
 from medddpm.workflows.memorising import memorisation
 from medddpm.workflows.training import train
 
@@ -127,6 +127,10 @@ def test_what_is_missing_is_said(run: Path, tmp_path: Path) -> None:
         memorisation(run, alpha=0.9)
     with pytest.raises(ConfigError, match="at least one"):
         memorisation(run, samples=0)
+    (tmp_path / "bad.nii.gz").write_bytes(b"nonsense")
+    with pytest.raises(VolumeReadError, match=r"bad\.nii\.gz"):
+        memorisation(run, scans=tmp_path / "bad.nii.gz", alpha=ALPHA)
+    assert not (run / "memorisation").exists()
     (run / "cache" / "index.json").unlink()
     with pytest.raises(ConfigError, match="packed scans"):
         memorisation(run, samples=1)
