@@ -184,7 +184,8 @@ def _client(make: Any, where: Cluster) -> Iterator[Any]:
         else:
             client = make(n_workers=where.workers, threads_per_worker=1, dashboard_address=None)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"no dask scheduler answers at {where.scheduler}: {error}") from None
+        place = where.scheduler or "this machine"
+        raise ConfigError(f"no dask scheduler answers at {place}: {error}") from None
     with client:
         yield client
 
