@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from medddpm import __version__
-from medddpm.cli import benchmark, calibrate, data_report, scans, shipped, training
+from medddpm.cli import (
+    benchmark,
+    calibrate,
+    data_report,
+    memorisation,
+    scans,
+    shipped,
+    sweep,
+    training,
+)
 from medddpm.cli.run import interrupt_on_sigterm, set_debug, use_plain_warnings
 
 app = typer.Typer(
@@ -39,6 +48,8 @@ def _root(
 
 scans.register(app)
 training.register(app)
+sweep.register(app)
+memorisation.register(app)
 benchmark.register(app)
 data_report.register(app)
 calibrate.register(app)

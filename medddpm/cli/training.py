@@ -48,16 +48,16 @@ def train(
         resume=resume,
         start=start,
         replay=replay,
-        on_log=_log_line,
+        on_log=lambda row: say(log_line(row)),
     )
 
 
-def _log_line(row: dict[str, Any]) -> None:
-    """One line a logged row, on a terminal and in a file alike."""
+def log_line(row: dict[str, Any]) -> str:
+    """A logged row as one line, on a terminal and in a file alike."""
     head = f"{row.get('stage', '')} {row.get('step', 0)}/{row.get('steps', '?')}"
     facts = [
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in row.items()
         if name not in ("stage", "step", "steps")
     ]
-    say(f"{head}: {', '.join(facts)}")
+    return f"{head}: {', '.join(facts)}"

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
+    from medddpm.workflows.memorising import memorisation
     from medddpm.workflows.restoring import RestoredScan, restore
+    from medddpm.workflows.sweeping import sweep
     from medddpm.workflows.training import train
 
 __all__ = [
@@ -29,9 +31,11 @@ __all__ = [
     "estimate_noise",
     "evaluate",
     "info",
+    "memorisation",
     "quickstart",
     "restore",
     "simulate",
+    "sweep",
     "train",
 ]
 
@@ -45,9 +49,11 @@ _HOMES = {
     "estimate_noise": "measure",
     "evaluate": "measure",
     "info": "describing",
+    "memorisation": "memorising",
     "quickstart": "example",
     "restore": "restoring",
     "simulate": "measure",
+    "sweep": "sweeping",
     "train": "training",
 }
 
