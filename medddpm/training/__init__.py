@@ -26,7 +26,9 @@ from medddpm.restoration.model import (
 from medddpm.shrinkage import weigh
 from medddpm.training.data import build_cache, find_scans
 from medddpm.training.loop import OnLog, run_stage
+from medddpm.training.measured import MeasuredScans, pack_repeats
 from medddpm.training.options import Options, spec_of
+from medddpm.training.selfsupervised import MeasuredStage
 from medddpm.training.stages import AutoencoderStage, DiffusionStage, FidelityStage, Scans
 
 StageName = Literal["autoencoder", "diffusion", "fidelity"]
@@ -62,20 +64,22 @@ def train_stage(
         for line in build_cache(find_scans(data), out / "cache"):
             if on_log:
                 on_log({"stage": "cache", "skipped": line})
-    scans = Scans(out / "cache", options.data, options.train.validation_patches)
+    scans = _scans(stage, options, data, out, on_log)
     model = _model_for(stage, options, out)
     model.requires_grad_(True)
+    if stage == "fidelity" and options.train.compile:
+        model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
     began = time.monotonic()
-    task: AutoencoderStage | DiffusionStage | FidelityStage
-    if stage == "autoencoder":
+    task: AutoencoderStage | DiffusionStage | FidelityStage | MeasuredStage
+    if isinstance(scans, MeasuredScans):
+        task = MeasuredStage(model, scans, options.fidelity)
+    elif stage == "autoencoder":
         task = AutoencoderStage(model, scans, options.autoencoder)
         if not (resume and (out / stage / "state.safetensors").exists()):
             task.start()
     elif stage == "diffusion":
         task = DiffusionStage(model, scans, options.diffusion)
     else:
-        if options.train.compile:
-            model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
         task = FidelityStage(model, scans, options.fidelity)
     run_stage(task, out / stage, options.train, resume=resume, on_log=on_log)
     task.finish()
@@ -86,10 +90,29 @@ def train_stage(
         "hours": round(model.card.get("stages", {}).get(stage, {}).get("hours", 0.0) + hours, 3),
         "options": dataclasses.asdict(getattr(options, stage)),
         "data": dataclasses.asdict(options.data),
-        "cases": len(scans.train.cases),
+        "cases": scans.num_cases,
     }
     save_model(out / "model.safetensors", model.cpu(), dtype=torch.float32)
     return out / "model.safetensors"
+
+
+def _scans(
+    stage: StageName, options: Options, data: Path, out: Path, on_log: OnLog | None
+) -> Scans | MeasuredScans:
+    """Clean scans, or noisy ones with what is known of their noise."""
+    objective, patches = options.fidelity.objective, options.train.validation_patches
+    if objective == "supervised":
+        return Scans(out / "cache", options.data, patches)
+    if stage != "fidelity":
+        raise ConfigError(
+            f"the {stage} learns from clean scans and fidelity.objective is {objective}: keep the "
+            "shipped one and train only the fidelity decoder, or set it to supervised"
+        )
+    folder, pairs = out / "measured", objective == "pairs"
+    for line in pack_repeats(data, folder) if pairs else []:
+        if on_log:
+            on_log({"stage": "cache", "skipped": line})
+    return MeasuredScans(out / "cache", folder, options.data, patches, repeats=pairs)
 
 
 def _model_for(stage: StageName, options: Options, out: Path) -> Model:
