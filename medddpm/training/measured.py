@@ -39,6 +39,8 @@ from medddpm.volume import Volume
 Array = NDArray[np.float32]
 _UNLIKE = 1.5
 """Repeats that differ by this many times the noise have moved, or are not of one contrast."""
+_LEAST = 0.001
+"""Sigma of a noisy scan: less is lost in the rounding of the cache."""
 _MAD_TO_STD = 1.4826
 
 
@@ -81,13 +83,13 @@ def measure_noise(packed: PackedScans, folder: Path) -> list[Noise]:
 def _measured(case: Case, image: Array, folder: Path) -> Noise:
     try:
         found = estimate_noise(image, spacing=case.spacing)
-        sigmas = noise_map(image, found, spacing=case.spacing)
     except ConfigError as error:
-        raise ConfigError(f"{case.name}: {error}; hold it out or take it away") from None
-    if found.sigma <= 0:
+        raise ConfigError(f"{case.name}: {error}; take it away") from None
+    if found.sigma < _LEAST:
         raise ConfigError(
             f"{case.name} has no noise to learn from; name it in data.references, or take it away"
         )
+    sigmas = noise_map(image, found, spacing=case.spacing)
     if sigmas is not None:
         np.save(folder / f"{case.name}.sigma.npy", sigmas.astype(np.float16))
     return Noise(found.sigma, found.scale, found.method, found.error, sigmas is not None)

@@ -36,8 +36,8 @@ from medddpm.training.measured import MeasuredScans
 from medddpm.training.options import FidelityOptions
 from medddpm.training.stages import observed, restored_psnr, terminal_latent, write_preview
 
-_STEP = 0.2
-"""Of the probe, in units of sigma: small for the shrinkage, large for bfloat16."""
+_STEP = 0.1
+"""Of the probe, in units of sigma: the bias of a finite step is 0.4 of its square."""
 _FAR = 20.0
 """Beyond this SNR the series of the Rician mean is exact to float32."""
 
@@ -120,7 +120,7 @@ class MeasuredStage:
         self.model.to(device)
         channels_last(self.model)
         batch = self.scans.batch(self.options.batch, rng).to(device)
-        risk, _, _ = self._risks(batch, int(rng.integers(2**62)))
+        risk, _, _ = self.risks(batch, int(rng.integers(2**62)))
         weight = torch.where(body(batch), 1.0, 0.1) * (batch.y > 0)
         level = (batch.log_sigma.exp() / 0.05).clamp(0.1, 4)[:, None, None, None, None]
         loss: Tensor = (level * weight * risk).mean()
@@ -138,7 +138,7 @@ class MeasuredStage:
         self.model.to(device)
         for number, held in enumerate(self.scans.held_batches):
             batch = held.to(device)
-            risk, base, estimate = self._risks(batch, number)
+            risk, base, estimate = self.risks(batch, number)
             inside = body(batch)
             sums += torch.stack([risk[inside].sum(), base[inside].sum(), inside.sum()]).cpu()
             restored = estimate * batch.sigma
@@ -150,7 +150,7 @@ class MeasuredStage:
     def finish(self) -> None:
         """Nothing to store."""
 
-    def _risks(self, batch: NoisyBatch, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    def risks(self, batch: NoisyBatch, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Risks of the restoration and of the base at every voxel, and the restoration / sigma."""
         y = batch.y / batch.sigma
         here = self._estimates(batch, seed)

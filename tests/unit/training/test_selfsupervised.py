@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medddpm.preprocess.degrade import add_noise
+from medddpm.preprocess.noise import chi_moments
+from medddpm.restoration.model import load_model
+from medddpm.shrinkage import Shrinkage
+from medddpm.training.batches import NoisyBatch
+from medddpm.training.measured import MeasuredScans
+from medddpm.training.options import FidelityOptions
+from medddpm.training.selfsupervised import (
+    MeasuredStage,
+    body,
+    repeat_risk,
+    rician_moments,
+    single_risk,
+)
+
+SIGMA = 0.08
+Head = Callable[..., NDArray[np.float32]]
+
+
+def noisy(x: Tensor, seed: int) -> Tensor:
+    return add_noise(x, SIGMA, generator=torch.Generator().manual_seed(seed))
+
+
+def gap(draws: list[float]) -> tuple[float, float]:
+    """The mean of some draws, and its standard error."""
+    values = np.array(draws)
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+@pytest.fixture
+def x(head: Head) -> Tensor:
+    """(1, 1, 32, 32, 32), tissue at 4 to 12 times SIGMA in air."""
+    return torch.from_numpy(head((32, 32, 32)) / 1000)[None, None]
+
+
+def test_the_moments_are_those_of_the_law_and_have_a_gradient() -> None:
+    signal = torch.linspace(-40, 40, 801, dtype=torch.float32, requires_grad=True)
+    mean, variance = rician_moments(signal)
+    expected = chi_moments(np.abs(signal.detach().double().numpy()), 2)
+    np.testing.assert_allclose(mean.detach(), expected[0], rtol=2e-5)
+    np.testing.assert_allclose(variance.detach(), expected[1], atol=2e-3)
+    (slope,) = torch.autograd.grad(mean.sum(), signal)
+    np.testing.assert_allclose(
+        slope.numpy(), np.gradient(expected[0] * 1.0, signal.detach().numpy()), atol=0.03
+    )
+    assert float(slope[400].abs()) < 1e-6
+
+
+@pytest.mark.parametrize("signal", [0.0, 1.0, 3.0, 10.0])
+def test_a_repeat_tells_the_risk_at_any_signal(signal: float) -> None:
+    draws = torch.Generator().manual_seed(0)
+    repeats = add_noise(torch.full((200_000,), signal), 1.0, generator=draws)
+    for estimate in (0.0, signal, signal + 1.5):
+        value = torch.full_like(repeats, estimate)
+        found, error = gap(repeat_risk(value, repeats).tolist())
+        truth = torch.tensor([estimate, signal])
+        mean, variance = rician_moments(truth)
+        # The variance is taken at the estimate: exact where the estimate is, and above an SNR of 3.
+        wanted = float((mean[0] - mean[1]).square() + variance[1] - variance[0])
+        assert abs(found - wanted) < 4 * error
+
+
+def test_the_expected_single_risk_is_the_risk_of_the_shrinkage(x: Tensor) -> None:
+    shrinkage, inside = Shrinkage(), x > 0.2
+    unit, spacing, coils = torch.full_like(x, SIGMA), torch.ones(1, 3), torch.ones(1).long()
+
+    def base(y: Tensor) -> Tensor:
+        return shrinkage(y, unit, spacing, coils).base / SIGMA
+
+    truth = rician_moments(x / SIGMA)[0]
+    with_it, without = [], []
+    probes = torch.Generator().manual_seed(1)
+    for seed in range(30):
+        y = noisy(x, seed)
+        signs = torch.randint(0, 2, x.shape, generator=probes) * 2 - 1
+        probe = 0.05 * signs.float()
+        here = base(y)
+        risk = single_risk(here, base(y + probe * SIGMA), probe, y / SIGMA)
+        loss = (rician_moments(here)[0] - truth).square()
+        with_it.append(float((risk - loss)[inside].mean()))
+        naive = single_risk(here, here, probe, y / SIGMA)
+        without.append(float((naive - loss)[inside].mean()))
+    bias, error = gap(with_it)
+    assert error < 0.005
+    assert abs(bias) < 4 * error
+    assert gap(without)[0] < -0.1
+
+
+@pytest.mark.parametrize("objective", ["single", "pairs"])
+def test_the_expected_objective_is_the_risk_of_the_whole_method(
+    x: Tensor, tiny_weights: Path, objective: Any
+) -> None:
+    scans = cast(MeasuredScans, SimpleNamespace())
+    stage = MeasuredStage(load_model(tiny_weights), scans, FidelityOptions(objective=objective))
+    truth = rician_moments(x / SIGMA)[0]
+    gaps = []
+    for seed in range(24):
+        y = noisy(x, seed)
+        target = noisy(x, 1000 + seed) if objective == "pairs" else y
+        batch = NoisyBatch(
+            target, y, torch.full_like(x, SIGMA), torch.ones(1, 3), torch.ones(1).long()
+        )
+        with torch.no_grad():
+            risk, base_risk, estimate = stage.risks(batch, seed)
+        assert not torch.equal(risk, base_risk)
+        loss = (rician_moments(estimate)[0] - truth).square()
+        gaps.append(float((risk - loss)[x > 0.2].mean()))
+    bias, error = gap(gaps)
+    assert error < 0.01
+    assert abs(bias) < 4 * error
+
+
+def test_the_loss_moves_the_decoder_and_nothing_else(x: Tensor, tiny_weights: Path) -> None:
+    y = noisy(x, 0)
+    batch = NoisyBatch(y, y, torch.full_like(x, SIGMA), torch.ones(1, 3), torch.ones(1).long())
+    scans = cast(MeasuredScans, SimpleNamespace(batch=lambda count, rng: batch))
+    model = load_model(tiny_weights).requires_grad_(True)
+    stage = MeasuredStage(model, scans, FidelityOptions(objective="single"))
+    rng = np.random.default_rng(0)
+    stage.loss(rng, torch.device("cpu")).backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in model.fidelity.gains.parameters())
+    assert all(p.grad is None for p in model.unet.parameters())
+    assert all(p.grad is None for p in model.codec.parameters())
+
+
+def test_what_was_masked_says_nothing(x: Tensor) -> None:
+    y = torch.where(x > 0, noisy(x, 1), 0.0)
+    batch = NoisyBatch(y, y, torch.full_like(x, SIGMA), torch.ones(1, 3), torch.ones(1).long())
+    inside = body(batch)
+    assert not inside[x == 0].any()
+    assert inside[x > 0.3].float().mean() > 0.95
+    open_air = body(replace(batch, y=noisy(x, 1)))
+    far = torch.nn.functional.max_pool3d(x, 7, 1, 3) == 0
+    assert open_air[far].float().mean() < 0.1
