@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +63,19 @@ class Noise:
     varies: bool
 
 
-def measure_noise(packed: PackedScans, folder: Path) -> list[Noise]:
-    """Sigma of every packed scan; estimated once, then read from `folder`/noise.json."""
+def measure_noise(packed: PackedScans, numbers: Iterable[int], folder: Path) -> dict[int, Noise]:
+    """Sigma of packed scans, by number; estimated once, then read from `folder`/noise.json."""
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "noise.json"
     rows: dict[str, Any] = json.loads(table.read_text()) if table.exists() else {}
-    missing = [
-        (case, image)
-        for case, image in zip(packed.cases, packed.images, strict=True)
-        if case.name not in rows
-    ]
-    for case, image in missing:
-        rows[case.name] = vars(_measured(case, np.asarray(image, np.float32), folder))
+    cases = {n: packed.cases[n] for n in numbers}
+    missing = [n for n, case in cases.items() if case.name not in rows]
+    for n in missing:
+        whole = packed.images[n][tuple(slice(0, k) for k in cases[n].shape)]
+        rows[cases[n].name] = asdict(_measured(cases[n], whole.astype(np.float32), folder))
     if missing:
         _write(table, rows)
-    return [Noise(**rows[case.name]) for case in packed.cases]
+    return {n: Noise(**rows[case.name]) for n, case in cases.items()}
 
 
 def _measured(case: Case, image: Array, folder: Path) -> Noise:
@@ -155,19 +153,16 @@ class _Half:
 
     def __init__(self, packed: PackedScans, folder: Path, names: list[str] | None) -> None:
         self.packed = packed
-        self.noise = measure_noise(packed, folder)
         self.numbers = [
             n for n, case in enumerate(packed.cases) if names is None or case.name in names
         ]
-        self.stacks: dict[int, NDArray[Any]] = {}
+        self.noise = measure_noise(packed, self.numbers, folder)
+        self.repeats: dict[int, NDArray[Any]] = {}
         self.maps: dict[int, NDArray[Any]] = {}
         for n in self.numbers:
             name = packed.cases[n].name
-            self.stacks[n] = (
-                packed.images[n][None]
-                if names is None
-                else np.load(folder / f"{name}.repeats.npy", mmap_mode="r")
-            )
+            if names is not None:
+                self.repeats[n] = np.load(folder / f"{name}.repeats.npy", mmap_mode="r")
             if self.noise[n].varies:
                 self.maps[n] = np.load(folder / f"{name}.sigma.npy", mmap_mode="r")
 
@@ -178,10 +173,13 @@ class _Half:
         a bias field are random: they turn noise of this law into noise of this law.
         """
         number = self.numbers[int(rng.integers(len(self.numbers)))]
-        stack, noise = self.stacks[number], self.noise[number]
+        noise = self.noise[number]
         centre, size = self.packed.place(number, rng), [self.packed.patch] * 3
-        picks = rng.permutation(len(stack))[:2]
-        target, y = (crop(stack[i], centre, size) for i in (picks[-1], picks[0]))
+        if number in self.repeats:
+            stack = self.repeats[number]
+            target, y = (crop(stack[i], centre, size) for i in rng.permutation(len(stack))[:2])
+        else:
+            target = y = crop(self.packed.images[number], centre, size)
         sigma = np.full_like(y, noise.sigma)
         if number in self.maps:
             sigma = crop(self.maps[number], centre, size)

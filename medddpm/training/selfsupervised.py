@@ -127,9 +127,9 @@ class MeasuredStage:
         return loss
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
-        """The risk on held-out noisy scans, as a share of the noise power, and that of the base.
+        """Unbiased risks on held-out noisy scans, and the PSNR of clean references if any.
 
-        With clean references among the scans, also the PSNR of their restoration.
+        `risk` is the squared error left, as a share of sigma^2; `risk_base` is that of the base.
         """
         figures: dict[str, float] = {}
         if self.scans.has_references:
