@@ -94,7 +94,7 @@ def _measured(case: Case, image: Array, folder: Path) -> Noise:
 
 
 def pack_repeats(data: Path, folder: Path) -> list[str]:
-    """Write the repeats of every scan that has some; returns a line for each left out.
+    """Write the repeats of every scan that has some; returns a line for all that is left out.
 
     Repeats are the frames of a 4D file, and files of one folder whose names differ in the BIDS
     entity `run` alone, on one grid. They stand under the name of the first, cropped and scaled as
@@ -106,18 +106,26 @@ def pack_repeats(data: Path, folder: Path) -> list[str]:
     if index.exists():
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    names, failures = [], []
+    names, left_out = [], []
     for paths in _runs(find_scans(data)):
         try:
             volumes = [read_volume(path) for path in paths]
-            if len(volumes) == 1 and volumes[0].num_frames == 1:
+            if sum(volume.num_frames for volume in volumes) == 1:
                 continue
-            np.save(folder / f"{volumes[0].case_id}.repeats.npy", _repeats(volumes))
-            names.append(volumes[0].case_id)
+            stack, num_unlike = _repeats(volumes)
         except MedddpmError as error:
-            failures.append(f"repeats of {paths[0].name}: {error}")
+            left_out.append(f"repeats of {paths[0].name}: {error}")
+            continue
+        if num_unlike:
+            left_out.append(
+                f"repeats of {paths[0].name}: {num_unlike} differ from the first by over {_UNLIKE} "
+                "times the noise: something moved, or the contrast is another"
+            )
+        if len(stack) > 1:
+            np.save(folder / f"{volumes[0].case_id}.repeats.npy", stack)
+            names.append(volumes[0].case_id)
     _write(index, names)
-    return failures
+    return left_out
 
 
 def _runs(paths: Iterable[Path]) -> list[list[Path]]:
@@ -127,25 +135,22 @@ def _runs(paths: Iterable[Path]) -> list[list[Path]]:
     return list(groups.values())
 
 
-def _repeats(volumes: list[Volume]) -> NDArray[np.float16]:
-    first = volumes[0].frame(0)
+def _repeats(volumes: list[Volume]) -> tuple[NDArray[np.float16], int]:
+    """The frames that are like the first, as they are packed, and how many are not."""
     for volume in volumes[1:]:
         volumes[0].geometry.require_match(volume.geometry, volume.case_id)
     frames = [v.frame(i) for v in volumes for i in range(v.num_frames)]
+    first, like = frames[0], frames[:1]
     mask = foreground_mask(first)
     sigma = estimate_noise(first, spacing=volumes[0].spacing).sigma
-    for number, frame in enumerate(frames[1:], start=2):
+    for frame in frames[1:]:
         # The median of |difference| sees a shift of the intensities as well as a movement.
-        noise = _MAD_TO_STD * float(np.median(np.abs(frame - first)[mask])) / np.sqrt(2)
-        if noise > _UNLIKE * sigma:
-            raise ConfigError(
-                f"number {number} differs from the first by {noise / sigma:.1f} times the noise: "
-                "something moved, or the contrast is another; left out"
-            )
+        spread = _MAD_TO_STD * float(np.median(np.abs(frame - first)[mask]))
+        if spread < _UNLIKE * np.sqrt(2) * sigma:
+            like.append(frame)
     box = foreground_box(mask)
-    stack = np.stack([frame[box] for frame in frames]) / intensity_scale(first, mask)
-    packed: NDArray[np.float16] = np.clip(stack, 0, 8).astype(np.float16)
-    return packed
+    stack = np.stack([frame[box] for frame in like]) / intensity_scale(first, mask)
+    return np.clip(stack, 0, 8).astype(np.float16), len(frames) - len(like)
 
 
 class _Half:

@@ -117,7 +117,7 @@ def test_frames_are_repeats_and_what_moved_is_not(
     folder.mkdir()
     frames = np.stack([rician(phantom.data, i) for i in range(3)], axis=-1)
     save_nifti(folder / "sub-1_bold.nii.gz", frames, phantom.affine)
-    moved = np.stack([frames[..., 0], np.roll(frames[..., 1], 3, axis=0)], axis=-1)
+    moved = np.stack([frames[..., 0], np.roll(frames[..., 1], 3, axis=0), frames[..., 2]], axis=-1)
     save_nifti(folder / "sub-2_bold.nii.gz", moved, phantom.affine)
     other = np.stack([frames[..., 0], 0.6 * frames[..., 1]], axis=-1)
     save_nifti(folder / "sub-3_dwi.nii.gz", other, phantom.affine)
@@ -125,14 +125,16 @@ def test_frames_are_repeats_and_what_moved_is_not(
         affine = phantom.affine + np.array([[0, 0, 0, shift]] * 3 + [[0, 0, 0, 0]])
         save_nifti(folder / f"sub-4_run-{run}_T1w.nii.gz", frames[..., run], affine)
     failures = pack_repeats(folder, tmp_path / "measured")
-    assert json.loads((tmp_path / "measured" / "repeats.json").read_text()) == ["sub-1_bold"]
-    assert np.load(tmp_path / "measured" / "sub-1_bold.repeats.npy").shape[0] == 3
+    names = json.loads((tmp_path / "measured" / "repeats.json").read_text())
+    stacks = {n: np.load(tmp_path / "measured" / f"{n}.repeats.npy") for n in names}
+    assert {n: len(stack) for n, stack in stacks.items()} == {"sub-1_bold": 3, "sub-2_bold": 2}
+    np.testing.assert_array_equal(stacks["sub-2_bold"], stacks["sub-1_bold"][[0, 2]])
     assert [f.split(":")[0].removeprefix("repeats of ") for f in failures] == [
         "sub-2_bold.nii.gz",
         "sub-3_dwi.nii.gz",
         "sub-4_run-1_T1w.nii.gz",
     ]
-    assert "times the noise" in failures[0]
+    assert "1 differ from the first by over 1.5 times the noise" in failures[0]
     assert "another grid" in failures[2]
 
 
