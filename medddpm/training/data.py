@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from medddpm.errors import ConfigError, MedddpmError
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
+from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale, zero_background
 from medddpm.volume import Volume
 
 Rng = np.random.Generator
@@ -54,9 +54,7 @@ def pack(volume: Volume, cache: Path) -> Case:
     image = volume.frame(0)
     mask = foreground_mask(image)
     scale = intensity_scale(image, mask)
-    box = tuple(
-        slice(max(int(i.min()) - _MARGIN, 0), int(i.max()) + _MARGIN + 1) for i in np.nonzero(mask)
-    )
+    box = foreground_box(mask)
     packed = np.clip(image[box] / scale, 0, 8).astype(np.float16)
     inside = np.argwhere(mask[box])
     rng = np.random.default_rng(0)
@@ -65,6 +63,14 @@ def pack(volume: Volume, cache: Path) -> Case:
     np.save(cache / f"{volume.case_id}.centres.npy", inside[np.sort(chosen)].astype(np.int16))
     masked = zero_background(image) is not None
     return Case(volume.case_id, packed.shape, volume.spacing, masked)
+
+
+def foreground_box(mask: Mask) -> tuple[slice, slice, slice]:
+    """The part of a scan that is packed: its foreground with a margin."""
+    x, y, z = (
+        slice(max(int(i.min()) - _MARGIN, 0), int(i.max()) + _MARGIN + 1) for i in np.nonzero(mask)
+    )
+    return x, y, z
 
 
 def build_cache(scans: Iterable[Path], cache: Path) -> list[str]:
@@ -131,15 +137,21 @@ class PackedScans:
         thick = rng.random() < thicken and max(spacing) / min(spacing) < 1.5
         if thick:
             size[axis] *= slices
-        centre = self._centres[number][int(rng.integers(len(self._centres[number])))]
-        jitter = rng.integers(-self.patch // 4, self.patch // 4 + 1, 3)
-        patch = crop(self.images[number], centre + jitter, size)
+        patch = crop(self.images[number], self.place(number, rng), size)
         if thick:
             shape = list(patch.shape)
             shape[axis : axis + 1] = [self.patch, slices]
             patch = patch.reshape(shape).mean(axis=axis + 1)
             spacing[axis] *= slices
         return patch, spacing
+
+    def place(self, number: int, rng: Rng) -> NDArray[np.integer[Any]]:
+        """The centre of a random patch of one scan: near a foreground voxel."""
+        centre = self._centres[number][int(rng.integers(len(self._centres[number])))]
+        moved: NDArray[np.integer[Any]] = centre + rng.integers(
+            -self.patch // 4, self.patch // 4 + 1, 3
+        )
+        return moved
 
 
 class Mixture:
