@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medddpm.errors import VolumeReadError
-from medddpm.io.dicom import OnError, read_dicom
+from medddpm.io.dicom import OnError, dicom_headers, read_dicom, read_dicom_files
 from medddpm.io.dicom_write import write_dicom
 from medddpm.io.files import atomic_path, check_output
 from medddpm.io.nifti import Trust, read_nifti, suffix_of
@@ -17,6 +17,8 @@ __all__ = [
     "Trust",
     "atomic_path",
     "check_output",
+    "dicom_headers",
+    "read_dicom_files",
     "read_volume",
     "read_volumes",
     "write_dicom",

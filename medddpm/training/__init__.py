@@ -24,7 +24,7 @@ from medddpm.restoration.model import (
     save_model,
 )
 from medddpm.shrinkage import weigh
-from medddpm.training.data import build_cache, find_scans
+from medddpm.training.data import open_cache, record_subjects
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.options import Options, spec_of
 from medddpm.training.stages import AutoencoderStage, DiffusionStage, FidelityStage, Scans
@@ -49,7 +49,8 @@ def train_stage(
     Args:
         stage: "autoencoder" first, then "diffusion", then "fidelity".
         options: All options of the run.
-        data: Folder of NIfTI files; packed into `out`/cache at first use.
+        data: A prepared folder, or a folder of NIfTI files; those are packed into `out`/cache at
+            first use.
         out: The run folder.
         resume: Continue this stage from its saved state.
         card: Facts for the model card.
@@ -58,11 +59,10 @@ def train_stage(
     Raises:
         ConfigError: No data, no scan left for a half, or an earlier stage is missing.
     """
-    if not (out / "cache" / "index.json").exists():
-        for line in build_cache(find_scans(data), out / "cache"):
-            if on_log:
-                on_log({"stage": "cache", "skipped": line})
-    scans = Scans(out / "cache", options.data, options.train.validation_patches)
+    say = on_log or (lambda row: None)
+    cache = open_cache(data, out, lambda line: say({"stage": "cache", "skipped": line}))
+    scans = Scans(cache, options.data, options.train.validation_patches)
+    record_subjects(out / stage, scans.train)
     model = _model_for(stage, options, out)
     model.requires_grad_(True)
     began = time.monotonic()

@@ -14,35 +14,43 @@ if TYPE_CHECKING:
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
+    from medddpm.workflows.preparing import PrepareOptions, prepare
     from medddpm.workflows.restoring import RestoredScan, restore
     from medddpm.workflows.training import train
+    from medddpm.workflows.withdrawing import withdraw
 
 __all__ = [
     "NoiseSettings",
+    "PrepareOptions",
     "RestoredScan",
     "benchmark",
     "convert",
     "estimate_noise",
     "evaluate",
     "info",
+    "prepare",
     "quickstart",
     "restore",
     "simulate",
     "train",
+    "withdraw",
 ]
 
 _HOMES = {
     "NoiseSettings": "measure",
+    "PrepareOptions": "preparing",
     "RestoredScan": "restoring",
     "benchmark": "benchmarking",
     "convert": "converting",
     "estimate_noise": "measure",
     "evaluate": "measure",
     "info": "describing",
+    "prepare": "preparing",
     "quickstart": "example",
     "restore": "restoring",
     "simulate": "measure",
     "train": "training",
+    "withdraw": "withdrawing",
 }
 
 

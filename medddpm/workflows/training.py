@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def train(
 
     Args:
         stage: "autoencoder" first, then "diffusion", then "fidelity".
-        data: Folder of NIfTI scans, searched through.
+        data: What `medddpm prepare` wrote, or a folder of NIfTI scans, searched through.
         out: Run folder that the three stages share.
         config: The defaults if not given.
         resume: Go on from the saved state, if there is one.
@@ -45,10 +46,19 @@ def train(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        write_json(folder / "run.json", {"stage": stage, "versions": versions()})
+        write_json(folder / "run.json", {**_seen(folder), "stage": stage, "versions": versions()})
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
     return train_stage(stage, options_of(config), data, out, resume=resume, on_log=on_log)
+
+
+def _seen(folder: Path) -> dict[str, Any]:
+    """The subjects that an earlier part of this run was trained on."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return {}
+    subjects = json.loads(path.read_text(encoding="utf-8")).get("subjects")
+    return {"subjects": subjects} if subjects else {}
 
 
 def options_of(config: Config) -> Options:

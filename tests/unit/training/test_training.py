@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from medddpm.curation.cache import build_cache, find_scans, pack, write_index
 from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.preprocess.degrade import NoiseKind
 from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, step_seed
-from medddpm.training.data import (
-    PackedScans,
-    augment,
-    build_cache,
-    check_split,
-    crop,
-    find_scans,
-    pack,
-)
+from medddpm.training.data import PackedScans, augment, check_split, crop
 from medddpm.training.loop import AdaptiveClip, learning_rate_at, stop_requests
 from medddpm.training.options import (
     AutoencoderOptions,
@@ -200,8 +193,8 @@ def test_a_resumed_run_is_the_same_bit_for_bit(scans: Path, tmp_path: Path, stag
     [
         (("sub-1_ses-1_T1w", "sub-1_ses-2_T1w"), "*ses-2*", "sub-1 is in both halves"),
         (("siteA_sub-1_T1w", "siteA_sub-1_T2w"), "*T2w", "siteA_sub-1 is in both halves"),
-        (("sub-1_T1w", "sub-2_T1w"), "sub-2*", "the same image"),
-        (("first", "second"), "second", "add first to data.holdout"),
+        (("sub-1_T1w", "sub-2_T1w"), "sub-2*", "are the same image"),
+        (("first", "second"), "second", "first .train. and second .val. are the same"),
         (("siteA_sub-1_T1w", "siteB_sub-1_T1w", "siteB_sub-12_T1w"), "siteB_sub-1_*", ""),
     ],
 )
@@ -212,8 +205,8 @@ def test_nobody_stands_in_both_halves(
     cases = []
     for number, name in enumerate(names):
         other = phantom if same else phantom.with_data(phantom.data ** (1 - 0.1 * number))
-        cases.append(asdict(pack(replace(other, case_id=name), tmp_path)))
-    (tmp_path / "index.json").write_text(json.dumps({"version": 1, "cases": cases}))
+        cases.append(pack(replace(other, case_id=name), tmp_path))
+    write_index(tmp_path, cases)
     train = PackedScans(tmp_path, [holdout], 16)
     held = PackedScans(tmp_path, [holdout], 16, validation=True)
     if said:
