@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from medddpm.cli.console import progress, say
+from medddpm.cli.options import Trust
 from medddpm.cli.run import EXIT_FLAGGED, reports_errors
 from medddpm.errors import ConfigError
 
@@ -42,6 +43,7 @@ def prepare(
     deface: Annotated[
         str, typer.Option(metavar='"CMD {in} {out}"', help="An installed tool, for whole heads.")
     ] = "",
+    trust: Trust = None,
     withdraw: Annotated[
         str | None, typer.Option(metavar="SUBJECT", help="Purge a subject from OUT, for good.")
     ] = None,
@@ -59,7 +61,9 @@ def prepare(
     from medddpm.workflows.preparing import PrepareOptions
     from medddpm.workflows.preparing import prepare as run
 
-    options = PrepareOptions(table, consent, key, deidentify, deface, parse_fractions(split), seed)
+    options = PrepareOptions(
+        table, consent, key, deidentify, deface, parse_fractions(split), seed, trust
+    )
     with progress() as report:
         summary = run(source, out, options, on_progress=report, on_note=say)
     _say_summary(summary, out)

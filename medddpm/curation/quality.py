@@ -31,6 +31,7 @@ MASKED_HEAD_MM = (140.0, 185.0, 170.0)
 """The same where the background is zero: smaller may be a brain alone."""
 _AIR_GAP = 3
 _MIN_AIR = 500
+_MIN_SLICES = 10
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,12 @@ def marks_of(
 
 
 def extreme_noise(image: Image, spacing: tuple[float, float, float]) -> Mark | None:
-    """Too noisy to be taken for clean: `estimate_noise` over `NOISE_LIMIT`."""
+    """Too noisy to be taken for clean: `estimate_noise` over `NOISE_LIMIT`.
+
+    A few slices are too little to tell noise from anatomy, and are not marked.
+    """
+    if min(image.shape) < _MIN_SLICES:
+        return None
     try:
         fraction = estimate_noise(image, spacing=spacing).fraction
     except ConfigError:

@@ -18,7 +18,7 @@ from medddpm.curation.manifest import ScanRow
 from medddpm.curation.quality import Mark, marks_of, signature
 from medddpm.curation.sources import Found
 from medddpm.errors import MedddpmError, MemoryBudgetError, OutputError, VolumeReadError
-from medddpm.io import read_dicom_files, read_volume, write_volume
+from medddpm.io import Trust, read_dicom_files, read_volume, write_volume
 from medddpm.preprocess.intensity import foreground_mask
 from medddpm.volume import Volume
 
@@ -35,7 +35,7 @@ class Ready:
 
 
 def prepare_scan(
-    found: Found, cache: Path, deface: str = ""
+    found: Found, cache: Path, deface: str = "", trust: Trust | None = None
 ) -> tuple[list[Ready], list[LedgerRow]]:
     """Pack the scans that a file or a series holds; what fails is a row of the ledger.
 
@@ -45,6 +45,7 @@ def prepare_scan(
         found: From a source.
         cache: An existing folder.
         deface: Command with {in} and {out} for scans that may show a face.
+        trust: Which form to take where those of a NIfTI file disagree.
 
     Raises:
         OutputError: The disk is full or read-only.
@@ -56,9 +57,10 @@ def prepare_scan(
         key = checksum(found.files)
     except OSError as error:
         return [], [_left_out(found, "unreadable", error.strerror or "cannot be read")]
-    if before is None or (before["checksum"], before["deface"]) != (key, deface):
+    made = [key, deface, trust]
+    if before is None or before["made"] != made:
         try:
-            before = _pack_all(found, cache, deface) | {"checksum": key, "deface": deface}
+            before = _pack_all(found, cache, deface, trust) | {"made": made}
         except (OutputError, MemoryBudgetError):
             raise
         except _DefaceError as error:
@@ -83,7 +85,7 @@ def without_paths(text: str, found: Found) -> str:
     """A message of the reader without file and folder names, which may hold those of patients."""
     for path in found.files:
         for name in (str(path), str(path.parent), path.name):
-            text = text.replace(name, "the file" if found.row.file.startswith("dicom:") else name)
+            text = text.replace(name, "a file" if found.row.file.startswith("dicom:") else name)
     return text
 
 
@@ -91,11 +93,11 @@ def _left_out(found: Found, code: Code, reason: str, scan: str = "") -> LedgerRo
     return LedgerRow(scan or found.row.scan, found.row.subject, code, " ".join(reason.split()))
 
 
-def _pack_all(found: Found, cache: Path, deface: str) -> dict[str, Any]:
+def _pack_all(found: Found, cache: Path, deface: str, trust: Trust | None) -> dict[str, Any]:
     volumes = (
         read_dicom_files(found.files)
         if found.row.file.startswith("dicom:")
-        else [read_volume(found.files[0])]
+        else [read_volume(found.files[0], trust=trust)]
     )
     scans, left_out = [], []
     for number, volume in enumerate(volumes, start=1):

@@ -34,6 +34,7 @@ from medddpm.curation.scan_table import find_listed
 from medddpm.curation.sources import Found, Source, finish_source
 from medddpm.curation.splits import assign_splits, hold_together
 from medddpm.errors import ConfigError, OutputError
+from medddpm.io import Trust
 from medddpm.workflows.provenance import versions
 
 OnProgress = Callable[[str, int, int], None]
@@ -52,6 +53,7 @@ class PrepareOptions:
         deface: Command with {in} and {out} for scans that may show a face.
         split: Shares of train, val and test.
         seed: Of the splits.
+        trust: Which to take where a NIfTI file has an sform and a qform that disagree.
     """
 
     table: Path | None = None
@@ -61,6 +63,7 @@ class PrepareOptions:
     deface: str = ""
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = 0
+    trust: Trust | None = None
 
 
 def prepare(
@@ -206,7 +209,9 @@ class _Preparation:
     def _packed(self, allowed: Sequence[Found]) -> list[Ready]:
         ready: list[Ready] = []
         for number, found in enumerate(allowed, start=1):
-            scans, left_out = prepare_scan(found, self.cache, self.options.deface)
+            scans, left_out = prepare_scan(
+                found, self.cache, self.options.deface, self.options.trust
+            )
             ready += [item for item in scans if item.row.scan not in self.gone_scans]
             self.ledger += left_out
             self.progress("packing", number, len(allowed))
@@ -334,6 +339,7 @@ class _Preparation:
                 "split": list(self.options.split),
                 "seed": self.options.seed,
                 "deface": bool(self.options.deface),
+                "trust": self.options.trust,
                 "cache_version": CACHE_VERSION,
             },
             "versions": versions(),
