@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.io import atomic_path, read_volume
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale, zero_background
@@ -115,12 +116,6 @@ def _in_blocks(image: NDArray[np.float16]) -> NDArray[np.float16]:
 def _save(path: Path, array: NDArray[Any]) -> None:
     with atomic_path(path) as partial:
         np.save(partial, array)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def purge(cache: Path, entries: Iterable[str], cases: Iterable[Case]) -> None:

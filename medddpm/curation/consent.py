@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from medddpm.curation.private import Pseudonyms
+from medddpm.curation.sources import Found
 from medddpm.errors import ConfigError
 
 _COLUMNS = ("subject", "state", "scope", "date")
@@ -19,11 +21,6 @@ class Consent:
 
     state: str
     covers_training: bool
-
-    @property
-    def given(self) -> bool:
-        """True if the scans of the subject may be used."""
-        return self.state == "yes" and self.covers_training
 
 
 def read_consent(path: Path) -> dict[str, Consent]:
@@ -68,3 +65,18 @@ def read_consent(path: Path) -> dict[str, Consent]:
 def plain_id(subject: str) -> str:
     """A subject's id without the "sub-" of BIDS."""
     return subject.strip().removeprefix("sub-")
+
+
+def why_not(found: Found, table: dict[str, Consent], pseudonyms: Pseudonyms) -> str:
+    """Why a scan may not be trained on, "" if it may.
+
+    The table may have the source's own id, with or without its issuer, or the pseudonym.
+    """
+    own = found.original.rpartition("\\")[2]
+    names = (found.original, own, pseudonyms.subject(found.original), found.row.subject)
+    consent = next((table[n] for n in map(plain_id, names) if n in table), None)
+    if consent is None:
+        return "not in the consent table"
+    if consent.state != "yes":
+        return "the consent table does not say yes"
+    return "" if consent.covers_training else "the scope of the consent does not cover training"

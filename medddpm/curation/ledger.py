@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from medddpm.curation.cache import write_text
+from medddpm.curation.tables import write_table
 from medddpm.errors import ConfigError
 
 Code = Literal[
@@ -51,11 +50,7 @@ COLUMNS = tuple(f.name for f in fields(LedgerRow))
 
 def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> None:
     """Write the rows, sorted, so that the same rows give the same bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(sorted({astuple(row) for row in rows}))
-    write_text(path, text.getvalue())
+    write_table(path, COLUMNS, sorted({astuple(row) for row in rows}))
 
 
 def read_ledger(path: Path) -> list[LedgerRow]:

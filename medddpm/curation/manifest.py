@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from medddpm.curation.cache import write_text
+from medddpm.curation.tables import write_table
 from medddpm.errors import ConfigError
 
 Split = Literal["train", "val", "test", ""]
@@ -67,12 +66,7 @@ COLUMNS = tuple(f.name for f in fields(ScanRow))
 
 def write_manifest(path: Path, rows: Iterable[ScanRow]) -> None:
     """Write the rows, sorted by scan, so that the same scans give the same bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in sorted(rows, key=lambda r: r.scan):
-        writer.writerow([getattr(row, name) for name in COLUMNS])
-    write_text(path, text.getvalue())
+    write_table(path, COLUMNS, (astuple(row) for row in sorted(rows, key=lambda r: r.scan)))
 
 
 def read_manifest(path: Path) -> list[ScanRow]:

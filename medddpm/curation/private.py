@@ -6,13 +6,12 @@ import csv
 import fcntl
 import hashlib
 import hmac
-import io
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medddpm.curation.cache import write_text
+from medddpm.curation.tables import write_table, write_text
 from medddpm.errors import ConfigError, OutputError
 
 _KEY_BYTES = 32
@@ -102,11 +101,8 @@ def write_private(path: Path, text: str) -> None:
 
 def write_mapping(path: Path, rows: Iterable[tuple[str, str, str, str]]) -> None:
     """Write which scan is whose: scan, subject, original id, source."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("scan", "subject", "original", "source"))
-    writer.writerows(sorted(rows))
-    write_private(path, text.getvalue())
+    write_table(path, ("scan", "subject", "original", "source"), sorted(rows))
+    path.chmod(0o600)
 
 
 def forget_in_mapping(path: Path, scans: set[str]) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medddpm.curation.cache import CACHE_VERSION, Case, case_of, pack, read_entry, write_text
+from medddpm.curation.cache import CACHE_VERSION, Case, case_of, pack, read_entry
 from medddpm.curation.ledger import Code, LedgerRow
 from medddpm.curation.manifest import ScanRow
 from medddpm.curation.quality import Mark, marks_of, signature
 from medddpm.curation.sources import Found
+from medddpm.curation.tables import write_text
 from medddpm.errors import MedddpmError, MemoryBudgetError, OutputError, VolumeReadError
-from medddpm.io import Trust, read_dicom_files, read_volume, write_volume
+from medddpm.io import Trust, checksum, read_dicom_files, read_volume, write_volume
 from medddpm.preprocess.intensity import foreground_mask
 from medddpm.volume import Volume
 
@@ -70,15 +69,6 @@ def prepare_scan(
         write_text(place, json.dumps(before))
     left_out = [LedgerRow(**entry) for entry in before["left_out"]]
     return [_ready(found, key, entry) for entry in before["scans"]], left_out
-
-
-def checksum(files: Sequence[Path]) -> str:
-    """SHA-256 of one file; of several, the SHA-256 of their checksums in the order given."""
-    sums = []
-    for path in files:
-        with path.open("rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def without_paths(text: str, found: Found) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from medddpm.errors import VolumeReadError
 from medddpm.io.dicom import OnError, dicom_headers, read_dicom, read_dicom_files
 from medddpm.io.dicom_write import write_dicom
-from medddpm.io.files import atomic_path, check_output
+from medddpm.io.files import atomic_path, check_output, checksum
 from medddpm.io.nifti import Trust, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
 from medddpm.volume import Volume
@@ -17,6 +17,7 @@ __all__ = [
     "Trust",
     "atomic_path",
     "check_output",
+    "checksum",
     "dicom_headers",
     "read_dicom_files",
     "read_volume",

@@ -24,9 +24,9 @@ from medddpm.curation.cache import (
     build_cache,
     find_scans,
     read_index,
-    write_text,
 )
 from medddpm.curation.manifest import SPLITS, ScanRow, Split, read_manifest
+from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError
 
 Rng = np.random.Generator

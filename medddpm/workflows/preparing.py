@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from collections import Counter
@@ -13,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.curation.bids import bids_folders, find_bids
-from medddpm.curation.cache import CACHE_VERSION, purge, read_entry, write_index, write_text
-from medddpm.curation.consent import Consent, plain_id, read_consent
+from medddpm.curation.cache import CACHE_VERSION, purge, read_entry, write_index
+from medddpm.curation.consent import Consent, read_consent, why_not
 from medddpm.curation.contact_sheet import write_sheets
 from medddpm.curation.deidentify import action_for, check_headers, write_deidentified
 from medddpm.curation.dicom_tree import find_dicom
@@ -33,6 +31,7 @@ from medddpm.curation.scan import Ready, prepare_scan
 from medddpm.curation.scan_table import find_listed
 from medddpm.curation.sources import Found, Source, finish_source
 from medddpm.curation.splits import assign_splits, hold_together
+from medddpm.curation.tables import write_table, write_text
 from medddpm.errors import ConfigError, OutputError
 from medddpm.io import Trust
 from medddpm.workflows.provenance import versions
@@ -81,7 +80,7 @@ def prepare(
 
     Args:
         source: A BIDS data set, a tree of DICOM, or a folder of NIfTI files with a table.
-        out: Made if missing; its parent exists.
+        out: Made if missing.
         options: The defaults if not given.
         on_progress: Called with a task, how much is done, and of how much.
         on_note: Called with each thing that a person should know.
@@ -198,12 +197,11 @@ class _Preparation:
             if consent is None:
                 allowed.append(found)
                 continue
-            given = _consent_of(found, consent, pseudonyms)
-            if given is not None and given.given:
-                allowed.append(replace(found, row=replace(row, consent="yes")))
-            else:
-                reason = _why_not(given)
+            reason = why_not(found, consent, pseudonyms)
+            if reason:
                 self.ledger.append(LedgerRow(row.scan, row.subject, "no-consent", reason))
+            else:
+                allowed.append(replace(found, row=replace(row, consent="yes")))
         return allowed
 
     def _packed(self, allowed: Sequence[Found]) -> list[Ready]:
@@ -287,7 +285,7 @@ class _Preparation:
                 written += 1
             self.progress("de-identifying", number, len(unique))
         header = ("scan", "attribute", "action", "files")
-        write_text(self.out / "quality" / "deidentify.csv", _csv(header, lines))
+        write_table(self.out / "quality" / "deidentify.csv", header, lines)
         identifying = len({line[0] for line in lines})
         return {"series": len(unique), "identifying": identifying, "copies": written}
 
@@ -306,7 +304,7 @@ class _Preparation:
             for m in i.marks
         ]
         header = ("scan", "flag", "value", "limit", "reason")
-        write_text(quality / "flags.csv", _csv(header, lines))
+        write_table(quality / "flags.csv", header, lines)
         write_sheets(
             quality,
             [(i.row, i.case) for i in final],
@@ -359,23 +357,6 @@ def counts_of(rows: Sequence[ScanRow], ledger: Iterable[LedgerRow]) -> dict[str,
     }
 
 
-def _consent_of(
-    found: Found, consent: dict[str, Consent], pseudonyms: Pseudonyms
-) -> Consent | None:
-    """Consent under the source's own id, or under the pseudonym."""
-    own = found.original.rpartition("\\")[2]
-    names = (plain_id(found.original), own, plain_id(found.row.subject))
-    return next((consent[name] for name in names if name in consent), None)
-
-
-def _why_not(consent: Consent | None) -> str:
-    if consent is None:
-        return "not in the consent table"
-    if consent.state != "yes":
-        return "the consent table does not say yes"
-    return "the scope of the consent does not cover training"
-
-
 def _flagged(item: Ready, flag: str) -> Ready:
     flags = ";".join([*filter(None, item.row.flags.split(";")), flag])
     return replace(item, row=replace(item.row, flags=flags))
@@ -387,11 +368,3 @@ def _counts(values: Iterable[str]) -> dict[str, int]:
 
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()

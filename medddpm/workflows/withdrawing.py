@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medddpm.curation.cache import Case, purge, read_index, write_index, write_text
+from medddpm.curation.cache import Case, purge, read_index, write_index
 from medddpm.curation.consent import plain_id
 from medddpm.curation.contact_sheet import write_sheets
 from medddpm.curation.ledger import LedgerRow, read_ledger, write_ledger
@@ -19,6 +19,7 @@ from medddpm.curation.private import (
     private_folder,
     pseudonyms_of,
 )
+from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError
 from medddpm.workflows.preparing import counts_of
 

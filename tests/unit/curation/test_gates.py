@@ -11,16 +11,30 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from medddpm.curation import deidentify
-from medddpm.curation.consent import read_consent
+from medddpm.curation.consent import read_consent, why_not
+from medddpm.curation.manifest import ScanRow
 from medddpm.curation.private import Pseudonyms, only_one, pseudonyms_of
+from medddpm.curation.sources import Found
 from medddpm.errors import ConfigError, MissingExtraError, OutputError
 
 HEADER = ("subject", "state", "scope", "date")
 KEY = Pseudonyms(b"k" * 32)
 
 
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        ("sub-01", ""),
+        ("sub-02", "scope"),
+        ("sub-03", "does not say yes"),
+        ("04", ""),
+        ("issuer\\05", ""),
+        ("P-6", ""),
+        ("sub-07", "not in the consent table"),
+    ],
+)
 def test_consent_needs_a_yes_and_a_scope_that_covers_training(
-    write_csv: Any, tmp_path: Path
+    write_csv: Any, tmp_path: Path, subject: str, reason: str
 ) -> None:
     table = write_csv(
         tmp_path / "c.csv",
@@ -29,9 +43,12 @@ def test_consent_needs_a_yes_and_a_scope_that_covers_training(
         ("02", "yes", "care", "2020-01-01"),
         ("03", "withdrawn", "all", "2021-01-01"),
         ("04", "yes", "all", ""),
+        ("05", "yes", "all", ""),
+        (KEY.subject("P-6"), "yes", "all", ""),
     )
-    given = {name: consent.given for name, consent in read_consent(table).items()}
-    assert given == {"01": True, "02": False, "03": False, "04": True}
+    found = Found(ScanRow("scan", "subject"), (), subject)
+    said = why_not(found, read_consent(table), KEY)
+    assert (reason in said) if reason else said == ""
 
 
 def test_consent_that_contradicts_itself_is_refused_without_the_id(
@@ -148,7 +165,7 @@ def test_copies_hold_nobody_and_keep_the_image(
     left = {name for name, _ in deidentify.check_headers(copies)}
     assert left <= {"PatientName", "PatientID", "SOPInstanceUID", "SeriesInstanceUID",
                     "StudyInstanceUID", "FrameOfReferenceUID", "ReferencedSOPInstanceUID",
-                    "DeidentificationMethod"}  # fmt: skip
+                    "DeidentificationMethod", "InstitutionName"}  # fmt: skip
     from medddpm.io import read_volume
 
     assert read_volume(tmp_path / "out" / "s").data.shape == (12, 14, 6)
