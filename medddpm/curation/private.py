@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from medddpm.curation.tables import write_table, write_text
 from medddpm.errors import ConfigError, OutputError
@@ -99,24 +100,38 @@ def write_private(path: Path, text: str) -> None:
     path.chmod(0o600)
 
 
-def write_mapping(path: Path, rows: Iterable[tuple[str, str, str, str]]) -> None:
-    """Write which scan is whose: scan, subject, original id, source."""
-    write_table(path, ("scan", "subject", "original", "source"), sorted(rows))
+class Owner(NamedTuple):
+    """Whose a scan is: its name, the pseudonym, the source's own id, and its first file."""
+
+    scan: str
+    subject: str
+    original: str
+    source: str
+
+
+def write_mapping(path: Path, rows: Iterable[Owner]) -> None:
+    """Write which scan is whose."""
+    write_table(path, Owner._fields, sorted(rows))
     path.chmod(0o600)
 
 
-def forget_in_mapping(path: Path, scans: set[str]) -> None:
-    """Take the rows of these scans out of the mapping."""
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))[1:]
-        write_mapping(path, [(a, b, c, d) for a, b, c, d in rows if a not in scans])
+def read_mapping(path: Path) -> list[Owner]:
+    """Which scan is whose; nothing if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Owner(*row) for row in list(csv.reader(file))[1:]]
 
 
 @contextmanager
 def only_one(out: Path) -> Iterator[None]:
     """Keep a second process out of a prepared folder; a killed one leaves no lock behind."""
-    with (private_folder(out) / "lock").open("w") as file:
+    place = private_folder(out) / "lock"
+    try:
+        file = place.open("w")
+    except OSError as error:
+        raise OutputError(f"cannot write {place}: {error.strerror}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -66,6 +66,11 @@ def prepare_scan(
             return [], [_left_out(found, "deface-failed", str(error))]
         except MedddpmError as error:
             return [], [_left_out(found, "unreadable", without_paths(str(error), found))]
+        except OSError as error:
+            raise OutputError(f"cannot write a temporary file: {error.strerror}") from error
+        except Exception as error:  # one strange scan of a thousand must not end the night
+            reason = f"a bug: {type(error).__name__}; report it with shape and number type"
+            return [], [_left_out(found, "unreadable", reason)]
         write_text(place, json.dumps(before))
     left_out = [LedgerRow(**entry) for entry in before["left_out"]]
     return [_ready(found, key, entry) for entry in before["scans"]], left_out

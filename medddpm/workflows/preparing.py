@@ -20,6 +20,7 @@ from medddpm.curation.duplicates import find_twins
 from medddpm.curation.ledger import LedgerRow, read_ledger, write_ledger
 from medddpm.curation.manifest import ScanRow, Split, read_manifest, write_manifest
 from medddpm.curation.private import (
+    Owner,
     Pseudonyms,
     only_one,
     private_folder,
@@ -147,7 +148,9 @@ class _Preparation:
         ready = self._packed(allowed)
         single, twins = self._without_twins(ready)
         final = self._split(single, twins)
-        who = [(r.row.scan, r.row.subject, r.found.original, str(r.found.files[0])) for r in final]
+        who = [
+            Owner(i.row.scan, i.row.subject, i.found.original, str(i.found.files[0])) for i in final
+        ]
         write_mapping(private_folder(self.out) / "mapping.csv", who)
         headers = self._deidentify(final, pseudonyms)
         return self._finish(source, final, consent, headers)
@@ -243,27 +246,32 @@ class _Preparation:
         for item in ready:
             if item.found.kin:
                 pairs.append((kin.setdefault(item.found.kin, item.row.subject), item.row.subject))
+        earlier = self._earlier_rows()
         splits = assign_splits(
             rows,
             hold_together(rows, pairs),
             self.options.split,
             self.options.seed,
-            before=self._earlier_splits(),
+            before={row.subject: row.split for row in earlier if row.split},
         )
-        return [replace(i, row=replace(i.row, split=splits[i.row.subject])) for i in ready]
+        emptied = {row.scan for row in earlier if not row.split}  # by a person
+        chosen: list[Split] = ["" if r.scan in emptied else splits[r.subject] for r in rows]
+        return [
+            replace(item, row=replace(item.row, split=split))
+            for item, split in zip(ready, chosen, strict=True)
+        ]
 
-    def _earlier_splits(self) -> dict[str, Split]:
-        """Who was where, if the shares and the seed are those of the earlier run."""
+    def _earlier_rows(self) -> list[ScanRow]:
+        """The manifest of the earlier run, if its shares and its seed were the same."""
         try:
             before = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))
-            rows = read_manifest(self.out / "manifest.csv")
-        except (OSError, ValueError):
-            return {}
-        same = (before["settings"]["split"], before["settings"]["seed"]) == (
-            list(self.options.split),
-            self.options.seed,
-        )
-        return {row.subject: row.split for row in rows} if same else {}
+            settings = before["settings"]
+        except (OSError, ValueError, KeyError):
+            return []
+        now = [list(self.options.split), self.options.seed]
+        if [settings.get("split"), settings.get("seed")] != now:
+            return []
+        return read_manifest(self.out / "manifest.csv")
 
     def _deidentify(self, final: Sequence[Ready], pseudonyms: Pseudonyms) -> dict[str, int] | None:
         """Report on the DICOM headers, and write copies if a folder was given."""

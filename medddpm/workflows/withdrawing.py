@@ -14,10 +14,11 @@ from medddpm.curation.contact_sheet import write_sheets
 from medddpm.curation.ledger import LedgerRow, read_ledger, write_ledger
 from medddpm.curation.manifest import ScanRow, read_manifest, write_manifest
 from medddpm.curation.private import (
-    forget_in_mapping,
     only_one,
     private_folder,
     pseudonyms_of,
+    read_mapping,
+    write_mapping,
 )
 from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError
@@ -57,11 +58,8 @@ def withdraw(out: Path, subject: str, runs: Path | None = None) -> Withdrawal:
     rows = read_manifest(out / "manifest.csv")
     with only_one(out):
         ledger = read_ledger(out / "ledger.csv")
-        names = _names(out, subject)
         known = {r.subject for r in rows} | {r.subject for r in ledger}
-        subjects = {name for name in known if name in names or name.partition("_")[2] in names}
-        if not subjects:
-            raise ConfigError(f"{out / 'manifest.csv'} and its ledger have no such subject")
+        subjects = _named(out, subject, known)
         ledger, scans = _written_down(rows, ledger, subjects)
         write_ledger(out / "ledger.csv", ledger)
         _remove(out, rows, scans)
@@ -70,10 +68,26 @@ def withdraw(out: Path, subject: str, runs: Path | None = None) -> Withdrawal:
     return Withdrawal(tuple(sorted(concerned)), tuple(sorted(scans)), tuple(checkpoints))
 
 
-def _names(out: Path, subject: str) -> set[str]:
-    """What the subject may be called in the manifest."""
+def _named(out: Path, subject: str, known: set[str]) -> set[str]:
+    """The names in the manifest or the ledger of the subject that a person means.
+
+    Raises:
+        ConfigError: There is none, or two sites have one. What was given may be a patient ID and
+            is not repeated.
+    """
     given = subject.strip()
-    return {given, f"sub-{plain_id(given)}", pseudonyms_of(out).subject(given)}
+    names = {given, f"sub-{plain_id(given)}", pseudonyms_of(out).subject(given)}
+    if names & known:
+        return names & known
+    owners = read_mapping(private_folder(out) / "mapping.csv")
+    alike = {o.subject for o in owners if given in (o.original, o.original.rpartition("\\")[2])}
+    alike |= {name for name in known if name.partition("_")[2] in names}
+    if len(alike) == 1:
+        return alike
+    mend = (
+        f"name one of {', '.join(sorted(alike))}" if alike else "look for it in the column subject"
+    )
+    raise ConfigError(f"{out / 'manifest.csv'} and its ledger have no such subject; {mend}")
 
 
 def _written_down(
@@ -103,7 +117,8 @@ def _remove(out: Path, rows: list[ScanRow], scans: set[str]) -> None:
     extra = {k: v for k, v in facts.items() if k not in ("version", "cases")}
     write_index(cache, kept, **extra)
     write_manifest(out / "manifest.csv", left)
-    forget_in_mapping(private_folder(out) / "mapping.csv", scans)
+    mapping = private_folder(out) / "mapping.csv"
+    write_mapping(mapping, (row for row in read_mapping(mapping) if row.scan not in scans))
     for name in ("flags.csv", "deidentify.csv"):
         _forget(quality / name, scans)
     purge(cache, _entries(cache, kept), kept)

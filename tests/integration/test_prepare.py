@@ -293,6 +293,9 @@ def test_nothing_that_comes_out_of_dicom_names_a_patient(
     assert again.exit_code == 0, again.stderr
     same = ("manifest.csv", "ledger.csv", "cache/index.json", "quality/sheet-001.png")
     assert all(public(out)[name] == public(tmp_path / "b")[name] for name in same)
+    assert cli("prepare", out, "--withdraw", "MRN077").exit_code == 0
+    assert {r["original"] for r in rows(out / "private" / "mapping.csv")} == {"MRN177"}
+    assert "MRN077" not in (out / "ledger.csv").read_text()
 
 
 def tiny(cli: Cli, stage: str, data: Path, run: Path) -> Any:
@@ -417,6 +420,62 @@ def test_wrong_folders(cli: Cli, bids: Path, tmp_path: Path) -> None:
     shutil.copytree(bids, tmp_path / "other" / "bids")
     done = cli("prepare", tmp_path / "other" / "bids", tmp_path / "out")
     assert "another source" in done.stderr
+
+
+def test_what_a_person_changed_in_the_manifest_stays(cli: Cli, bids: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert cli("prepare", bids, out).exit_code == 0
+    lines = (out / "manifest.csv").read_text().splitlines()
+    lines[1] = lines[1].replace(",train,", ",,").replace(",val,", ",,").replace(",test,", ",,")
+    lines[2] = lines[2].replace(",val,", ",test,").replace(",train,", ",test,")
+    (out / "manifest.csv").write_text("\n".join(lines) + "\n")
+    assert cli("prepare", bids, out).exit_code == 0
+    made = rows(out / "manifest.csv")
+    assert [r["split"] for r in made[:2]] == ["", "test"]
+
+
+def test_a_scan_that_meets_a_bug_does_not_end_the_run(
+    cli: Cli, bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medddpm.curation import scan
+
+    whole = scan.pack
+
+    def sometimes(volume: Any, *args: Any, **more: Any) -> Any:
+        if more["name"] == "sub-03_T1w":
+            raise ZeroDivisionError
+        return whole(volume, *args, **more)
+
+    monkeypatch.setattr(scan, "pack", sometimes)
+    assert cli("prepare", bids, tmp_path / "out").exit_code == 0
+    (left,) = rows(tmp_path / "out" / "ledger.csv")
+    assert left["scan"] == "sub-03_T1w"
+    assert "ZeroDivisionError" in left["reason"]
+
+
+def test_two_sites_with_clashing_ids_and_who_is_meant(
+    cli: Cli, bids: Path, tmp_path: Path, head: Any, save_nifti: Any, rng: np.random.Generator
+) -> None:
+    both = tmp_path / "both"
+    shutil.copytree(bids, both / "north")
+    shutil.copytree(bids, both / "south")
+    for path in (both / "south").rglob("*.nii.gz"):
+        data = head((22, 24, 20)) * rng.uniform(0.8, 1.2, (22, 24, 20))
+        save_nifti(path, data.astype(np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
+    out = tmp_path / "out"
+    done = cli("prepare", both, out)
+    assert done.exit_code == 0, done.stderr
+    assert "6 subject names stand at more than one site" in done.stderr
+    made = {r["subject"]: r["split"] for r in rows(out / "manifest.csv")}
+    assert len(made) == 12
+    assert all(made[f"north_sub-0{n}"] == made[f"south_sub-0{n}"] for n in range(1, 7))
+    done = cli("prepare", out, "--withdraw", "sub-01")
+    assert done.exit_code == 2
+    assert "name one of north_sub-01, south_sub-01" in done.stderr
+    assert cli("prepare", out, "--withdraw", "south_sub-01").exit_code == 0
+    left = {r["subject"] for r in rows(out / "manifest.csv")}
+    assert "north_sub-01" in left
+    assert "south_sub-01" not in left
 
 
 def test_time_is_not_in_the_bytes(cli: Cli, bids: Path, tmp_path: Path) -> None:
