@@ -80,10 +80,10 @@ def _named(out: Path, subject: str, known: set[str]) -> set[str]:
     if names & known:
         return names & known
     owners = read_mapping(private_folder(out) / "mapping.csv")
-    alike = {o.subject for o in owners if given in (o.original, o.original.rpartition("\\")[2])}
-    alike |= {name for name in known if name.partition("_")[2] in names}
-    if len(alike) == 1:
-        return alike
+    meant = {o.subject for o in owners if given in (o.original, o.original.rpartition("\\")[2])}
+    if len(meant) == 1:
+        return meant
+    alike = meant | {name for name in known if name.partition("_")[2] in names}
     mend = (
         f"name one of {', '.join(sorted(alike))}" if alike else "look for it in the column subject"
     )
@@ -97,15 +97,18 @@ def _written_down(
     owner = {r.scan: r.subject for r in rows} | {r.scan: r.subject for r in ledger}
     own = {scan: name for scan, name in owner.items() if name in subjects}
     pairs = [(r.scan, r.twin) for r in ledger if r.code == "duplicate"]
-    twins = {b: a for a, b in pairs if a in own} | {a: b for a, b in pairs if b in own}
-    new = [LedgerRow(scan, name, "withdrawn", "withdrawn") for scan, name in own.items()]
-    new += [
-        LedgerRow(scan, owner[scan], "withdrawn", "the same pixels as a withdrawn scan", twin)
-        for scan, twin in twins.items()
-        if scan not in own and scan in owner
+    gone, twins = dict.fromkeys(own, ""), dict.fromkeys(own, "")
+    while twins:  # a third scan may be the twin of a twin
+        both_ways = [*pairs, *((b, a) for a, b in pairs)]
+        twins = {b: a for a, b in both_ways if a in twins and b in owner and b not in gone}
+        gone |= twins
+    new = [
+        LedgerRow(scan, owner[scan], "withdrawn", "the pixels of a withdrawn scan", twin)
+        if twin
+        else LedgerRow(scan, owner[scan], "withdrawn", "withdrawn")
+        for scan, twin in gone.items()
     ]
-    gone = {row.scan for row in new}
-    return [r for r in ledger if r.scan not in gone] + new, gone
+    return [r for r in ledger if r.scan not in gone] + new, set(gone)
 
 
 def _remove(out: Path, rows: list[ScanRow], scans: set[str]) -> None:

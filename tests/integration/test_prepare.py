@@ -337,16 +337,16 @@ def test_training_takes_a_prepared_folder_and_a_withdrawal_finds_its_checkpoints
 def test_a_withdrawal_takes_the_same_pixels_under_another_id_along(
     cli: Cli, bids: Path, tmp_path: Path
 ) -> None:
+    first = bids / "sub-02" / "anat" / "sub-02_T1w.nii.gz"
     for name in ("sub-08", "sub-09"):
         (bids / name / "anat").mkdir(parents=True)
-    first = bids / "sub-02" / "anat" / "sub-02_T1w.nii.gz"
-    shutil.copy(first, bids / "sub-08" / "anat" / "sub-08_T1w.nii.gz")
+        shutil.copy(first, bids / name / "anat" / f"{name}_T1w.nii.gz")
     out = tmp_path / "out"
     assert cli("prepare", bids, out).exit_code == 0
     assert cli("prepare", out, "--withdraw", "sub-08").exit_code == 0
     assert "sub-02" not in {r["subject"] for r in rows(out / "manifest.csv")}
     assert cli("prepare", bids, out).exit_code == 0
-    assert not {"sub-02", "sub-08"} & {r["subject"] for r in rows(out / "manifest.csv")}
+    assert not {"sub-02", "sub-08", "sub-09"} & {r["subject"] for r in rows(out / "manifest.csv")}
 
 
 def test_training_refuses_a_manifest_with_one_subject_on_two_sides(
