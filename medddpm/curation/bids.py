@@ -47,7 +47,16 @@ def find_bids(folder: Path) -> Source:
             raise ConfigError(f"{root} is BIDS but holds no image in a folder sub-*; is it empty?")
         for path in images:
             found = _found(root, path, people, licence, site)
-            (scans if isinstance(found, Found) else left_out).append(found)  # type: ignore[arg-type]
+            if isinstance(found, Found):
+                scans.append(found)
+            else:
+                left_out.append(found)
+        unknown = {s.row.subject for s in scans if root in s.files[0].parents} - set(people)
+        if people and unknown:
+            notes.append(
+                f"{len(unknown)} subjects of {root.name} are not in its participants.tsv: "
+                "their sex, age and site are not known"
+            )
     return Source("BIDS", tuple(scans), tuple(left_out), tuple(notes))
 
 
@@ -71,7 +80,10 @@ def _found(
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     *parts, suffix = stem.split("_")
     entities = dict(part.split("-", 1) for part in parts if "-" in part)
-    subject = f"sub-{entities['sub']}"
+    subject = path.relative_to(root).parts[0]
+    if "sub" in entities and f"sub-{entities['sub']}" != subject:
+        reason = f"it lies in the folder of {subject}, and its name says sub-{entities['sub']}"
+        return LedgerRow(stem, subject, "contradictory", reason)
     if suffix not in CONTRASTS:
         return LedgerRow(stem, subject, "other-suffix", f"{suffix} is no anatomical contrast")
     if entities.get("part", "mag") != "mag":

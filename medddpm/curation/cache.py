@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.io import atomic_path, read_volume
+from medddpm.io.nifti import suffix_of
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale, zero_background
 from medddpm.volume import Volume
 
@@ -193,8 +195,17 @@ def build_cache(scans: Iterable[Path], cache: Path) -> list[str]:
 
     Raises:
         OutputError: The disk is full or read-only.
-        ConfigError: Another version wrote the cache.
+        ConfigError: Another version wrote the cache, or two scans have one name.
     """
+    scans = list(scans)
+    twice = [
+        stem for stem, n in Counter(p.name[: -len(suffix_of(p))] for p in scans).items() if n > 1
+    ]
+    if twice:
+        raise ConfigError(
+            f"two scans are called {twice[0]}, and names tell scans apart; rename one, or use "
+            "medddpm prepare, which knows whose they are"
+        )
     cache.mkdir(parents=True, exist_ok=True)
     cases, failures = [], []
     for path in scans:

@@ -23,7 +23,6 @@ _GAP = 10
 _CAPTION = 44
 _DPI = 100
 _BACKGROUND, _TEXT, _FAINT, _ALERT = "#0b0d10", "#e8eaed", "#8b949e", "#ffb454"
-_ORDER = (("RL", 0), ("AP", 1), ("SI", 2))
 
 Panels = NDArray[np.float32]
 
@@ -93,7 +92,7 @@ def panels(row: ScanRow, case: Case, cache: Path) -> Panels:
     """
     image = PackedImage(cache / f"{case.name}.npy", case.shape)
     orientation = row.orientation or "RAS"
-    axes = [next(a for a in range(3) if orientation[a] in pair) for pair, _ in _ORDER]
+    axes = [next(a for a in range(3) if orientation[a] in pair) for pair in ("RL", "AP", "SI")]
     largest = max(n * s for n, s in zip(case.shape, case.spacing, strict=True))
     tiles = []
     for cut in range(3):

@@ -125,7 +125,7 @@ def _found(uid: str, item: _Series, pseudonyms: Pseudonyms) -> Found:
     header = item.header
     original, is_known = _patient(header)
     subject = pseudonyms.subject(original)
-    number = pseudonyms.digest("series", uid, 8)
+    number = pseudonyms.digest("series", uid, 12)
     study = pseudonyms.digest("study", str(header.get("StudyInstanceUID") or ""), 6)
     site = str(header.get("InstitutionName") or "").strip()
     contrast = contrast_of_dicom(header)

@@ -16,6 +16,7 @@ Code = Literal[
     "missing",
     "not-in-table",
     "other-suffix",
+    "contradictory",
     "not-mr",
     "not-magnitude",
     "4d",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from medddpm.curation.acquisition import sex_code
 from medddpm.curation.cache import find_scans
 from medddpm.curation.ledger import LedgerRow
 from medddpm.curation.manifest import ScanRow
-from medddpm.curation.sources import Found, Source
+from medddpm.curation.sources import Found, Source, label
 from medddpm.errors import ConfigError
 from medddpm.io.nifti import suffix_of
 
@@ -53,7 +55,21 @@ def find_listed(folder: Path, table: Path) -> Source:
         if path.absolute() not in listed:
             stem = path.name[: -len(suffix_of(path))]
             left_out.append(LedgerRow(stem, "", "not-in-table", "the table does not name it"))
-    return Source("NIfTI with a table", tuple(scans), tuple(left_out))
+    return Source("NIfTI with a table", tuple(_told_apart(scans, folder)), tuple(left_out))
+
+
+def _told_apart(scans: list[Found], folder: Path) -> list[Found]:
+    """Put the folders before the names of files that are called the same."""
+    counts = Counter(found.row.scan for found in scans)
+    apart = []
+    for found in scans:
+        (path,) = found.files
+        if counts[found.row.scan] > 1 and folder.absolute() in path.parents:
+            folders = path.relative_to(folder.absolute()).parts[:-1]
+            name = "_".join((*map(label, folders), found.row.scan))
+            found = replace(found, row=replace(found.row, scan=name))
+        apart.append(found)
+    return apart
 
 
 def _place(file: str, folder: Path, table: Path) -> Path:

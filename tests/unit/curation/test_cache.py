@@ -71,6 +71,13 @@ def test_the_cache_names_what_it_could_not_read(scans: Path, tmp_path: Path) -> 
     assert index["failures"] == failures
 
 
+def test_two_scans_of_one_name_are_refused(scans: Path, tmp_path: Path) -> None:
+    (scans / "more").mkdir()
+    (scans / "more" / "sub-1_T1w.nii.gz").write_bytes((scans / "sub-1_T1w.nii.gz").read_bytes())
+    with pytest.raises(ConfigError, match="two scans are called sub-1_T1w"):
+        build_cache(find_scans(scans), tmp_path / "cache")
+
+
 def test_a_cache_of_another_version_is_refused(scans: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     build_cache(find_scans(scans), cache)

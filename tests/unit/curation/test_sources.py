@@ -44,6 +44,20 @@ def test_bids_gives_names_people_and_sidecars(make_bids: Make, tmp_path: Path) -
     assert second.told_contrast == "T2w"
 
 
+def test_bids_names_and_people_may_contradict(make_bids: Make, tmp_path: Path) -> None:
+    root = make_bids(tmp_path / "b", ["sub-01", "sub-09"], participants=PEOPLE)
+    anat = root / "sub-01" / "anat"
+    (anat / "sub-01_T1w.nii.gz").rename(anat / "sub-02_T1w.nii.gz")
+    (anat / "sub-01.nii.gz").write_bytes(b"")
+    source = find_bids(root)
+    assert [f.row.subject for f in source.scans] == ["sub-09"]
+    assert {(r.scan, r.code) for r in source.left_out} == {
+        ("sub-02_T1w", "contradictory"),
+        ("sub-01", "other-suffix"),
+    }
+    assert any("1 subjects of b are not in its participants.tsv" in n for n in source.notes)
+
+
 def test_bids_leaves_out_what_is_no_anatomy(make_bids: Make, tmp_path: Path) -> None:
     root = make_bids(tmp_path / "b", ["sub-01"], suffixes=("T1w", "bold", "part-phase_T2w"))
     source = find_bids(root)
@@ -110,6 +124,19 @@ def test_a_table_says_whose_scan_it_is(
         ("gone", "missing"),
         ("c", "not-in-table"),
     }
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    head: Any, save_nifti: Any, write_csv: Any, tmp_path: Path
+) -> None:
+    for name in ("P 1", "P2"):
+        (tmp_path / name).mkdir()
+        save_nifti(tmp_path / name / "t1.nii", head((12, 12, 12)), np.eye(4))
+    table = write_csv(
+        tmp_path / "t.csv", ("file", "subject"), ("P 1/t1.nii", "1"), ("P2/t1.nii", "2")
+    )
+    source = finish_source(find_listed(tmp_path, table))
+    assert [f.row.scan for f in source.scans] == ["P-1_t1", "P2_t1"]
 
 
 @pytest.mark.parametrize(
