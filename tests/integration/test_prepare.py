@@ -349,6 +349,24 @@ def test_a_withdrawal_takes_the_same_pixels_under_another_id_along(
     assert not {"sub-02", "sub-08", "sub-09"} & {r["subject"] for r in rows(out / "manifest.csv")}
 
 
+@pytest.mark.parametrize("place", ["write_manifest", "purge"])
+def test_a_withdrawal_that_was_killed_is_finished_by_another(
+    cli: Cli, bids: Path, tmp_path: Path, place: str
+) -> None:
+    out = tmp_path / "out"
+    assert cli("prepare", bids, out).exit_code == 0
+    shutil.copytree(out, tmp_path / "copy")
+    assert cli("prepare", out, "--withdraw", "sub-03").exit_code == 0
+    words = ["medddpm.workflows.withdrawing", place, "1", "prepare", str(tmp_path / "copy")]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILL, *words, "--withdraw", "sub-03"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert cli("prepare", tmp_path / "copy", "--withdraw", "sub-03").exit_code == 0
+    assert public(tmp_path / "copy") == public(out)
+
+
 def test_training_refuses_a_manifest_with_one_subject_on_two_sides(
     cli: Cli, bids: Path, tmp_path: Path
 ) -> None:
