@@ -56,7 +56,7 @@ def prepare_scan(
         key = checksum(found.files)
     except OSError as error:
         return [], [_left_out(found, "unreadable", error.strerror or "cannot be read")]
-    made = [key, deface, trust]
+    made = [key, deface, trust, found.row.contrast, found.told_contrast]
     if before is None or before["made"] != made:
         try:
             before = _pack_all(found, cache, deface, trust) | {"made": made}
@@ -77,10 +77,11 @@ def prepare_scan(
 
 
 def without_paths(text: str, found: Found) -> str:
-    """A message of the reader without file and folder names, which may hold those of patients."""
-    for path in found.files:
-        for name in (str(path), str(path.parent), path.name):
-            text = text.replace(name, "a file" if found.row.file.startswith("dicom:") else name)
+    """A message of the DICOM reader without file names, which may hold those of patients."""
+    if found.row.file.startswith("dicom:"):
+        for path in found.files:
+            for name in (str(path), str(path.parent), path.name):
+                text = text.replace(name, "a file")
     return text
 
 
