@@ -104,6 +104,7 @@ def restore(
             weights=weights,
             device=parse_device(device),
             format=format,
+            dicom=config.dicom,
             overwrite=overwrite,
             force=force,
             trust=trust,
@@ -224,11 +225,13 @@ def convert(
     overwrite: Overwrite = False,
     force: Force = False,
     trust: Trust = None,
+    overrides: Overrides = None,
 ) -> None:
     """Convert DICOM to NIfTI or NIfTI to DICOM with exactly the same geometry.
 
     Of several series in a folder, a bad one is named and left out, and the others are converted.
     """
+    from medddpm.config import load_config
     from medddpm.workflows.converting import convert as run
 
     left_out = LeftOut()
@@ -236,6 +239,7 @@ def convert(
         source,
         output,
         format=format,
+        dicom=load_config(None, overrides).dicom if overrides else None,
         like=like,
         overwrite=overwrite,
         force=force,

@@ -43,20 +43,34 @@ def comparison_picture(
     noisy: NDArray[Any],
     restored: NDArray[Any],
     reference: NDArray[Any] | None = None,
+    **settings: Any,
+) -> Path:
+    """Write `comparison_figure` as a PNG; all further arguments are its own."""
+    figure = comparison_figure(noisy, restored, reference, **settings)
+    try:
+        figure.savefig(path, format="png", dpi=110)
+    except OSError as error:
+        raise OutputError(f"cannot write the picture {path}: {error}") from error
+    return path
+
+
+def comparison_figure(
+    noisy: NDArray[Any],
+    restored: NDArray[Any],
+    reference: NDArray[Any] | None = None,
     *,
     spacing: tuple[float, float, float],
     orientation: str = "RAS",
     title: str = "",
     caption: str = "",
     sigma: float | None = None,
-) -> Path:
-    """Write a PNG: rows are planes; columns noisy, restored, reference, what was removed, error.
+) -> Figure:
+    """A figure: rows are planes; columns noisy, restored, reference, what was removed, error.
 
     All scans share one grey window; all differences share one symmetric diverging window, so
     that noise and anatomy in them can be compared by eye. The patient's left is on the right.
 
     Args:
-        path: The PNG file.
         noisy: (X, Y, Z).
         restored: (X, Y, Z), same units.
         reference: (X, Y, Z) clean scan, if there is one.
@@ -78,12 +92,7 @@ def comparison_picture(
     spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
     columns = _columns(scans, sigma)
     box, centre = _view(scans[-1])
-    figure = _figure(columns, box, centre, spacing, title, caption)
-    try:
-        figure.savefig(path, format="png", dpi=110, facecolor=_BACKGROUND)
-    except OSError as error:
-        raise OutputError(f"cannot write the picture {path}: {error}") from error
-    return path
+    return _figure(columns, box, centre, spacing, title, caption)
 
 
 def _to_ras(orientation: str) -> tuple[tuple[int, ...], tuple[slice, ...]]:
@@ -149,7 +158,7 @@ def _figure(
     rows = [h * scale for h in heights]
     width = _SIDE_INCHES + len(columns) * (_PANEL_INCHES + _PAD_INCHES)
     height = _HEAD_INCHES + sum(rows) + 2 * _PAD_INCHES + _FOOT_INCHES
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     top = height - _HEAD_INCHES
     for row, (name, axis, right, up) in enumerate(_PLANES):

@@ -29,11 +29,11 @@ from medddpm.evaluation.benchmark_page import benchmark_page
 from medddpm.evaluation.bootstrap import choose_reference, summarise
 from medddpm.evaluation.methods import Method, parse_methods
 from medddpm.evaluation.peers import peer_version
-from medddpm.io import checksum, read_volume
+from medddpm.io import read_volume
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import file_stem, plain, staged, write_json
-from medddpm.workflows.provenance import versions
+from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans
 
 Row = dict[str, Any]

@@ -42,8 +42,8 @@ class Target:
         return self.folder / f"{self.stem}.json"
 
     def part(self, name: str) -> Path:
-        """A map that belongs to the scan, such as its standard deviation; always NIfTI."""
-        return self.folder / f"{self.stem}_{name}{self.suffix or '.nii.gz'}"
+        """A map or page that belongs to the scan, such as its standard deviation; one file."""
+        return self.folder / f"{self.stem}_{name}{self.suffix or '.dcm'}"
 
 
 def file_stem(path: Path) -> str:

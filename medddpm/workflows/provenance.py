@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medddpm import __version__
-from medddpm.io import checksum
+from medddpm.io import checksum as checksum
 from medddpm.volume import Volume
 
 _PACKAGES = ("torch", "numpy", "nibabel", "pydicom", "monai")

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medddpm.errors import ConfigError
-from medddpm.io import OnError, Trust, read_volumes, write_dicom, write_volume
+from medddpm.errors import ConfigError, VolumeReadError
+from medddpm.io import (
+    DicomOptions,
+    OnError,
+    Quantity,
+    Trust,
+    check_dicom,
+    is_parametric_map,
+    read_volumes,
+    write_volume,
+)
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
+from medddpm.workflows.dicom_outputs import write_dicom_outputs
 from medddpm.workflows.outputs import (
     OutputFormat,
     Target,
@@ -23,7 +33,7 @@ from medddpm.workflows.outputs import (
 from medddpm.workflows.provenance import STATEMENT, describe_input, versions
 
 OnProgress = Callable[[str, int, int], None]
-MAPS = ("std", "lower", "upper")
+MAPS: tuple[Quantity, ...] = ("std", "lower", "upper")
 
 
 @dataclass(frozen=True)
@@ -33,9 +43,10 @@ class RestoredScan:
     Attributes:
         image: NIfTI file or folder of DICOM files.
         sidecar: JSON report.
-        maps: Name ("std", "lower", "upper") to NIfTI file, for an ensemble.
+        maps: Name ("std", "lower", "upper") to NIfTI file or DICOM Parametric Map, for an ensemble.
         facts: The content of the report.
         flags: What a person should look at; empty if the guard passed.
+        page: DICOM report page, if one was asked for.
     """
 
     image: Path
@@ -43,6 +54,7 @@ class RestoredScan:
     maps: dict[str, Path]
     facts: dict[str, Any]
     flags: list[str] = field(default_factory=list)
+    page: Path | None = None
 
     @property
     def summary(self) -> str:
@@ -66,6 +78,7 @@ def restore(
     weights: str | Path = "default",
     device: str = "auto",
     format: OutputFormat = "nifti",
+    dicom: DicomOptions | None = None,
     overwrite: bool = False,
     force: bool = False,
     trust: Trust | None = None,
@@ -81,6 +94,7 @@ def restore(
         weights: A shipped name or a weights file.
         device: "auto", "cpu", "cuda", "cuda:1".
         format: "dicom" writes a derived series a scan, in a folder of its own.
+        dicom: How DICOM is written.
         overwrite: Replace outputs that exist.
         force: Take scans of another modality than MR.
         trust: "sform" or "qform", where those of a NIfTI file disagree.
@@ -88,17 +102,20 @@ def restore(
         on_error: Called with the error of each scan that cannot be read or restored, and the
             others are restored; without it the first error is raised.
     """
-    options = options or RestoreOptions()
+    options, dicom = options or RestoreOptions(), dicom or DicomOptions()
     volumes: list[Volume] = []
     for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
         with one_scan(volume, on_error):
-            check_format(volume, format)
+            check_scan(volume)
+            check_format(volume, format, dicom)
             volumes.append(volume)
     if not volumes:
         return []
     targets = plan_targets(volumes, output, format=format, label="desc-denoised")
-    maps = MAPS if options.mode == "ensemble" else ()
-    check_targets([p for t in targets for p in _paths(t, maps)], overwrite=overwrite)
+    parts: list[str] = [*MAPS] if options.mode == "ensemble" else []
+    if format == "dicom" and dicom.report != "none":
+        parts.append("report")
+    check_targets([p for t in targets for p in _paths(t, parts)], overwrite=overwrite)
     restorer = Restorer.from_pretrained(weights, device=device)
     done = []
     for number, (volume, target) in enumerate(zip(volumes, targets, strict=True), start=1):
@@ -106,12 +123,18 @@ def restore(
         step = _named(on_progress, task)
         with one_scan(volume, on_error):
             restored = restorer.restore(volume, options=options, on_progress=step)
-            done.append(write_restored(restored, volume, target, format))
+            done.append(write_restored(restored, volume, target, format, dicom))
     return done
 
 
-def check_format(volume: Volume, format: OutputFormat) -> None:
-    """Refuse to derive DICOM from a scan that was not DICOM, or not MR."""
+def check_scan(volume: Volume) -> None:
+    """Refuse a Parametric Map, such as one of ours that came back with its study."""
+    if is_parametric_map(volume):
+        raise VolumeReadError("this is a Parametric Map, not a scan; there is nothing to restore")
+
+
+def check_format(volume: Volume, format: OutputFormat, dicom: DicomOptions | None = None) -> None:
+    """Refuse to derive DICOM from a scan that was not DICOM, not MR, or does not fit into it."""
     if format == "dicom" and volume.format != "dicom":
         raise ConfigError(
             "--format dicom derives a series from DICOM input, and this is none; restore to NIfTI, "
@@ -121,6 +144,8 @@ def check_format(volume: Volume, format: OutputFormat) -> None:
         raise ConfigError(
             f"--format dicom derives MR series, and this one is {volume.modality}; write NIfTI"
         )
+    if format == "dicom":
+        check_dicom(volume, dicom or DicomOptions())
 
 
 def write_restored(
@@ -128,24 +153,20 @@ def write_restored(
     volume: Volume,
     target: Target,
     format: OutputFormat,
+    dicom: DicomOptions | None = None,
 ) -> RestoredScan:
     """Write the scan, its maps and its report, all together."""
-    maps = {name: getattr(restored, name) for name in MAPS}
-    maps = {name: value for name, value in maps.items() if value is not None}
-    facts = _report(restored, volume)
+    known: list[tuple[Quantity, Volume | None]] = [(name, getattr(restored, name)) for name in MAPS]
+    maps = {name: value for name, value in known if value is not None}
+    facts, dicom = _report(restored, volume), dicom or DicomOptions()
     with staged(target.folder) as folder:
         if format == "dicom":
-            model = facts["weights"]
-            write_dicom(
-                restored.volume,
-                folder / target.image.name,
-                model_id=model["name"],
-                checkpoint_hash=model["sha256"],
-            )
+            place = replace(target, folder=folder)
+            write_dicom_outputs(restored, maps, volume, place, facts, dicom)
         else:
             write_volume(restored.volume, folder / target.image.name)
-        for name, value in maps.items():
-            write_volume(value, folder / target.part(name).name)
+            for name, value in maps.items():
+                write_volume(value, folder / target.part(name).name)
         write_json(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,
@@ -153,6 +174,7 @@ def write_restored(
         {name: target.part(name) for name in maps},
         facts,
         guard_flags(facts),
+        target.part("report") if format == "dicom" and dicom.report != "none" else None,
     )
 
 
@@ -164,8 +186,8 @@ def guard_flags(facts: dict[str, Any]) -> list[str]:
     return list(found)
 
 
-def _paths(target: Target, maps: Sequence[str]) -> list[Path]:
-    return [target.image, target.sidecar, *(target.part(name) for name in maps)]
+def _paths(target: Target, parts: Sequence[str]) -> list[Path]:
+    return [target.image, target.sidecar, *(target.part(name) for name in parts)]
 
 
 def _report(restored: Restored, volume: Volume) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from medddpm.config import Config, dump_config
 from medddpm.errors import OutputError
+from medddpm.io import atomic_path
 from medddpm.training import StageName, train_stage
+from medddpm.training.fabric import end_others, launch, on_first_process
 from medddpm.training.options import Options
 from medddpm.workflows.outputs import check_targets, write_json
 from medddpm.workflows.provenance import versions
@@ -37,6 +39,18 @@ def train(
         on_log: Called with each logged row.
     """
     config = config or Config()
+    fabric = launch(config.train)
+    options = options_of(config)
+    try:
+        on_first_process(fabric, lambda: _open(out, stage, config, resume=resume))
+        return train_stage(stage, options, data, out, fabric=fabric, resume=resume, on_log=on_log)
+    except BaseException:
+        end_others(fabric)
+        raise
+
+
+def _open(out: Path, stage: StageName, config: Config, *, resume: bool) -> None:
+    """Make the folder of the stage, with what it is trained by."""
     folder = out / stage
     if (folder / "state.safetensors").exists() and not resume:
         raise OutputError(
@@ -46,10 +60,10 @@ def train(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        write_json(folder / "run.json", {**_seen(folder), "stage": stage, "versions": versions()})
+        with atomic_path(folder / "run.json") as partial:
+            write_json(partial, {**_seen(folder), "stage": stage, "versions": versions()})
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
-    return train_stage(stage, options_of(config), data, out, resume=resume, on_log=on_log)
 
 
 def _seen(folder: Path) -> dict[str, Any]:
