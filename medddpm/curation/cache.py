@@ -62,7 +62,12 @@ class PackedImage:
         self.path = path
         self.shape = shape
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All of it, read from the disk."""
+        return np.asarray(self[:, :, :], dtype)
+
     def __getitem__(self, box: tuple[slice, ...]) -> NDArray[np.float16]:
+        box = tuple(slice(*s.indices(n)) for s, n in zip(box, self.shape, strict=True))
         first = [s.start // BLOCK for s in box]
         blocks = np.load(self.path, mmap_mode="r")
         chosen = blocks[

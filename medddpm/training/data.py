@@ -8,7 +8,8 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -32,25 +33,31 @@ from medddpm.errors import ConfigError
 Rng = np.random.Generator
 
 
-def open_cache(data: Path, out: Path, on_skip: Callable[[str], None] | None = None) -> Path:
-    """The packed cache of a training: that of a prepared folder in place, or a new one in `out`.
+def open_cache(data: Path, cache: Path) -> list[str]:
+    """Make the cache of a run: a link to that of a prepared folder, or packed at first use.
 
     Args:
         data: What `medddpm prepare` wrote, or a folder of NIfTI files.
-        out: The run folder, for the cache of a plain folder; packed at first use.
-        on_skip: Called with a line for each scan that cannot be read.
+        cache: In the run folder.
+
+    Returns:
+        A line for each scan that cannot be read.
 
     Raises:
-        ConfigError: No scan there, or the prepared folder is unfinished.
+        ConfigError: No scan there, the prepared folder is unfinished, or the run was begun with
+            other scans.
     """
-    if (data / "manifest.csv").is_file() and (data / "cache").is_dir():
-        return data / "cache"
-    cache = out / "cache"
-    if not (cache / "index.json").exists():
-        for line in build_cache(find_scans(data), cache):
-            if on_skip:
-                on_skip(line)
-    return cache
+    theirs = data / "cache"
+    if (data / "manifest.csv").is_file() and theirs.is_dir():
+        read_index(theirs)  # refuses an unfinished one
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        if not cache.exists():
+            cache.unlink(missing_ok=True)  # a link to nowhere
+            cache.symlink_to(theirs.resolve(), target_is_directory=True)
+        elif cache.resolve() != theirs.resolve():
+            raise ConfigError(f"{cache} holds other scans than {data}; take another --out")
+        return []
+    return [] if (cache / "index.json").exists() else build_cache(find_scans(data), cache)
 
 
 class PackedScans:
@@ -92,6 +99,13 @@ class PackedScans:
         """Who was scanned, "" if that is not known."""
         return self.rows[case.name].subject if self.rows is not None else _subject(case.name)
 
+    def only(self, number: int) -> PackedScans:
+        """One of the scans alone."""
+        one = copy(self)
+        for name in ("cases", "images", "_centres"):
+            setattr(one, name, getattr(self, name)[number : number + 1])
+        return one
+
     def draw(self, rng: Rng, *, thicken: float = 0.0) -> tuple[NDArray[np.float32], list[float]]:
         """One random patch (P, P, P) around a foreground voxel, with its spacing in mm.
 
@@ -116,6 +130,29 @@ class PackedScans:
             patch = patch.reshape(shape).mean(axis=axis + 1)
             spacing[axis] *= slices
         return patch, spacing
+
+
+class Mixture:
+    """Two sets of scans, drawn from at random.
+
+    Args:
+        scans: The one that is learned.
+        other: The one that is not to be forgotten.
+        share: Probability of drawing from it.
+    """
+
+    def __init__(self, scans: PackedScans | Mixture, other: PackedScans, share: float) -> None:
+        self.scans, self.other, self.share = scans, other, share
+        self.cases: list[Case] = [*scans.cases, *other.cases]
+
+    def subject(self, case: Case) -> str:
+        """Who was scanned, "" if that is not known."""
+        return (self.other if case in self.other.cases else self.scans).subject(case)
+
+    def draw(self, rng: Rng, *, thicken: float = 0.0) -> tuple[NDArray[np.float32], list[float]]:
+        """One random patch, as `PackedScans.draw`."""
+        chosen = self.other if rng.random() < self.share else self.scans
+        return chosen.draw(rng, thicken=thicken)
 
 
 def _rows(cache: Path, index: dict[str, Any]) -> dict[str, ScanRow] | None:
@@ -169,7 +206,7 @@ def check_split(train: PackedScans, held: PackedScans) -> None:
                 )
 
 
-def record_subjects(folder: Path, scans: PackedScans) -> None:
+def record_subjects(folder: Path, scans: PackedScans | Mixture) -> None:
     """Add whom a stage trains on to its `run.json`, so that a withdrawal finds its checkpoints.
 
     Subjects of earlier runs into the same folder stay: what was learnt is not unlearnt.

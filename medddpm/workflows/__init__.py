@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
+    from medddpm.workflows.memorising import memorisation
     from medddpm.workflows.preparing import PrepareOptions, prepare
     from medddpm.workflows.restoring import RestoredScan, restore
+    from medddpm.workflows.sweeping import sweep
     from medddpm.workflows.training import train
     from medddpm.workflows.withdrawing import withdraw
 
@@ -32,10 +34,12 @@ __all__ = [
     "estimate_noise",
     "evaluate",
     "info",
+    "memorisation",
     "prepare",
     "quickstart",
     "restore",
     "simulate",
+    "sweep",
     "train",
     "withdraw",
 ]
@@ -51,10 +55,12 @@ _HOMES = {
     "estimate_noise": "measure",
     "evaluate": "measure",
     "info": "describing",
+    "memorisation": "memorising",
     "prepare": "preparing",
     "quickstart": "example",
     "restore": "restoring",
     "simulate": "measure",
+    "sweep": "sweeping",
     "train": "training",
     "withdraw": "withdrawing",
 }

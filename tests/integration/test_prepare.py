@@ -313,7 +313,7 @@ def test_training_takes_a_prepared_folder_and_a_withdrawal_finds_its_checkpoints
     assert cli("prepare", bids, out).exit_code == 0
     done = tiny(cli, "autoencoder", out, run)
     assert done.exit_code == 0, done.stderr
-    assert not (run / "cache").exists(), "the prepared cache is read in place"
+    assert (run / "cache").resolve() == out / "cache", "the prepared cache is read in place"
     made = {r["subject"]: r["split"] for r in rows(out / "manifest.csv")}
     seen = json.loads((run / "autoencoder" / "run.json").read_text())["subjects"]
     assert set(seen) == {subject for subject, split in made.items() if split == "train"}

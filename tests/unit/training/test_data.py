@@ -41,9 +41,13 @@ def test_the_manifest_decides_and_holdout_only_takes_away(tmp_path: Path, phanto
         ("d", "4", "test"),
         ("e", "5", ""),
     )
-    cache = open_cache(out, tmp_path / "run")
-    assert cache == out / "cache"
-    assert not (tmp_path / "run").exists()
+    cache = tmp_path / "run" / "cache"
+    assert open_cache(out, cache) == []
+    assert cache.resolve() == out / "cache"
+    assert open_cache(out, cache) == []
+    other = prepared(tmp_path / "q", phantom, ("a", "1", "train"))
+    with pytest.raises(ConfigError, match="holds other scans"):
+        open_cache(other, cache)
     train = PackedScans(cache, ["b", "d"], 16)
     held = PackedScans(cache, ["b", "d"], 16, validation=True)
     assert [c.name for c in train.cases] == ["a"]
