@@ -12,6 +12,7 @@ from medddpm.cli import (
     calibrate,
     data_report,
     memorisation,
+    prepare,
     scans,
     shipped,
     sweep,
@@ -47,6 +48,7 @@ def _root(
 
 
 scans.register(app)
+prepare.register(app)
 training.register(app)
 sweep.register(app)
 memorisation.register(app)

@@ -27,7 +27,7 @@ from medddpm.restoration.model import (
 )
 from medddpm.shrinkage import weigh
 from medddpm.training.adapters import add_adapters, freeze, merge_adapters
-from medddpm.training.data import build_cache, find_scans
+from medddpm.training.data import open_cache, record_subjects
 from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.measured import MeasuredScans, pack_repeats
@@ -63,7 +63,8 @@ def train_stage(
     Args:
         stage: "autoencoder" first, then "diffusion", then "fidelity".
         options: All options of the run.
-        data: Folder of NIfTI files; packed into `out`/cache at first use.
+        data: A prepared folder, which `out`/cache links to, or a folder of NIfTI files, which are
+            packed into it at first use.
         out: The run folder; with several processes or nodes, all must see it.
         fabric: The processes; by default those of `options.train` are launched.
         replay: Folder of scans that share the training; packed into `out`/replay.
@@ -140,10 +141,13 @@ def _open_scans(
 
     on_first_process(fabric, prepare)
     if objective != "supervised":
-        return measured()
+        noisy = measured()
+        on_first_process(fabric, lambda: record_subjects(out / stage, noisy.train.packed))
+        return noisy
     scans = Scans(out / "cache", options.data, patches)
     if folders["replay"] is not None:
         scans.replay(out / "replay", options.finetune.replay)
+    on_first_process(fabric, lambda: record_subjects(out / stage, scans.train))
     return scans
 
 
@@ -151,8 +155,8 @@ def _packed(out: Path, folders: dict[str, Path | None], *, pairs: bool) -> list[
     """Pack what is not packed yet; returns a line for each scan that is left out."""
     left_out: list[str] = []
     for name, folder in folders.items():
-        if folder is not None and not (out / name / "index.json").exists():
-            left_out += build_cache(find_scans(folder), out / name)
+        if folder is not None:
+            left_out += open_cache(folder, out / name)
     if pairs and folders["cache"] is not None:
         left_out += pack_repeats(folders["cache"], out / "measured")
     return left_out

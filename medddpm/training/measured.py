@@ -18,20 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medddpm.curation.cache import Case, find_scans, foreground_box
 from medddpm.errors import ConfigError, MedddpmError
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise import estimate_noise
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.training.batches import NoisyBatch, fixed_noise
-from medddpm.training.data import (
-    Case,
-    PackedScans,
-    check_split,
-    crop,
-    find_scans,
-    foreground_box,
-    smooth_field,
-)
+from medddpm.training.data import PackedScans, check_split, crop, smooth_field
 from medddpm.training.options import DataOptions
 from medddpm.training.stages import held_patches
 from medddpm.volume import Volume

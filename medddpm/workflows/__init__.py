@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
     from medddpm.workflows.memorising import memorisation
+    from medddpm.workflows.preparing import PrepareOptions, prepare
     from medddpm.workflows.restoring import RestoredScan, restore
     from medddpm.workflows.sweeping import sweep
     from medddpm.workflows.training import train
+    from medddpm.workflows.withdrawing import withdraw
 
 __all__ = [
     "NoiseSettings",
+    "PrepareOptions",
     "RestoredScan",
     "benchmark",
     "calibrate",
@@ -32,15 +35,18 @@ __all__ = [
     "evaluate",
     "info",
     "memorisation",
+    "prepare",
     "quickstart",
     "restore",
     "simulate",
     "sweep",
     "train",
+    "withdraw",
 ]
 
 _HOMES = {
     "NoiseSettings": "measure",
+    "PrepareOptions": "preparing",
     "RestoredScan": "restoring",
     "benchmark": "benchmarking",
     "calibrate": "calibrating",
@@ -50,11 +56,13 @@ _HOMES = {
     "evaluate": "measure",
     "info": "describing",
     "memorisation": "memorising",
+    "prepare": "preparing",
     "quickstart": "example",
     "restore": "restoring",
     "simulate": "measure",
     "sweep": "sweeping",
     "train": "training",
+    "withdraw": "withdrawing",
 }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from medddpm import __version__
+from medddpm.io import checksum as checksum
 from medddpm.volume import Volume
 
 _PACKAGES = ("torch", "numpy", "nibabel", "pydicom", "monai")
@@ -38,17 +38,6 @@ def describe_input(volume: Volume) -> dict[str, Any]:
         "spacing_mm": [round(s, 6) for s in volume.spacing],
         "orientation": volume.geometry.orientation,
     }
-
-
-def checksum(files: list[Path]) -> str:
-    """SHA-256 of one file; of several, the SHA-256 of their sorted checksums."""
-    sums = []
-    for path in files:
-        with path.open("rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
-    if len(sums) == 1:
-        return sums[0]
-    return hashlib.sha256("".join(sorted(sums)).encode()).hexdigest()
 
 
 def _source_files(volume: Volume) -> list[Path]:
