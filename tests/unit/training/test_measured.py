@@ -82,13 +82,11 @@ def test_sigma_is_measured_once_and_kept(cache: Path, tmp_path: Path, phantom: V
 
 
 def test_a_scan_without_noise_is_no_noisy_scan(tmp_path: Path, phantom: Volume) -> None:
-    from dataclasses import asdict
-
-    from medddpm.training.data import pack
+    from medddpm.curation.cache import pack, write_index
 
     flat = phantom.with_data((phantom.data > 0) * 500.0 + (phantom.data > 500) * 300.0)
     case = pack(replace(flat, case_id="flat"), tmp_path)
-    (tmp_path / "index.json").write_text(json.dumps({"cases": [asdict(case)]}))
+    write_index(tmp_path, [case])
     with pytest.raises(ConfigError, match="flat"):
         measure_noise(PackedScans(tmp_path, [], 16), [0], tmp_path / "measured")
 
@@ -101,7 +99,9 @@ def test_repeats_lie_on_the_grid_of_the_packed_scan(
     names = json.loads((folder / "repeats.json").read_text())
     assert names == ["sub-1_run-1_T1w", "sub-2_run-1_T1w"]
     stack = np.load(folder / "sub-1_run-1_T1w.repeats.npy")
-    packed = np.load(cache / "sub-1_run-1_T1w.npy")
+    scan = PackedScans(cache, ["sub-2*", "sub-3*"], 16)
+    number = next(n for n, case in enumerate(scan.cases) if case.name == "sub-1_run-1_T1w")
+    packed = np.asarray(scan.images[number])
     np.testing.assert_array_equal(stack[0], packed)
     assert stack.shape == (2, *packed.shape)
     bright = packed > 0.5
