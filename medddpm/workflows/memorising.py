@@ -163,10 +163,8 @@ def _open_run(run: Path, device: str) -> _Run:
 
 def _subjects(run: Path, names: Sequence[str]) -> dict[str, str]:
     """The subject of each scan: of the manifest, else of its BIDS name, else the scan itself."""
-    paths = [
-        run / "cache" / ".." / "manifest.csv",
-        run / "cache" / "manifest.csv",
-    ]  # through a link
+    # beside the cache, which may be a link to that of a prepared folder, or in it
+    paths = [run / "cache" / ".." / "manifest.csv", run / "cache" / "manifest.csv"]
     listed = {
         row.scan: row.subject for path in paths if path.is_file() for row in read_manifest(path)
     }
