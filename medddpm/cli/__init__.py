@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from medddpm import __version__
-from medddpm.cli import benchmark, scans, shipped, training
+from medddpm.cli import benchmark, report, scans, shipped, training
 from medddpm.cli.run import interrupt_on_sigterm, set_debug, use_plain_warnings
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def _root(
 
 
 scans.register(app)
+report.register(app)
 training.register(app)
 benchmark.register(app)
 shipped.register(app)

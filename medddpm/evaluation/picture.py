@@ -26,10 +26,14 @@ _PLANES = (("sagittal", 0, "A", "S"), ("coronal", 1, "L", "S"), ("axial", 2, "L"
 _CHANGE_COLOURS = LinearSegmentedColormap.from_list(
     "change", ["#bfe6ff", "#3aa0e8", "#14507f", "#000000", "#8a3410", "#f08a3c", "#ffe3b8"]
 )
-_COLOURS = {"scan": "gray", "change": _CHANGE_COLOURS, "spread": "inferno"}
+_COLOURS: dict[str, str | LinearSegmentedColormap] = {
+    "scan": "gray",
+    "change": _CHANGE_COLOURS,
+    "spread": "inferno",
+}
 _PANEL_INCHES = 2.9
 _PAD_INCHES = 0.06
-_HEAD_INCHES, _FOOT_INCHES, _SIDE_INCHES = 0.85, 0.75, 0.35
+_HEAD_INCHES, _FOOT_INCHES, _LINE_INCHES, _SIDE_INCHES = 0.35, 0.45, 0.4, 0.35
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def comparison_picture(
     shapes = [a.shape for a in scans] + ([] if spread is None else [spread.shape])
     if any(shape != shapes[0] for shape in shapes):
         raise GeometryError(f"the scans lie on different grids: {shapes}")
-    order, flips = _to_ras(orientation)
+    order, flips = to_ras(orientation)
     scans = [a.transpose(order)[flips] for a in scans]
     spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
     columns = _columns(scans, sigma)
@@ -96,7 +100,7 @@ def comparison_picture(
     return path
 
 
-def _to_ras(orientation: str) -> tuple[tuple[int, ...], tuple[slice, ...]]:
+def to_ras(orientation: str) -> tuple[tuple[int, ...], tuple[slice, ...]]:
     """The order of axes and the flips that bring an array into RAS order."""
     if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
         raise ShapeError(f"orientation {orientation!r} does not name three different axes")
@@ -158,10 +162,12 @@ def _figure(
     scale = _PANEL_INCHES / max(widths)
     rows = [h * scale for h in heights]
     width = _SIDE_INCHES + len(columns) * (_PANEL_INCHES + _PAD_INCHES)
-    height = _HEAD_INCHES + sum(rows) + 2 * _PAD_INCHES + _FOOT_INCHES
+    head = _HEAD_INCHES + (_LINE_INCHES if title else 0)
+    foot = _FOOT_INCHES + (_LINE_INCHES if caption else 0)
+    height = head + sum(rows) + 2 * _PAD_INCHES + foot
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    top = height - _HEAD_INCHES
+    top = height - head
     for row, (name, axis, right, up) in enumerate(_PLANES):
         bottom = top - rows[row]
         figure.text(

@@ -14,6 +14,7 @@ from medddpm.errors import GeometryError, ShapeError
 from medddpm.evaluation.metrics import evaluate_arrays
 from medddpm.evaluation.regions import find_regions
 from medddpm.preprocess.intensity import Mask, foreground_mask
+from medddpm.volume import Geometry
 
 Image = NDArray[np.float32]
 
@@ -21,8 +22,8 @@ _FLAT_SHARE = 0.3
 _WINDOW = 5
 _GUARD_WORDS = {
     "residual_ratio": "What was removed, over the noise that was assumed (1: all of it)",
-    "noise_ratio": "Noise found in flat parts of the scan, over the noise that was assumed (1: equal)",
-    "whiteness": "Likeness of neighbours in what was removed (0 or less: noise; positive: anatomy)",
+    "noise_ratio": "Noise in flat parts of the scan, over the noise that was assumed (1: equal)",
+    "whiteness": "Likeness of neighbours in what was removed (0 or less: noise; more: anatomy)",
     "structure": "How far what was removed follows the edges of the anatomy (0: not at all)",
     "peak": "Largest local mean of what was removed, in units of sigma",
 }
@@ -36,7 +37,7 @@ class ReportScan:
         name: Of the result, as a person knows it.
         before: (X, Y, Z) the scan that was restored.
         after: (X, Y, Z) restored, same units.
-        affine: (4, 4) voxel index to mm, RAS+.
+        geometry: Their grid.
         facts: The sidecar.
         std: (X, Y, Z) standard deviation over an ensemble, or None.
         reference: (X, Y, Z) clean scan, or None.
@@ -51,7 +52,7 @@ class ReportScan:
     name: str
     before: Image
     after: Image
-    affine: NDArray[np.float64]
+    geometry: Geometry
     facts: Mapping[str, Any]
     std: Image | None = None
     reference: Image | None = None

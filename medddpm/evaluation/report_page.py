@@ -7,14 +7,12 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from medddpm.evaluation.picture import comparison_picture
@@ -41,23 +39,27 @@ _PANES = {
 }
 
 
-def report_page(scan: ReportScan) -> str:
+def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> str:
     """The page: verdict, numbers, viewer, static pictures, checks and provenance.
 
     Names and texts are escaped, and a content security policy lets no other script run than the
     two of the page, whose hashes it holds.
+
+    Args:
+        scan: What is shown.
+        figures: What `measure` found in it, if it was asked already.
     """
-    figures = measure(scan)
+    figures = measure(scan) if figures is None else figures
     view = pack_view(scan)
-    niivue, script = _niivue(), _text("report.js")
+    niivue, script = _niivue(), text("report.js")
     frame = scan.frame_facts
     shown = ["before", "after", "residual"]
     shown += ["uncertainty"] if scan.std is not None else []
     shown += ["reference"] if scan.reference is not None else []
-    return _template("report.html").render(
+    content = template("report.html").render(
         name=scan.name,
-        policy=_policy(niivue, script),
-        css=Markup(_text("report.css")),
+        policy=policy(niivue, script),
+        css=Markup(text("report.css")),
         frame=scan.frame,
         num_frames=len(scan.facts["frames"]),
         version=scan.facts["versions"]["medddpm"],
@@ -75,15 +77,16 @@ def report_page(scan: ReportScan) -> str:
         guard=guard_rows(frame),
         frames=[_frame_row(f) for f in scan.facts["frames"]],
         origin=_origin(scan.facts),
-        options=json.dumps(scan.facts["options"], indent=1),
+        options=scan.facts["options"],
         card=json.dumps(scan.card, indent=1) if scan.card else "",
         view=_script_json(view.content),
         niivue=Markup(niivue),
         script=Markup(script),
     )
+    return str(content)
 
 
-def _cards(scan: ReportScan, figures: list[Figure]) -> list[tuple[str, str, str]]:
+def _cards(scan: ReportScan, figures: Sequence[Figure]) -> list[tuple[str, str, str]]:
     frame = scan.frame_facts
     sigma = frame["sigma"]
     cards = [
@@ -141,15 +144,15 @@ def _picture(scan: ReportScan) -> str:
         scan.before,
         scan.after,
         scan.reference,
-        spacing=tuple(np.linalg.norm(scan.affine[:3, :3], axis=0).tolist()),
-        orientation="".join(nib.orientations.aff2axcodes(scan.affine)),
+        spacing=scan.geometry.spacing,
+        orientation=scan.geometry.orientation,
         sigma=scan.sigma or None,
         std=scan.std,
     )
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _policy(*scripts: str) -> str:
+def policy(*scripts: str) -> str:
     """A content security policy: these scripts, inline styles, pictures of the page; no network."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'"
@@ -173,9 +176,11 @@ def _niivue() -> str:
 
 
 @cache
-def _text(name: str) -> str:
+def text(name: str) -> str:
+    """A file of the pages' folder."""
     return (_FOLDER / name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
-def _template(name: str) -> Any:
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(_text(name))
+def template(name: str) -> Template:
+    """A template of the pages' folder; all that goes in is escaped."""
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(text(name))

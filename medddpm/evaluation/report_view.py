@@ -13,14 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import (  # type: ignore[attr-defined, unused-ignore]
-    apply_orientation,
-    inv_ornt_aff,
-    io_orientation,
-)
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medddpm.evaluation.picture import to_ras
 from medddpm.evaluation.report import Image, ReportScan
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 
@@ -81,16 +77,13 @@ def _cropped(scan: ReportScan, scale: float) -> tuple[_Scans, str]:
     inside = foreground_mask(scan.before) | foreground_mask(scan.after)
     found = ndimage.find_objects(inside.astype(np.uint8))
     box = _with_margin(found[0], inside.shape) if found else (slice(None),) * 3
-    offset = np.eye(4)
-    offset[:3, 3] = [s.start or 0 for s in box]
-    affine = scan.affine @ offset
-    turn = io_orientation(affine)
+    order, flips = to_ras(scan.geometry.orientation)
     arrays = {
-        name: np.ascontiguousarray(apply_orientation(array[box], turn), dtype=np.float32)
+        name: np.ascontiguousarray(array[box].transpose(order)[flips], dtype=np.float32)
         for name, array in named.items()
         if array is not None
     }
-    turned = affine @ inv_ornt_aff(turn, scan.before[box].shape)
+    affine = scan.geometry.affine @ _index_in_scan(box, order, flips, scan.before.shape)
     low = min(0.0, float(np.percentile(arrays["after"][::2, ::2, ::2], 0.1)))
     high = max(1.05 * scale, min(float(arrays["after"].max()), 1.5 * scale))
     step = max((high - low) / 255, 1e-12)
@@ -103,7 +96,23 @@ def _cropped(scan: ReportScan, scale: float) -> tuple[_Scans, str]:
         f"{_times(whole)} voxels), the scans in 256 levels. " if cut else
         "The viewer holds the scans in 256 levels. "
     )  # fmt: skip
-    return _Scans(arrays, turned, step / factor, factor, low), note
+    return _Scans(arrays, affine, step / factor, factor, low), note
+
+
+def _index_in_scan(
+    box: tuple[slice, ...],
+    order: tuple[int, ...],
+    flips: tuple[slice, ...],
+    shape: tuple[int, ...],
+) -> NDArray[np.float64]:
+    """(4, 4) from an index of the cropped array in RAS order to one of the whole scan."""
+    matrix = np.zeros((4, 4))
+    matrix[3, 3] = 1
+    for new, old in enumerate(order):
+        start, stop, _ = box[old].indices(shape[old])
+        matrix[old, new] = flips[new].step
+        matrix[old, 3] = start if flips[new].step == 1 else stop - 1
+    return matrix
 
 
 def _with_margin(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -150,9 +159,7 @@ def _planes(values: NDArray[np.int32]) -> bytes:
     return zlib.compress(both, 6)
 
 
-def _content(
-    scan: ReportScan, scans: _Scans, steps: NDArray[Any], scale: float
-) -> dict[str, Any]:
+def _content(scan: ReportScan, scans: _Scans, steps: NDArray[Any], scale: float) -> dict[str, Any]:
     affine = scans.affine.copy()
     affine[:3, :3] *= steps
     shape = [-(-n // int(s)) for n, s in zip(scans.arrays["after"].shape, steps, strict=True)]

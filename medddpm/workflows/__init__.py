@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
+    from medddpm.workflows.replaying import replay
+    from medddpm.workflows.reporting import report
     from medddpm.workflows.restoring import RestoredScan, restore
     from medddpm.workflows.training import train
 
@@ -26,6 +28,8 @@ __all__ = [
     "evaluate",
     "info",
     "quickstart",
+    "replay",
+    "report",
     "restore",
     "simulate",
     "train",
@@ -40,6 +44,8 @@ _HOMES = {
     "evaluate": "measure",
     "info": "describing",
     "quickstart": "example",
+    "replay": "replaying",
+    "report": "reporting",
     "restore": "restoring",
     "simulate": "measure",
     "train": "training",

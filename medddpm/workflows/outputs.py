@@ -41,6 +41,11 @@ class Target:
         """The JSON report beside it."""
         return self.folder / f"{self.stem}.json"
 
+    @property
+    def page(self) -> Path:
+        """The HTML report beside it."""
+        return self.folder / f"{self.stem}.html"
+
     def part(self, name: str) -> Path:
         """A map that belongs to the scan, such as its standard deviation; always NIfTI."""
         return self.folder / f"{self.stem}_{name}{self.suffix or '.nii.gz'}"

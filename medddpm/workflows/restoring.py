@@ -9,6 +9,7 @@ from typing import Any
 
 from medddpm.errors import ConfigError
 from medddpm.io import OnError, Trust, read_volumes, write_dicom, write_volume
+from medddpm.restoration.model import find_weights
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import (
@@ -20,7 +21,17 @@ from medddpm.workflows.outputs import (
     staged,
     write_json,
 )
-from medddpm.workflows.provenance import STATEMENT, describe_input, versions
+from medddpm.workflows.provenance import (
+    STATEMENT,
+    checksum,
+    describe_input,
+    input_path,
+    machine,
+    now,
+    relative_path,
+    versions,
+    voxel_checksum,
+)
 
 OnProgress = Callable[[str, int, int], None]
 MAPS = ("std", "lower", "upper")
@@ -36,6 +47,7 @@ class RestoredScan:
         maps: Name ("std", "lower", "upper") to NIfTI file, for an ensemble.
         facts: The content of the report.
         flags: What a person should look at; empty if the guard passed.
+        page: The HTML report, if one was asked for.
     """
 
     image: Path
@@ -43,6 +55,7 @@ class RestoredScan:
     maps: dict[str, Path]
     facts: dict[str, Any]
     flags: list[str] = field(default_factory=list)
+    page: Path | None = None
 
     @property
     def summary(self) -> str:
@@ -58,6 +71,17 @@ class RestoredScan:
         )
 
 
+@dataclass(frozen=True)
+class Run:
+    """How a scan was read and is written; `card` is that of the weights if a page is wanted."""
+
+    format: OutputFormat
+    force: bool
+    trust: Trust | None
+    weights: str | Path
+    card: dict[str, Any] | None
+
+
 def restore(
     source: Path,
     output: Path,
@@ -69,6 +93,7 @@ def restore(
     overwrite: bool = False,
     force: bool = False,
     trust: Trust | None = None,
+    report: bool = False,
     on_progress: OnProgress | None = None,
     on_error: OnError | None = None,
 ) -> list[RestoredScan]:
@@ -84,6 +109,7 @@ def restore(
         overwrite: Replace outputs that exist.
         force: Take scans of another modality than MR.
         trust: "sform" or "qform", where those of a NIfTI file disagree.
+        report: Write an HTML report beside each scan too.
         on_progress: Called with the task, steps done and all steps.
         on_error: Called with the error of each scan that cannot be read or restored, and the
             others are restored; without it the first error is raised.
@@ -98,15 +124,17 @@ def restore(
         return []
     targets = plan_targets(volumes, output, format=format, label="desc-denoised")
     maps = MAPS if options.mode == "ensemble" else ()
-    check_targets([p for t in targets for p in _paths(t, maps)], overwrite=overwrite)
+    outputs = [path for target in targets for path in _paths(target, maps, report)]
+    check_targets(outputs, overwrite=overwrite)
     restorer = Restorer.from_pretrained(weights, device=device)
+    run = Run(format, force, trust, weights, restorer.model.card if report else None)
     done = []
     for number, (volume, target) in enumerate(zip(volumes, targets, strict=True), start=1):
         task = "restore" if len(volumes) == 1 else f"restore {number} of {len(volumes)}"
         step = _named(on_progress, task)
         with one_scan(volume, on_error):
             restored = restorer.restore(volume, options=options, on_progress=step)
-            done.append(write_restored(restored, volume, target, format))
+            done.append(write_restored(restored, volume, target, run))
     return done
 
 
@@ -123,29 +151,34 @@ def check_format(volume: Volume, format: OutputFormat) -> None:
         )
 
 
-def write_restored(
-    restored: Restored,
-    volume: Volume,
-    target: Target,
-    format: OutputFormat,
-) -> RestoredScan:
-    """Write the scan, its maps and its report, all together."""
+def write_restored(restored: Restored, volume: Volume, target: Target, run: Run) -> RestoredScan:
+    """Write the scan, its maps, its sidecar and the page that was asked for, all together."""
     maps = {name: getattr(restored, name) for name in MAPS}
     maps = {name: value for name, value in maps.items() if value is not None}
-    facts = _report(restored, volume)
+    facts = _facts(restored, volume, target, run)
     with staged(target.folder) as folder:
-        if format == "dicom":
+        image = folder / target.image.name
+        if run.format == "dicom":
             model = facts["weights"]
             write_dicom(
-                restored.volume,
-                folder / target.image.name,
-                model_id=model["name"],
-                checkpoint_hash=model["sha256"],
+                restored.volume, image, model_id=model["name"], checkpoint_hash=model["sha256"]
             )
         else:
-            write_volume(restored.volume, folder / target.image.name)
+            write_volume(restored.volume, image)
         for name, value in maps.items():
             write_volume(value, folder / target.part(name).name)
+        facts["output"] = {
+            "voxels_sha256": voxel_checksum(restored.volume),
+            "maps_sha256": {name: voxel_checksum(value) for name, value in maps.items()},
+            "files": {path.name: checksum([path]) for path in folder.iterdir() if path.is_file()},
+        }
+        if run.card is not None:
+            from medddpm.workflows.reporting import show  # it draws, which takes a while to import
+
+            scan = show(
+                target.stem, volume, restored.volume, facts, std=restored.std, card=run.card
+            )
+            (folder / target.page.name).write_text(scan.page, encoding="utf-8")
         write_json(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,
@@ -153,6 +186,7 @@ def write_restored(
         {name: target.part(name) for name in maps},
         facts,
         guard_flags(facts),
+        target.page if run.card is not None else None,
     )
 
 
@@ -164,17 +198,26 @@ def guard_flags(facts: dict[str, Any]) -> list[str]:
     return list(found)
 
 
-def _paths(target: Target, maps: Sequence[str]) -> list[Path]:
-    return [target.image, target.sidecar, *(target.part(name) for name in maps)]
+def _paths(target: Target, maps: Sequence[str], report: bool) -> list[Path]:
+    page = [target.page] if report else []
+    return [target.image, target.sidecar, *page, *(target.part(name) for name in maps)]
 
 
-def _report(restored: Restored, volume: Volume) -> dict[str, Any]:
-    return {
+def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> dict[str, Any]:
+    """The sidecar: all that is needed to do the same again."""
+    path = find_weights(run.weights)
+    source = path.stem if str(run.weights) == path.stem else relative_path(path, target.folder)
+    facts = {
         "statement": STATEMENT,
-        "input": describe_input(volume),
+        "time": now(),
+        "input": {**describe_input(volume), "path": input_path(volume, target.folder)},
+        "run": {"format": run.format, "force": run.force, "trust": run.trust},
         **restored.facts,
         "versions": versions(),
+        "machine": machine(),
     }
+    facts["weights"] = {**facts["weights"], "source": source}
+    return facts
 
 
 def _named(on_progress: OnProgress | None, task: str) -> Callable[[int, int], None] | None:

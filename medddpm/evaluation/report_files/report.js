@@ -69,7 +69,7 @@
   async function makePane(name, volume) {
     const nv = new niivue.Niivue({
       isRadiologicalConvention: true, dragAndDropEnabled: false, loadingText: "", logLevel: "error",
-      crosshairColor: [0.95, 0.65, 0.15, 0.8], multiplanarShowRender: 0, isNearestInterpolation: true,
+      crosshairColor: [0.95, 0.65, 0.15, 0.8], crosshairWidth: 0.4, multiplanarShowRender: 0, isNearestInterpolation: true,
       viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", dragMode: 0,
       isAlphaClipDark: false,
     });
@@ -159,7 +159,7 @@
       Object.assign(slider, limits);
       slider.value = valueOf(name);
       const text = AXES.includes(name) ? `${valueOf(name) + 1} of ${limits.max + 1}`
-        : name === "swipe" ? `${state.swipe} %` : Number(valueOf(name)).toPrecision(3);
+        : name === "swipe" ? `${state.swipe} %` : String(Number(valueOf(name).toPrecision(3)));
       $(`${name}-value`).textContent = text;
       slider.setAttribute("aria-valuetext", text);
     }
