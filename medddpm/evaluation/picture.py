@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medddpm.errors import GeometryError, OutputError, ShapeError
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.volume import ras_axes
 
 Image = NDArray[np.float32]
 PngFile = TypeVar("PngFile", Path, BinaryIO)
@@ -83,7 +84,7 @@ def comparison_picture(
     shapes = [a.shape for a in scans] + ([] if spread is None else [spread.shape])
     if any(shape != shapes[0] for shape in shapes):
         raise GeometryError(f"the scans lie on different grids: {shapes}")
-    order, flips = to_ras(orientation)
+    order, flips = ras_axes(orientation)
     scans = [a.transpose(order)[flips] for a in scans]
     spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
     columns = _columns(scans, sigma)
@@ -98,18 +99,6 @@ def comparison_picture(
     except OSError as error:
         raise OutputError(f"cannot write the picture {path}: {error}") from error
     return path
-
-
-def to_ras(orientation: str) -> tuple[tuple[int, ...], tuple[slice, ...]]:
-    """The order of axes and the flips that bring an array into RAS order."""
-    if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
-        raise ShapeError(f"orientation {orientation!r} does not name three different axes")
-    order, flips = [], []
-    for pair in ("RL", "AP", "SI"):
-        axis = next(a for a in range(3) if orientation[a] in pair)
-        order.append(axis)
-        flips.append(slice(None, None, 1 if orientation[axis] == pair[0] else -1))
-    return tuple(order), tuple(flips)
 
 
 def _columns(scans: list[Image], sigma: float | None) -> list[_Column]:

@@ -30,6 +30,7 @@ _SLIDERS = (
     ("change", "Residual \u00b1"),
     ("swipe", "Swipe"),
 )
+_CARD = ("description", "intended_use", "out_of_scope", "limits")
 _PANES = {
     "before": "Before",
     "after": "After",
@@ -78,7 +79,8 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         frames=[_frame_row(f) for f in scan.facts["frames"]],
         origin=_origin(scan.facts),
         options=scan.facts["options"],
-        card=json.dumps(scan.card, indent=1) if scan.card else "",
+        card=[(k, scan.card[k]) for k in _CARD if k in scan.card] if scan.card else [],
+        whole_card=json.dumps(scan.card, indent=1) if scan.card else "",
         view=_script_json(view.content),
         niivue=Markup(niivue),
         script=Markup(script),

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medddpm.evaluation.picture import to_ras
 from medddpm.evaluation.report import Image, ReportScan
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.volume import Volume
 
 MAX_BYTES = 6_500_000
 """Compressed bytes of all volumes of a page; base64 adds a third."""
@@ -60,8 +60,8 @@ def pack_view(scan: ReportScan, max_bytes: int = MAX_BYTES) -> View:
     while np.prod(np.ceil(np.array(shape) / steps)) > _MAX_VOXELS:
         steps[_finest(spacing * steps, shape, steps)] += 1
     while True:
-        data = _packed({k: a[tuple(slice(None, None, s) for s in steps)] for k, a in
-                        scans.arrays.items()}, scans)  # fmt: skip
+        kept = tuple(slice(None, None, int(s)) for s in steps)
+        data = _packed({name: array[kept] for name, array in scans.arrays.items()}, scans)
         if sum(len(d) for d in data.values()) <= max_bytes or (steps >= shape).all():
             break
         steps[_finest(spacing * steps, shape, steps)] += 1
@@ -74,45 +74,28 @@ def _cropped(scan: ReportScan, scale: float) -> tuple[_Scans, str]:
     """The box of the foreground of both scans with a margin, in RAS order."""
     named = {"before": scan.before, "after": scan.after, "std": scan.std,
              "reference": scan.reference}  # fmt: skip
-    inside = foreground_mask(scan.before) | foreground_mask(scan.after)
-    found = ndimage.find_objects(inside.astype(np.uint8))
-    box = _with_margin(found[0], inside.shape) if found else (slice(None),) * 3
-    order, flips = to_ras(scan.geometry.orientation)
     arrays = {
-        name: np.ascontiguousarray(array[box].transpose(order)[flips], dtype=np.float32)
+        name: Volume(array, scan.geometry).to_ras().data
         for name, array in named.items()
         if array is not None
     }
-    affine = scan.geometry.affine @ _index_in_scan(box, order, flips, scan.before.shape)
+    inside = foreground_mask(arrays["before"]) | foreground_mask(arrays["after"])
+    found = ndimage.find_objects(inside.astype(np.uint8))
+    box = _with_margin(found[0], inside.shape) if found else (slice(0, None),) * 3
+    arrays = {name: array[box] for name, array in arrays.items()}
+    offset = np.eye(4)
+    offset[:3, 3] = [s.start for s in box]
+    affine = Volume(scan.before, scan.geometry).to_ras().affine @ offset
     low = min(0.0, float(np.percentile(arrays["after"][::2, ::2, ::2], 0.1)))
     high = max(1.05 * scale, min(float(arrays["after"].max()), 1.5 * scale))
     step = max((high - low) / 255, 1e-12)
     quantum = min(scan.sigma / _STEPS_PER_SIGMA, step) if scan.sigma > 0 else step
     factor = min(round(step / quantum), _MAX_FACTOR)
-    whole = scan.before.shape
-    cut = arrays["after"].size < scan.before.size
     note = (
-        f"The viewer holds the box around the foreground ({_times(arrays['after'].shape)} of "
-        f"{_times(whole)} voxels), the scans in 256 levels. " if cut else
-        "The viewer holds the scans in 256 levels. "
-    )  # fmt: skip
+        f"The viewer holds the box around the foreground, {_times(arrays['after'].shape)} of "
+        f"{_times(inside.shape)} voxels, in 256 levels. "
+    )
     return _Scans(arrays, affine, step / factor, factor, low), note
-
-
-def _index_in_scan(
-    box: tuple[slice, ...],
-    order: tuple[int, ...],
-    flips: tuple[slice, ...],
-    shape: tuple[int, ...],
-) -> NDArray[np.float64]:
-    """(4, 4) from an index of the cropped array in RAS order to one of the whole scan."""
-    matrix = np.zeros((4, 4))
-    matrix[3, 3] = 1
-    for new, old in enumerate(order):
-        start, stop, _ = box[old].indices(shape[old])
-        matrix[old, new] = flips[new].step
-        matrix[old, 3] = start if flips[new].step == 1 else stop - 1
-    return matrix
 
 
 def _with_margin(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError
-from medddpm.io import OnError, Trust, read_volumes, write_dicom, write_volume
+from medddpm.io import OnError, Trust, read_volume, read_volumes, write_dicom, write_volume
 from medddpm.restoration.model import find_weights
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
@@ -56,6 +57,12 @@ class RestoredScan:
     facts: dict[str, Any]
     flags: list[str] = field(default_factory=list)
     page: Path | None = None
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """What Jupyter shows: the summary, flags and the scan."""
+        ras = read_volume(self.image, force=True).to_ras()
+        words = ". ".join([self.summary, *(f"Flagged: {flag}" for flag in self.flags)])
+        return mime_bundle({self.image.name: ras.frame(0)}, ras.affine, words)
 
     @property
     def summary(self) -> str:
