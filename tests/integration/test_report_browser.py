@@ -77,7 +77,7 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(browser: Any, report_file: Path) -> Iterator[Any]:
     """The page once its viewer has drawn; `page.noise` holds what must not happen."""
-    context = browser.new_context(viewport={"width": 1000, "height": 800})
+    context = browser.new_context(viewport={"width": 700, "height": 600})
     opened = context.new_page()
     opened.noise = []
     opened.on("console", lambda m: opened.noise.append(f"console {m.type}: {m.text}"))
