@@ -20,9 +20,10 @@ from medddpm.evaluation.report import Image, ReportScan
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.volume import Volume
 
-MAX_BYTES = 6_500_000
+MAX_BYTES = 8_000_000
 """Compressed bytes of all volumes of a page; base64 adds a third."""
 _MAX_VOXELS = 16_000_000
+_STD_LEVELS = 63
 _STEPS_PER_SIGMA = 16
 _MAX_FACTOR = 100
 _INT16 = 32767
@@ -121,7 +122,7 @@ def _packed(arrays: dict[str, Image], scans: _Scans) -> dict[str, bytes]:
     }
     if "std" in arrays:
         top = max(float(arrays["std"].max()), 1e-12)
-        packed["std"] = _bytes(np.rint(arrays["std"] * (255 / top)))
+        packed["std"] = _bytes(np.rint(arrays["std"] * (_STD_LEVELS / top)))
     if "reference" in arrays:
         packed["reference"] = _bytes(
             np.clip(np.rint((arrays["reference"] - scans.floor) / step), 0, 255)
@@ -157,6 +158,7 @@ def _content(scan: ReportScan, scans: _Scans, steps: NDArray[Any], scale: float)
         "window": [0.0, 1.05 * scale],
         "sigma": scan.sigma,
         "change": 4 * scan.sigma if scan.sigma > 0 else scale / 10,
+        "std_levels": _STD_LEVELS,
         "std_top": float(std.max()) if std is not None else None,
         "std_window": float(np.percentile(std, 99.5)) if std is not None else None,
     }

@@ -39,7 +39,18 @@ def test_version(cli: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["restore", "simulate", "estimate-noise", "evaluate", "train", "info", "convert", "quickstart"],
+    [
+        "restore",
+        "simulate",
+        "estimate-noise",
+        "evaluate",
+        "train",
+        "info",
+        "convert",
+        "quickstart",
+        "report",
+        "replay",
+    ],
 )
 def test_every_verb_has_help(cli: Callable[..., Any], verb: str) -> None:
     done = cli(verb, "--help")

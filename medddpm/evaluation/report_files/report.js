@@ -40,7 +40,7 @@
     };
     if (view.data.std) {
       const array = await inflate(view.data.std);
-      found.uncertainty = { array, type: 2, slope: view.std_top / 255, start: 0 };
+      found.uncertainty = { array, type: 2, slope: view.std_top / view.std_levels, start: 0 };
     }
     if (view.data.reference) {
       const array = await inflate(view.data.reference);
@@ -76,7 +76,8 @@
     await nv.attachToCanvas($(`canvas-${name}`), false);
     nv.addColormap("change", CHANGE);
     const colours = { residual: "change", uncertainty: "inferno" }[name] || "gray";
-    nv.addVolume(await niivue.NVImage.new(nifti(volume), `${name}.nii`, colours));
+    nv.addVolume(
+      await niivue.NVImage.new(nifti(volume), `${name}.nii`, colours, 1, null, ...range(name)));
     nv.onLocationChange = () => moveTo(nv.scene.crosshairPos, name);
     return nv;
   }
@@ -207,7 +208,7 @@
       $("panes").addEventListener(kind, kind === "keydown" ? onKey : (e) => e.stopPropagation(),
         { capture: true });
     }
-    $("reset").addEventListener("click", () => { state = start(); showAll(); });
+    $("reset").addEventListener("click", () => { state = start(); showAll(); showWindow(); });
     $("divider").addEventListener("pointerdown", (event) => {
       const box = $("panes").querySelector("[data-pane=before]").getBoundingClientRect();
       const drag = (e) => change("swipe", Math.round(
@@ -220,7 +221,7 @@
     });
   }
 
-  function showAll() { showPlane(); showWindow(); showSlice(); fillSliders(); }
+  function showAll() { showPlane(); showSlice(); fillSliders(); }
 
   if (!document.createElement("canvas").getContext("webgl2")) return;
   if (typeof DecompressionStream === "undefined") return;
