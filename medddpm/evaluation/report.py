@@ -145,7 +145,7 @@ def _contrast(scan: ReportScan) -> list[Figure]:
         _ratio(abs(_mean(image, regions["bright"]) - _mean(image, regions["middle"])), noise)
         for image, noise in _pairs(before, after, noises)
     ]
-    where = "noise is the local standard deviation in flat parts of the foreground"
+    where = "noise: local deviation in flat parts, where fine anatomy counts too"
     return [
         Figure("snr", "SNR", snr[0], snr[1], "{:.1f}", f"mean signal over noise; {where}"),
         Figure(

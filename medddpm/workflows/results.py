@@ -70,7 +70,7 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
     """The results that the paths name, each once.
 
     Args:
-        paths: Restored scans, sidecars, or folders that hold some.
+        paths: Restored scans, sidecars, or folders that hold some at any depth.
 
     Raises:
         ConfigError: There is none.
@@ -78,8 +78,8 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
     """
     found: dict[Path, Result] = {}
     for path in paths:
-        for sidecar in _sidecars(path):
-            found.setdefault(sidecar.resolve(), read_result(sidecar))
+        for result in _results(path):
+            found.setdefault(result.sidecar.resolve(), result)
     if not found:
         named = ", ".join(str(path) for path in paths) or "nothing"
         raise ConfigError(
@@ -128,18 +128,21 @@ def find_source(result: Result, given: Path | None = None) -> Volume:
     )
 
 
-def _sidecars(path: Path) -> list[Path]:
-    """The sidecars that a path stands for."""
+def _results(path: Path) -> list[Result]:
+    """The results that a path stands for."""
     if not path.exists():
         raise VolumeReadError(f"{path} does not exist")
     if path.suffix == ".json":
-        return [path]
-    beside = path.with_name(f"{file_stem(path) if path.is_file() else path.name}.json")
-    if beside.is_file() and _facts(beside) is not None:
-        return [beside]
+        return [read_result(path)]
+    stem = file_stem(path) if path.is_file() else path.name
+    beside = path.with_name(f"{stem}.json")
+    facts = _facts(beside)
+    if facts is not None:
+        return [Result(beside, facts)]
     if path.is_file():
-        raise VolumeReadError(f"{path} has no sidecar {beside.name} beside it: not a result")
-    return [p for p in sorted(path.glob("*.json")) if _facts(p) is not None]
+        raise VolumeReadError(f"{path} has no sidecar {beside.name} beside it: it is no result")
+    sidecars = sorted(path.rglob("*.json"))
+    return [Result(p, facts) for p in sidecars if (facts := _facts(p)) is not None]
 
 
 def _facts(path: Path) -> dict[str, Any] | None:
