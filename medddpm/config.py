@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medddpm.errors import ConfigError
+from medddpm.io.dicom_write import DicomOptions
 from medddpm.restoration.options import RestoreOptions
 from medddpm.share import share_dir
 from medddpm.training.options import (
@@ -37,6 +38,7 @@ class Config(BaseModel):
         fidelity: The decoder that also sees the scan.
         train: Steps, optimiser, precision, logging.
         restore: How a scan is restored.
+        dicom: How derived DICOM is written.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +50,7 @@ class Config(BaseModel):
     fidelity: FidelityOptions = Field(default_factory=FidelityOptions)
     train: TrainOptions = Field(default_factory=TrainOptions)
     restore: RestoreOptions = Field(default_factory=RestoreOptions)
+    dicom: DicomOptions = Field(default_factory=DicomOptions)
 
 
 def load_config(

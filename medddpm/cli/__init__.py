@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from medddpm import __version__
-from medddpm.cli import benchmark, report, scans, shipped, training
+from medddpm.cli import benchmark, calibrate, data_report, report, scans, shipped, training
 from medddpm.cli.run import interrupt_on_sigterm, set_debug, use_plain_warnings
 
 app = typer.Typer(
@@ -41,6 +41,8 @@ scans.register(app)
 report.register(app)
 training.register(app)
 benchmark.register(app)
+data_report.register(app)
+calibrate.register(app)
 shipped.register(app)
 
 

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from medddpm.cli.console import say
-from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights, parse_device
+from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights, parse_crop, parse_device
 from medddpm.cli.run import reports_errors
-from medddpm.errors import ConfigError
 
 _METHODS = ["identity", "shrinkage", "mean"]
 
@@ -74,7 +73,7 @@ def benchmark(
         noise=NoiseModel(noise, coils, gfactor, correlated, seed),
         sigma_source=sigma_source,
         reference=reference,
-        crop=_three(crop),
+        crop=parse_crop(crop),
     )
     done = run(
         data,
@@ -106,13 +105,3 @@ def _say_row(row: dict[str, Any]) -> None:
         f"{row['case']} sigma {row['sigma']:g} {row['method']}{source}: {row['psnr']:.2f} dB, "
         f"SSIM {row['ssim']:.4f}, {row['seconds']:.1f} s"
     )
-
-
-def _three(text: str | None) -> tuple[int, int, int] | None:
-    if text is None:
-        return None
-    try:
-        x, y, z = (int(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--crop is {text!r}; give three whole numbers X,Y,Z") from error
-    return x, y, z

@@ -72,3 +72,14 @@ def parse_device(text: str) -> str:
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
         raise ConfigError(f"--device takes auto, cpu, cuda or cuda:N, got {text!r}")
     return text
+
+
+def parse_crop(text: str | None) -> tuple[int, int, int] | None:
+    """The box of "96,96,96" in voxels; None stays None."""
+    if text is None:
+        return None
+    try:
+        x, y, z = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--crop is {text!r}; give three whole numbers X,Y,Z") from error
+    return x, y, z

@@ -107,6 +107,7 @@ def restore(
             weights=weights,
             device=parse_device(device),
             format=format,
+            dicom=config.dicom,
             overwrite=overwrite,
             force=force,
             trust=trust,
@@ -116,8 +117,8 @@ def restore(
         )
     for scan in done:
         typer.echo(f"{scan.image}")
-        if scan.page is not None:
-            typer.echo(f"{scan.page}")
+        if scan.html is not None:
+            typer.echo(f"{scan.html}")
         say(scan.summary)
     flags_raised = [f"{scan.image}: {text}" for scan in done for text in scan.flags]
     for text in flags_raised:
@@ -230,11 +231,13 @@ def convert(
     overwrite: Overwrite = False,
     force: Force = False,
     trust: Trust = None,
+    overrides: Overrides = None,
 ) -> None:
     """Convert DICOM to NIfTI or NIfTI to DICOM with exactly the same geometry.
 
     Of several series in a folder, a bad one is named and left out, and the others are converted.
     """
+    from medddpm.config import load_config
     from medddpm.workflows.converting import convert as run
 
     left_out = LeftOut()
@@ -242,6 +245,7 @@ def convert(
         source,
         output,
         format=format,
+        dicom=load_config(None, overrides).dicom if overrides else None,
         like=like,
         overwrite=overwrite,
         force=force,

@@ -33,8 +33,7 @@ def train(
     from medddpm.workflows.training import train as run
 
     resolved = load_config(config, overrides or [])
-    path = run(stage, data=data, out=out, config=resolved, resume=resume, on_log=_log_line)
-    say(f"{stage} is trained: {path}")
+    run(stage, data=data, out=out, config=resolved, resume=resume, on_log=_log_line)
 
 
 def _log_line(row: dict[str, Any]) -> None:

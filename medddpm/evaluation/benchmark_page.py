@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -15,6 +14,7 @@ from medddpm.evaluation.benchmark_figures import (
     montage,
     score_plot,
 )
+from medddpm.evaluation.html_page import heading, html_page, image, paragraph, table
 
 Row = Mapping[str, Any]
 
@@ -38,13 +38,6 @@ _COLUMNS = {
     "seconds": ("seconds", "{:.1f}"),
     "peak_gb": ("memory, GB", "{:.2f}"),
 }
-_STYLE = (
-    "body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}"
-    "table{border-collapse:collapse;font-size:12px}"
-    "th,td{padding:.2rem .5rem;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}"
-    "th:first-child,td:first-child{text-align:left}.wide{overflow-x:auto}img{max-width:none}"
-    "pre{font-size:11px;background:#f4f4f4;padding:.5rem;overflow-x:auto}"
-)
 _LEGEND = (
     "Means over the scans. PSNR, SSIM, NRMSE and HFEN are in the foreground unless a column says "
     "otherwise; the data range is the intensity scale, the 99.5th percentile of the foreground. "
@@ -54,6 +47,7 @@ _LEGEND = (
     "Memory is what the process grew by; seconds hold the estimate of sigma. Intervals are paired "
     "95 % bootstrap intervals over the scans; of one scan they have no width."
 )
+_MONTAGE = "One slice, all at the window 0 to 1.05 of the scale; errors below, within 4 sigma."
 
 
 def benchmark_page(
@@ -69,41 +63,32 @@ def benchmark_page(
         slices: By sigma and method, what the montages show.
     """
     parts = [
-        f"<h1>Denoising benchmark</h1><p>{escape(_LEGEND)} Gains are over "
-        f"{escape(summary[0]['gain_over'])}.</p>",
-        _image(score_plot(summary), "PSNR and SSIM against sigma"),
-        _image(gain_plot(summary), "gain over the reference, and PSNR against seconds"),
+        heading("Denoising benchmark", 1),
+        paragraph(f"{_LEGEND} Gains are over {summary[0]['gain_over']}."),
+        image(score_plot(summary), "PSNR and SSIM against sigma"),
+        image(gain_plot(summary), "gain over the reference, and PSNR against seconds"),
     ]
     for sigma in dict.fromkeys(line["sigma"] for line in summary):
-        parts.append(f"<h2>sigma {sigma:g} of the scale</h2>")
+        parts.append(heading(f"sigma {sigma:g} of the scale"))
         parts.append(_table([line for line in summary if line["sigma"] == sigma]))
         if slices.get(sigma):
-            picture = montage(slices[sigma], sigma)
-            parts.append(
-                f"<p>One slice, all at the window 0 to 1.05 of the scale; errors below, within "
-                f"4 sigma.</p>{_image(picture, f'montage at sigma {sigma:g}')}"
-            )
+            parts.append(paragraph(_MONTAGE))
+            parts.append(image(montage(slices[sigma], sigma), f"montage at sigma {sigma:g}"))
     made = escape(json.dumps(facts, indent=2, sort_keys=True))
-    parts.append(f"<h2>How it was made</h2><pre>{made}</pre>")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>Denoising benchmark</title><style>{_STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>\n"
-    )
+    parts.append(f"{heading('How it was made')}<pre>{made}</pre>")
+    return html_page("Denoising benchmark", parts)
 
 
 def _table(lines: Sequence[Row]) -> str:
     columns = {n: form for n, form in _COLUMNS.items() if any(n in line for line in lines)}
-    head = "".join(f"<th>{escape(label)}</th>" for label, _ in columns.values())
-    body = "".join(
-        f"<tr><td>{escape(method_label(line))}</td>"
-        + "".join(f"<td>{_cell(line, name, form)}</td>" for name, (_, form) in columns.items())
-        + f"<td>{line['scans']}</td></tr>"
+    head = ["method", *(label for label, _ in columns.values()), "scans"]
+    body = [
+        [method_label(line)]
+        + [_cell(line, name, form) for name, (_, form) in columns.items()]
+        + [str(line["scans"])]
         for line in lines
-    )
-    return (
-        f'<div class="wide"><table><tr><th>method</th>{head}<th>scans</th></tr>{body}</table></div>'
-    )
+    ]
+    return table(head, body)
 
 
 def _cell(line: Row, name: str, form: str) -> str:
@@ -113,8 +98,3 @@ def _cell(line: Row, name: str, form: str) -> str:
     if name == "gain":
         text += f" ({line['gain_low']:+.2f} to {line['gain_high']:+.2f})"
     return text
-
-
-def _image(png: bytes, text: str) -> str:
-    data = base64.b64encode(png).decode("ascii")
-    return f'<div class="wide"><img alt="{escape(text)}" src="data:image/png;base64,{data}"></div>'

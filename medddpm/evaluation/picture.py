@@ -50,6 +50,21 @@ def comparison_picture(
     noisy: NDArray[Any],
     restored: NDArray[Any],
     reference: NDArray[Any] | None = None,
+    **settings: Any,
+) -> PngFile:
+    """Write `comparison_figure` as a PNG, to a path or an open binary file; the rest is its own."""
+    figure = comparison_figure(noisy, restored, reference, **settings)
+    try:
+        figure.savefig(path, format="png", dpi=110)
+    except OSError as error:
+        raise OutputError(f"cannot write the picture {path}: {error}") from error
+    return path
+
+
+def comparison_figure(
+    noisy: NDArray[Any],
+    restored: NDArray[Any],
+    reference: NDArray[Any] | None = None,
     *,
     spacing: tuple[float, float, float],
     orientation: str = "RAS",
@@ -57,14 +72,13 @@ def comparison_picture(
     caption: str = "",
     sigma: float | None = None,
     std: NDArray[Any] | None = None,
-) -> PngFile:
-    """Write a PNG: rows are planes; columns noisy, restored, reference, removed, error, std.
+) -> Figure:
+    """A figure: rows are planes; columns noisy, restored, reference, removed, error, std.
 
     All scans share one grey window; all differences share one symmetric diverging window, so
     that noise and anatomy in them can be compared by eye. The patient's left is on the right.
 
     Args:
-        path: The PNG file, or a binary file that is open.
         noisy: (X, Y, Z).
         restored: (X, Y, Z), same units.
         reference: (X, Y, Z) clean scan, if there is one.
@@ -93,12 +107,7 @@ def comparison_picture(
         top = float(np.percentile(turned, 99.5))
         columns.append(_Column("uncertainty: std", turned, (0.0, top or 1.0), "spread"))
     box, centre = _view(scans[-1])
-    figure = _figure(columns, box, centre, spacing, title, caption)
-    try:
-        figure.savefig(path, format="png", dpi=110, facecolor=_BACKGROUND)
-    except OSError as error:
-        raise OutputError(f"cannot write the picture {path}: {error}") from error
-    return path
+    return _figure(columns, box, centre, spacing, title, caption)
 
 
 def _columns(scans: list[Image], sigma: float | None) -> list[_Column]:
@@ -154,7 +163,7 @@ def _figure(
     head = _HEAD_INCHES + (_LINE_INCHES if title else 0)
     foot = _FOOT_INCHES + (_LINE_INCHES if caption else 0)
     height = head + sum(rows) + 2 * _PAD_INCHES + foot
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     top = height - head
     for row, (name, axis, right, up) in enumerate(_PLANES):

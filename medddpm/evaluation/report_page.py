@@ -132,11 +132,22 @@ def _origin(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Weights, SHA-256": weights["sha256"],
         "Seed": facts["options"]["seed"],
         "Mode": facts["options"]["mode"],
+        "90 % interval": _interval(facts.get("interval")),
         "Restored at": facts.get("time"),
         "Versions": ", ".join(f"{k} {v}" for k, v in facts["versions"].items()),
         "Machine": ", ".join(f"{k} {v}" for k, v in facts.get("machine", {}).items()),
     }
     return [(label, str(value)) for label, value in rows.items() if value not in (None, "")]
+
+
+def _interval(facts: Mapping[str, Any] | None) -> str:
+    """What stands behind the interval of an ensemble; "" where there is none."""
+    if not facts:
+        return ""
+    if not facts["calibrated"]:
+        return "not calibrated: expect it to be too narrow"
+    other = facts.get("calibrated_for_other_options")
+    return f"calibrated, but for other options: {other}" if other else "calibrated"
 
 
 def _picture(scan: ReportScan) -> str:

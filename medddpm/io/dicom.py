@@ -16,7 +16,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from medddpm.errors import DicomSeriesError, MedddpmError, VolumeReadError
-from medddpm.io.dicom_geometry import SAME_PLACE_MM, Slice, Stack, stack
+from medddpm.io.dicom_geometry import SAME_PLACE_MM, Headers, Slice, Stack, stack
 from medddpm.io.dicom_slices import by_kind, read_pixels, slice_pixels, slices_of
 from medddpm.io.files import check_intensities
 from medddpm.volume import Geometry, Volume
@@ -264,7 +264,6 @@ def _volume(
             data[:, :, z, t] = slice_pixels(pixels[plane.path], plane)
     data = data if data.shape[3] > 1 else data[..., 0]
     check_intensities(data, what)
-    native = {s.path: s.dataset for frame in item.frames for s in frame}
     return Volume(
         data=data,
         geometry=Geometry(shape, item.affine),
@@ -272,5 +271,5 @@ def _volume(
         source=source,
         case_id=tag,
         modality=str(first.dataset.get("Modality") or ""),
-        native=list(native.values()),
+        native=Headers([plane for frame in item.frames for plane in frame]),
     )

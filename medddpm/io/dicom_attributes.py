@@ -16,8 +16,7 @@ PATIENT = (
 )
 STUDY = (
     "StudyInstanceUID StudyDate StudyTime StudyID StudyDescription AccessionNumber "
-    "ReferringPhysicianName FrameOfReferenceUID PositionReferenceIndicator AcquisitionDate "
-    "AcquisitionTime ContentDate ContentTime"
+    "ReferringPhysicianName"
 )
 SERIES = (
     "BodyPartExamined PatientPosition Laterality ProtocolName Manufacturer ManufacturerModelName "
@@ -30,12 +29,47 @@ ACQUISITION = (
     "NumberOfPhaseEncodingSteps PercentSampling PercentPhaseFieldOfView PixelBandwidth "
     "ReceiveCoilName TransmitCoilName AcquisitionMatrix InPlanePhaseEncodingDirection SAR "
     "ContrastBolusAgent LossyImageCompression LossyImageCompressionRatio "
-    "LossyImageCompressionMethod BurnedInAnnotation RecognizableVisualFeatures"
+    "LossyImageCompressionMethod BurnedInAnnotation RecognizableVisualFeatures AcquisitionDate "
+    "AcquisitionTime ContentDate ContentTime"
 )
-KEPT = tuple(f"{PATIENT} {STUDY} {SERIES} {ACQUISITION}".split())
+KEPT = tuple(f"{SERIES} {ACQUISITION}".split())
+# The modules of pulse sequence (C.8.13.4) and synchronization are for original images only.
+ENHANCED = (
+    "AcquisitionDateTime AcquisitionDuration AcquisitionNumber ResonantNucleus KSpaceFiltering "
+    "MagneticFieldStrength ApplicableSafetyStandardAgency ApplicableSafetyStandardDescription "
+    "ContrastBolusAgentSequence"
+)
+KEPT_ENHANCED = tuple(f"{SERIES} {ENHANCED}".split())
 
-# Type 1 and 2 attributes of the MR Image IOD and what they are where the source has none.
-REQUIRED: dict[str, str] = {
+# Functional groups of an enhanced source that stay true of its derived frames.
+GROUPS = (
+    "FrameAnatomySequence",
+    "ContrastBolusUsageSequence",
+    "CardiacSynchronizationSequence",
+    "RespiratorySynchronizationSequence",
+    "TemporalPositionSequence",
+    "MRTimingAndRelatedParametersSequence",
+    "MRFOVGeometrySequence",
+    "MREchoSequence",
+    "MRModifierSequence",
+    "MRImagingModifierSequence",
+    "MRReceiveCoilSequence",
+    "MRTransmitCoilSequence",
+    "MRDiffusionSequence",
+    "MRAveragesSequence",
+    "MRSpatialSaturationSequence",
+    "MRVelocityEncodingSequence",
+    "MRArterialSpinLabelingSequence",
+)
+FRAME_CONTENT = (
+    "FrameAcquisitionNumber",
+    "FrameReferenceDateTime",
+    "FrameAcquisitionDateTime",
+    "FrameAcquisitionDuration",
+)
+
+# Type 1 and 2 attributes and what they are where the source has none.
+PATIENT_REQUIRED: dict[str, str] = {
     "PatientName": "Anonymous^",
     "PatientID": "ANONYMOUS",
     "PatientBirthDate": "",
@@ -45,7 +79,8 @@ REQUIRED: dict[str, str] = {
     "StudyID": "",
     "AccessionNumber": "",
     "ReferringPhysicianName": "",
-    "PositionReferenceIndicator": "",
+}
+REQUIRED: dict[str, str] = {
     "PatientPosition": "",
     "Manufacturer": "",
     "ContentDate": "",
@@ -57,6 +92,13 @@ REQUIRED: dict[str, str] = {
     "EchoTime": "",
     "RepetitionTime": "",
     "EchoTrainLength": "",
+}
+ENHANCED_REQUIRED: dict[str, str] = {
+    "Manufacturer": "unknown",
+    "ManufacturerModelName": "unknown",
+    "DeviceSerialNumber": "unknown",
+    "SoftwareVersions": "unknown",
+    "ApplicableSafetyStandardAgency": "IEC",
 }
 
 _GROUPS = (

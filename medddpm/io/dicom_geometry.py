@@ -62,6 +62,20 @@ class Stack:
     affine: NDArray[np.float64]
 
 
+class Headers(list[Dataset]):
+    """The headers of a volume, without pixels, and where each slice of it comes from.
+
+    Attributes:
+        places: (number of the header, index of the frame in it) of each slice, time slowest.
+    """
+
+    def __init__(self, planes: Sequence[Slice]) -> None:
+        datasets = {item.path: item.dataset for item in planes}
+        super().__init__(datasets.values())
+        number = {path: index for index, path in enumerate(datasets)}
+        self.places = [(number[item.path], item.place[1]) for item in planes]
+
+
 def plane(position: Any, orientation: Any, what: str) -> tuple[Vector, Vector, Vector]:
     """Position and unit row and column vectors from the DICOM attributes.
 

@@ -60,7 +60,7 @@ def read_pixels(path: Path) -> NDArray[np.float32]:
         DicomSeriesError: No pixels, cut short, or no decoder is installed.
     """
     dataset = dcmread(path)
-    if "PixelData" not in dataset:
+    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise DicomSeriesError(f"{path.name} has no pixel data; export the series again")
     try:
         stored = np.asarray(dataset.pixel_array)

@@ -183,6 +183,14 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float16) 
         partial.unlink(missing_ok=True)
 
 
+def with_card(path: Path, target: Path, card: dict[str, Any]) -> None:
+    """Write the same weights, in the same precision, with another card."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["medddpm"]) | {"card": card}
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    save_file(tensors, target, metadata={"medddpm": json.dumps(header, sort_keys=True)})
+
+
 def load_model(path: Path) -> Model:
     """The model of a weights file, in float32, on the CPU, for inference.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
@@ -21,6 +22,7 @@ from medddpm.preprocess.noise import NoiseEstimate, estimate_noise, given_noise
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
 from medddpm.restoration.guard import GuardReport, check_residual
+from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
 from medddpm.restoration.options import RestoreOptions
@@ -29,8 +31,9 @@ from medddpm.volume import Volume
 
 Array = NDArray[np.float32]
 OnProgress = Callable[[int, int], None]
-_INTERVAL_90 = 1.6449
-"""Half width of a central 90 % interval of a Gaussian, in standard deviations."""
+_SPREAD_REACH = 1.0
+"""Voxels (standard deviation of a Gaussian) over which the variance of an ensemble is smoothed:
+eight samples alone know it to a quarter, and it changes slowly."""
 
 __all__ = ["RestoreOptions", "Restored", "Restorer"]
 
@@ -41,8 +44,8 @@ class Restored:
 
     Attributes:
         volume: The scan, in the input's units and place.
-        std: Voxelwise standard deviation over the samples, or None.
-        lower: Lower end of the nominal 90 % interval (mean - 1.645 std), or None.
+        std: Voxelwise standard deviation over the samples, smoothed over a voxel, or None.
+        lower: Lower end of the 90 % interval, by the calibration of the weights, or None.
         upper: Its upper end, or None.
         facts: JSON-able: sigma, VAE ceiling and guard of each frame, options, seconds, device.
     """
@@ -75,6 +78,7 @@ class Restored:
 class _Frame:
     mean: Array
     std: Array | None
+    half_width: Array | None
     noise: NoiseEstimate
     noise_map: Array | None
     ceiling: float
@@ -96,6 +100,7 @@ class Restorer:
             raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
         self.device = torch.device(name)
         self.model = model.to(self.device).eval()
+        self.intervals = interval_table(model.card)
         channels_last(self.model)
 
     @classmethod
@@ -139,8 +144,9 @@ class Restorer:
         if any(f.std is None for f in frames):
             return Restored(_assemble(volume, data), None, None, None, facts)
         std = [f.std for f in frames if f.std is not None]
-        lower = [np.maximum(m - _INTERVAL_90 * s, 0) for m, s in zip(data, std, strict=True)]
-        upper = [m + _INTERVAL_90 * s for m, s in zip(data, std, strict=True)]
+        width = [f.half_width for f in frames if f.half_width is not None]
+        lower = [np.maximum(m - w, 0) for m, w in zip(data, width, strict=True)]
+        upper = [m + w for m, w in zip(data, width, strict=True)]
         mean, spread, low, high = (_assemble(volume, p) for p in (data, std, lower, upper))
         return Restored(mean, spread, low, high, facts)
 
@@ -170,10 +176,11 @@ class Restorer:
             if part is not None and background is not None:
                 part[background] = 0
         guard = check_residual(y, mean, sigma, mask, kind=options.noise, coils=options.coils)
-        mean *= np.float32(scale)
-        if std is not None:
-            std *= np.float32(scale)
-        return _Frame(mean, std, noise, noise_map, ceiling, guard, num_tiles)
+        width = None if std is None else self._half_width(mean, std, sigma)
+        for part in (mean, std, width):
+            if part is not None:
+                part *= np.float32(scale)
+        return _Frame(mean, std, width, noise, noise_map, ceiling, guard, num_tiles)
 
     def _restore_tiles(
         self,
@@ -214,8 +221,13 @@ class Restorer:
             moments.add(blended[x, yy, z])
         if not np.isfinite(moments.mean).all():
             raise SamplingDivergedError("the restoration holds NaN or infinity; nothing was kept")
-        std = moments.std() if num_samples > 1 else None
+        std = _smooth_spread(moments.std()) if num_samples > 1 else None
         return moments.mean, std, tiles.ceiling(), num_tiles
+
+    def _half_width(self, mean: Array, std: Array, sigma: float | Array) -> Array:
+        if self.intervals is None:
+            return np.float32(NOMINAL) * std
+        return self.intervals.half_width(mean, std, sigma)
 
     def _noise(
         self, image: Array, volume: Volume, mask: NDArray[np.bool_], options: RestoreOptions
@@ -236,6 +248,17 @@ class Restorer:
             image, noise, kind=options.noise, coils=options.coils, spacing=volume.spacing
         )
 
+    def _interval_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
+        """What stands behind the interval of an ensemble: who calibrated it, and for what."""
+        if options.mode != "ensemble":
+            return None
+        found = self.model.card.get("calibration")
+        if found is None:
+            return {"level": 0.9, "calibrated": False}
+        given = asdict(options)
+        other = {k: v for k, v in found["options"].items() if given.get(k) != v}
+        return {"level": 0.9, "calibrated": True, "calibrated_for_other_options": other}
+
     def _facts(
         self, frames: list[_Frame], options: RestoreOptions, seconds: float
     ) -> dict[str, Any]:
@@ -245,6 +268,7 @@ class Restorer:
             "device": str(self.device),
             "torch": torch.__version__,
             "seconds": round(seconds, 3),
+            "interval": self._interval_facts(options),
             "frames": [
                 {
                     "sigma": asdict(f.noise),
@@ -257,6 +281,11 @@ class Restorer:
                 for f in frames
             ],
         }
+
+
+def _smooth_spread(std: Array) -> Array:
+    out: Array = np.sqrt(gaussian_filter(np.square(std), _SPREAD_REACH))
+    return out
 
 
 class _Moments:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -25,9 +25,13 @@ from medddpm.restoration.model import (
 )
 from medddpm.shrinkage import weigh
 from medddpm.training.data import build_cache, find_scans
+from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.options import Options, spec_of
 from medddpm.training.stages import AutoencoderStage, DiffusionStage, FidelityStage, Scans
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 StageName = Literal["autoencoder", "diffusion", "fidelity"]
 
@@ -40,6 +44,7 @@ def train_stage(
     data: Path,
     out: Path,
     *,
+    fabric: Fabric | None = None,
     resume: bool = False,
     card: dict[str, Any] | None = None,
     on_log: OnLog | None = None,
@@ -50,7 +55,8 @@ def train_stage(
         stage: "autoencoder" first, then "diffusion", then "fidelity".
         options: All options of the run.
         data: Folder of NIfTI files; packed into `out`/cache at first use.
-        out: The run folder.
+        out: The run folder; with several processes or nodes, all must see it.
+        fabric: The processes; by default those of `options.train` are launched.
         resume: Continue this stage from its saved state.
         card: Facts for the model card.
         on_log: Called with each logged row.
@@ -58,10 +64,15 @@ def train_stage(
     Raises:
         ConfigError: No data, no scan left for a half, or an earlier stage is missing.
     """
-    if not (out / "cache" / "index.json").exists():
-        for line in build_cache(find_scans(data), out / "cache"):
-            if on_log:
-                on_log({"stage": "cache", "skipped": line})
+    fabric = fabric or launch(options.train)
+
+    def prepare() -> None:
+        if not (out / "cache" / "index.json").exists():
+            for line in build_cache(find_scans(data), out / "cache"):
+                if on_log:
+                    on_log({"stage": "cache", "skipped": line})
+
+    on_first_process(fabric, prepare)
     scans = Scans(out / "cache", options.data, options.train.validation_patches)
     model = _model_for(stage, options, out)
     model.requires_grad_(True)
@@ -71,25 +82,30 @@ def train_stage(
         task = AutoencoderStage(model, scans, options.autoencoder)
         if not (resume and (out / stage / "state.safetensors").exists()):
             task.start()
+            task.network.load_state_dict(fabric.broadcast(task.network.state_dict()))
     elif stage == "diffusion":
         task = DiffusionStage(model, scans, options.diffusion)
     else:
         if options.train.compile:
             model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
         task = FidelityStage(model, scans, options.fidelity)
-    run_stage(task, out / stage, options.train, resume=resume, on_log=on_log)
-    task.finish()
+    steps = run_stage(task, out / stage, options.train, fabric, resume=resume, on_log=on_log)
+    task.finish(fabric)
     hours = (time.monotonic() - began) / 3600
     model.card |= card or {}
     model.card.setdefault("stages", {})[stage] = {
-        "steps": task.steps,
+        "steps": steps,
         "hours": round(model.card.get("stages", {}).get(stage, {}).get("hours", 0.0) + hours, 3),
         "options": dataclasses.asdict(getattr(options, stage)),
         "data": dataclasses.asdict(options.data),
         "cases": len(scans.train.cases),
     }
-    save_model(out / "model.safetensors", model.cpu(), dtype=torch.float32)
-    return out / "model.safetensors"
+    model.cpu()
+    path = out / "model.safetensors"
+    on_first_process(fabric, lambda: save_model(path, model, dtype=torch.float32))
+    if on_log and fabric.is_global_zero:
+        on_log({"stage": stage, "step": steps, "steps": task.steps, "weights": str(path)})
+    return path
 
 
 def _model_for(stage: StageName, options: Options, out: Path) -> Model:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import count
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +17,8 @@ from torch import Tensor
 from medddpm.preprocess.degrade import NoiseKind, add_noise, num_coils
 from medddpm.training.data import PackedScans, augment, smooth_field
 from medddpm.training.options import DataOptions
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,24 @@ class NoisyBatch:
     spacing: Tensor
     coils: Tensor
 
-    def to(self, device: torch.device) -> NoisyBatch:
+    @classmethod
+    def cat(cls, batches: Sequence[NoisyBatch]) -> NoisyBatch:
+        """Several batches as one."""
+        return cls(*(torch.cat([getattr(b, f.name) for b in batches]) for f in fields(cls)))
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> NoisyBatch:
         """The batch on another device."""
-        return NoisyBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> NoisyBatch:
+        """The batch in memory that a GPU copies from while it computes."""
+        return self._each(Tensor.pin_memory)
 
     def __getitem__(self, index: slice) -> NoisyBatch:
-        return NoisyBatch(*(getattr(self, f.name)[index] for f in fields(self)))
+        return self._each(lambda value: value[index])
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> NoisyBatch:
+        return NoisyBatch(*(function(getattr(self, f.name)) for f in fields(self)))
 
     @property
     def log_sigma(self) -> Tensor:
@@ -45,10 +64,71 @@ class NoisyBatch:
         return self.sigma.flatten(1).mean(dim=1).log()
 
 
-def step_seed(seed: int, stage: str, step: int) -> int:
-    """A seed for all randomness of one step: a run resumes exactly from its step number."""
-    digest = hashlib.sha256(f"{seed}:{stage}:{step}".encode()).digest()
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed for what these parts name, such as (seed, stage, step)."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a step's global batch that one process draws at once.
+
+    Each sample of the global batch has a seed of its own: what is drawn depends neither on the
+    number of processes nor on what ran before.
+
+    Attributes:
+        seed: Of the step.
+        start: First sample of the part.
+        count: Samples of the part.
+        total: Samples of the global batch.
+    """
+
+    seed: int
+    start: int
+    count: int
+    total: int
+
+    def rngs(self) -> list[np.random.Generator]:
+        """One source of randomness a sample, for its patch and its noise."""
+        return [np.random.default_rng(seed_of(self.seed, i)) for i in self._samples()]
+
+    def normal(self, shape: Sequence[int], device: torch.device) -> Tensor:
+        """White noise (count, *shape) for what the loss adds, drawn on the device."""
+        generator = torch.Generator(device)
+        seeds = [seed_of(self.seed, "normal", i) for i in self._samples()]
+        return torch.stack(
+            [torch.randn(*shape, generator=generator.manual_seed(s), device=device) for s in seeds]
+        )
+
+    def step_generator(self) -> torch.Generator:
+        """For what is drawn for the global batch as a whole; `of` then takes the part."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def of(self, values: Tensor) -> Tensor:
+        """The part of (total, ...) values."""
+        return values[self.start : self.start + self.count]
+
+    def _samples(self) -> range:
+        return range(self.start, self.start + self.count)
+
+
+def prefetched(draw: Callable[[int], T], first: int, threads: int) -> Generator[T]:
+    """Yields draw(first), draw(first + 1), ... for ever, drawn ahead by so many threads.
+
+    NumPy and PyTorch let go of the interpreter while they compute, so that threads are enough.
+    Without threads each is drawn when it is asked for.
+    """
+    if not threads:
+        yield from map(draw, count(first))
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        waiting = deque(pool.submit(draw, first + i) for i in range(2 * threads))
+        for number in count(first + 2 * threads):
+            waiting.append(pool.submit(draw, number))
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def clean_batch(

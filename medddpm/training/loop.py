@@ -2,76 +2,61 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medddpm.errors import SamplingDivergedError
 from medddpm.networks import channels_last
-from medddpm.training.batches import step_seed
+from medddpm.training.batches import Share, prefetched, seed_of
+from medddpm.training.fabric import any_process, average, peak_memory_gb
+from medddpm.training.guard import AdaptiveClip, LossWatch, stop_requests
+from medddpm.training.log import RunLog
 from medddpm.training.options import TrainOptions
-from medddpm.training.state import Ema, load_state, save_state
+from medddpm.training.state import Ema, Progress, load_state, save_state, write_tensors
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 OnLog = Callable[[dict[str, Any]], None]
+_MOST_ROLLBACKS = 3
 
 
 class Stage(Protocol):
-    """One thing to train: a network, its loss on a random batch, and how to validate it."""
+    """One thing to train: a network, its loss on a random batch, and how to validate it.
+
+    Attributes:
+        figure: The main one that `validate` returns; higher is better.
+        batch: Samples that one process takes at once.
+    """
 
     name: str
+    figure: str
     network: nn.Module
     steps: int
+    batch: int
     learning_rate: float
 
-    def loss(self, rng: np.random.Generator, device: torch.device) -> Tensor:
-        """The loss of one random batch, a scalar."""
+    def draw(self, share: Share) -> Any:
+        """A random batch on the CPU, with `to` and `pin_memory`; other threads call this."""
+        ...
+
+    def loss(self, batch: Any, share: Share) -> Tensor:
+        """Its loss, a scalar that is a mean over samples."""
         ...
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
         """Figures on held-out scans; writes a preview PNG."""
         ...
-
-
-@dataclass
-class RunLog:
-    """Writes each row to log.jsonl and log.csv, and to TensorBoard if wanted."""
-
-    folder: Path
-    tensorboard: bool
-
-    def __post_init__(self) -> None:
-        self._writer = None
-        if self.tensorboard:
-            from medddpm.training.tensorboard import open_writer
-
-            self._writer = open_writer(self.folder)
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Append one row; the CSV keeps the columns step, key, value."""
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        new = not (self.folder / "log.csv").exists()
-        with (self.folder / "log.csv").open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", "key", "value"])
-            for key, value in row.items():
-                if key != "step":
-                    writer.writerow([row["step"], key, value])
-                    if self._writer is not None:
-                        self._writer.add_scalar(key, value, row["step"])
 
 
 def learning_rate_at(step: int, total: int, base: float, options: TrainOptions) -> float:
@@ -84,174 +69,255 @@ def learning_rate_at(step: int, total: int, base: float, options: TrainOptions) 
     return base * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
-@dataclass
-class AdaptiveClip:
-    """Clips gradients at a multiple of their usual norm (after Seetharaman et al. 2020).
-
-    Networks without normalisation meet, once in a thousand batches, one whose gradient is many
-    times the usual; a fixed limit either lets it ruin the weights or slows every step.
-
-    Attributes:
-        multiple: Of the usual norm.
-        usual: Running mean of the clipped norms; 0 before the first step.
-    """
-
-    multiple: float
-    usual: float = 0.0
-
-    def limit(self, network: nn.Module) -> bool:
-        """Clip the gradients in place; False if they are not finite, and the step is no use."""
-        limit = self.multiple * self.usual if self.usual else 1.0
-        norm = float(nn.utils.clip_grad_norm_(network.parameters(), limit))
-        if not math.isfinite(norm):
-            return False
-        norm = min(norm, limit)
-        self.usual = 0.98 * self.usual + 0.02 * norm if self.usual else norm
-        return True
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets: a step cut in half could not be resumed exactly.
-
-    A second signal raises KeyboardInterrupt at once. Outside the main thread, and for a signal that
-    is ignored (as Ctrl-C is in the background of a script), nothing changes.
-    """
-    wanted = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        if wanted.is_set():
-            raise KeyboardInterrupt
-        wanted.set()
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, ask)
-    try:
-        yield wanted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of "auto", "cpu", "cuda" or "cuda:1"; auto takes CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
-
-
 def run_stage(
-    stage: Stage, out: Path, options: TrainOptions, *, resume: bool, on_log: OnLog | None = None
-) -> Ema:
+    stage: Stage,
+    out: Path,
+    options: TrainOptions,
+    fabric: Fabric,
+    *,
+    resume: bool,
+    on_log: OnLog | None = None,
+) -> int:
     """Train to `stage.steps`; the state is saved every few minutes, and on Ctrl-C or SIGTERM.
 
+    A run that diverges goes back to its last saved state, and on from there with other data and
+    half the learning rate.
+
     Args:
-        stage: What to train; its network is changed in place.
-        out: Folder of this stage; made if missing.
+        stage: What to train; its network is changed in place and ends with the averaged weights.
+        out: Folder of this stage; made if missing, and seen by all processes.
         options: The shared options.
+        fabric: The processes, launched.
         resume: Continue from `out`/state.safetensors, bit for bit on a CPU.
-        on_log: Called with each row that is logged.
+        on_log: Called with each row that is logged, on the first process.
 
     Returns:
-        The averaged weights, which are also loaded into the network.
+        The steps done: fewer than asked for where training stopped early.
 
     Raises:
-        SamplingDivergedError: The loss is not finite; the last saved state is kept.
+        SamplingDivergedError: The run diverged too often; the last good state is kept.
+        OutputError: The state cannot be written; the one before it is kept.
         KeyboardInterrupt: Stopped by a signal, after the step in hand and its saving.
     """
-    device = pick_device(options.device)
     out.mkdir(parents=True, exist_ok=True)
-    network = channels_last(stage.network.to(device)).train()
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        lr=stage.learning_rate,
-        weight_decay=options.weight_decay,
-        # A short memory: with 0.999 one rare batch makes a step of thirty times the usual length.
-        betas=(0.9, 0.99),
-    )
-    clip = AdaptiveClip(options.clip)
-    ema = Ema(network, options.ema)
-    first, state = 0, out / "state.safetensors"
-    if resume and state.exists():
-        facts = load_state(state, network, ema, optimizer)
-        first, clip.usual = int(facts["step"]), facts["usual_norm"]
-    log = RunLog(out, options.tensorboard)
-    step, saved_at, began, losses = first, time.monotonic(), time.monotonic(), []
-
-    def save() -> None:
-        facts = {"step": step, "stage": stage.name, "usual_norm": clip.usual}
-        save_state(state, network, ema, optimizer, facts)
-
-    def report(row: dict[str, Any]) -> None:
-        log.write(row)
-        if on_log:
-            on_log({"stage": stage.name, "steps": stage.steps, **row})
-
+    training = _Training(stage, out, options, fabric, on_log)
+    training.begin(resume=resume)
     with stop_requests() as stop:
-        while step < stage.steps:
-            losses.append(_optimise(stage, network, optimizer, clip, device, step, options))
-            step += 1
-            ema.update(network, step)
-            if step % options.log_every == 0 or step == stage.steps:
-                speed = (time.monotonic() - began) / (step - first)
-                rate = optimizer.param_groups[0]["lr"]
-                mean = sum(losses) / len(losses)
-                report({"step": step, "loss": mean, "lr": rate, "seconds_a_step": speed})
-                losses = []
-            if step % options.validate_every == 0 or step == stage.steps:
-                report({"step": step, **_validate(stage, network, ema, device, out, step)})
-            if time.monotonic() - saved_at > 60 * options.save_minutes:
-                save()
-                saved_at = time.monotonic()
-            if stop.is_set():
-                save()
-                raise KeyboardInterrupt
-    save()
-    network.load_state_dict(ema.values)
-    return ema
+        while not training.advance(stop):
+            training.go_back()
+    training.finish()
+    return training.progress.step
 
 
-def _optimise(
-    stage: Stage,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    clip: AdaptiveClip,
-    device: torch.device,
-    step: int,
-    options: TrainOptions,
-) -> float:
-    seed = step_seed(options.seed, stage.name, step)
-    torch.manual_seed(seed)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate_at(step, stage.steps, stage.learning_rate, options)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.bf16):
-        loss = stage.loss(np.random.default_rng(seed), device)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise SamplingDivergedError(
-            f"the loss of stage {stage.name} is {value} at step {step}; "
-            "resume from the last saved state with a lower learning rate"
+class _Training:
+    """All that one stage's training holds, the same on every process."""
+
+    def __init__(
+        self, stage: Stage, out: Path, options: TrainOptions, fabric: Fabric, on_log: OnLog | None
+    ) -> None:
+        self.stage, self.out, self.options = stage, out, options
+        self.fabric, self.on_log = fabric, on_log
+        self.state, self.best = out / "state.safetensors", out / "best.safetensors"
+        self.network = channels_last(stage.network.to(fabric.device)).train()
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=stage.learning_rate,
+            weight_decay=options.weight_decay,
+            # A short memory: with 0.999 one rare batch makes a step of thirty times the usual.
+            betas=(0.9, 0.99),
         )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if clip.limit(network):
-        optimizer.step()
-    return value
+        self.ema = Ema(self.network, options.ema)
+        self.clip = AdaptiveClip(options.clip)
+        self.watch = LossWatch()
+        self.processes = fabric.world_size
+        self.samples = stage.batch * options.accumulate * fabric.world_size
+        self.progress = Progress(processes=self.processes, samples=self.samples)
+        self.saved_at = time.monotonic()
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are steps to do, and hope in doing them."""
+        patience = self.options.patience
+        gave_up = patience and self.progress.waits >= patience
+        return self.progress.step < self.stage.steps and not gave_up
 
-def _validate(
-    stage: Stage, network: nn.Module, ema: Ema, device: torch.device, out: Path, step: int
-) -> dict[str, float]:
-    """Validate the averaged weights, then put the trained ones back."""
-    trained = {k: v.clone() for k, v in network.state_dict().items()}
-    network.load_state_dict(ema.values)
-    network.eval()
-    (out / "previews").mkdir(exist_ok=True)
-    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
-        figures = stage.validate(device, out / "previews" / f"step-{step:06d}.png")
-    network.load_state_dict(trained)
-    network.train()
-    return figures
+    def begin(self, *, resume: bool) -> None:
+        """Take up the saved state, or save the first one: a run can always go back."""
+        resumed = resume and self.state.exists()
+        if resumed:
+            self._load()
+        self.fabric.barrier()
+        before = self.progress
+        self.progress = replace(before, processes=self.processes, samples=self.samples)
+        if self.fabric.is_global_zero:
+            self.log = RunLog(self.out, self.options, before.step)
+        if not resumed:
+            self._save()
+        elif change := self.progress.change_from(before):
+            self._report(note=change)
+
+    def advance(self, stop: threading.Event) -> bool:
+        """Train to the end; False as soon as the run diverges."""
+        self.began, self.first = time.monotonic(), self.progress.step
+        losses, since = [], self.began
+        with closing(self._batches()) as batches:
+            while self.unfinished:
+                loss, useful = self._optimise(batches)
+                if self.watch.diverges(loss, useful=useful):
+                    return False
+                self.progress.step += 1
+                self.ema.update(self.network, self.progress.step)
+                losses.append(loss)
+                if self._due(self.options.log_every):
+                    self._report_losses(losses, time.monotonic() - since)
+                    losses, since = [], time.monotonic()
+                if self._due(self.options.validate_every):
+                    self._validate()
+                if time.monotonic() - self.saved_at > 60 * self.options.save_minutes:
+                    self._save()
+                if any_process(self.fabric, stop.is_set()):
+                    self._save()
+                    self.fabric.barrier()
+                    raise KeyboardInterrupt
+        return not self.watch.doubtful
+
+    def go_back(self) -> None:
+        """To the last saved state, and on with other data and half the learning rate.
+
+        Raises:
+            SamplingDivergedError: That was done too often.
+        """
+        step, rollbacks = self.progress.step, self.progress.rollbacks
+        if rollbacks == _MOST_ROLLBACKS:
+            raise SamplingDivergedError(
+                f"stage {self.stage.name} diverged at step {step} for the {rollbacks + 1}th time, "
+                f"at an eighth of its learning rate; {self.state} is the last good state. Look at "
+                f"the training scans and {self.out / 'log.csv'}, lower {self.stage.name}."
+                "learning_rate, then go on with --resume"
+            )
+        self._load()
+        self.progress = replace(
+            self.progress,
+            rollbacks=rollbacks + 1,
+            processes=self.processes,
+            samples=self.samples,
+        )
+        self.fabric.barrier()  # all have read the state that is now written again
+        self._save()
+        self._report(
+            note=f"diverged at step {step}; back to step {self.progress.step}, "
+            f"learning rate x {0.5**self.progress.rollbacks}"
+        )
+
+    def finish(self) -> None:
+        """Save, and put the averaged weights into the network: the best ones if they are known."""
+        if self.progress.step < self.stage.steps:
+            self._report(note=f"stopped early: no gain of {self.stage.figure}")
+        self.watch.odd = 0  # a few at the end are taken as they are
+        self._save()
+        self.fabric.barrier()
+        keep_best = self.options.patience and self.best.exists()
+        values = load_file(self.best) if keep_best else self.ema.values
+        self.network.load_state_dict(values)
+
+    def _batches(self) -> Generator[tuple[Share, Any]]:
+        """What this process draws from here on, step by step and part by part."""
+        fabric, options, stage = self.fabric, self.options, self.stage
+        rollbacks, on_gpu = self.progress.rollbacks, fabric.device.type == "cuda"
+
+        def draw(number: int) -> tuple[Share, Any]:
+            step, part = divmod(number, options.accumulate)
+            seed = seed_of(options.seed, stage.name, step, rollbacks)
+            place = part * fabric.world_size + fabric.global_rank
+            share = Share(seed, place * stage.batch, stage.batch, self.samples)
+            batch = stage.draw(share)
+            return share, batch.pin_memory() if on_gpu else batch
+
+        threads = options.workers if options.workers is not None else 8 * on_gpu
+        return prefetched(draw, self.progress.step * options.accumulate, threads)
+
+    def _optimise(self, batches: Generator[tuple[Share, Any]]) -> tuple[float, bool]:
+        """One step; its loss, and whether its gradient was finite."""
+        step, options = self.progress.step, self.options
+        rate = learning_rate_at(step, self.stage.steps, self.stage.learning_rate, options)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * 0.5**self.progress.rollbacks
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.fabric.device)
+        for _ in range(options.accumulate):
+            share, batch = next(batches)
+            torch.manual_seed(seed_of(share.seed, share.start))
+            with self.fabric.autocast():
+                batch = batch.to(self.fabric.device, non_blocking=True)
+                loss = self.stage.loss(batch, share) / options.accumulate
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        value = average(self.fabric, self.network, total)
+        useful = math.isfinite(value) and self.clip.limit(self.network)
+        if useful:
+            self.optimizer.step()
+        return value, useful
+
+    def _validate(self) -> None:
+        """Validate the averaged weights on the first process, then put the trained ones back."""
+        figures: dict[str, float] = {}
+        if self.fabric.is_global_zero:
+            trained = {k: v.clone() for k, v in self.network.state_dict().items()}
+            self.network.load_state_dict(self.ema.values)
+            self.network.eval()
+            (self.out / "previews").mkdir(exist_ok=True)
+            preview = self.out / "previews" / f"step-{self.progress.step:06d}.png"
+            device = self.fabric.device
+            with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
+                figures = self.stage.validate(device, preview)
+            self.network.load_state_dict(trained)
+            self.network.train()
+            self._report(**figures)
+        figure = self.fabric.broadcast(figures)[self.stage.figure]
+        progress = self.progress
+        if progress.best is None or figure > progress.best:
+            progress.best, progress.waits = figure, 0
+            if self.options.patience and self.fabric.is_global_zero:
+                write_tensors(self.best, self.ema.values, {"step": str(progress.step)})
+        else:
+            progress.waits += 1
+
+    def _save(self) -> None:
+        """Save, unless the last steps were odd: those may be the first of a run that diverges."""
+        self.saved_at = time.monotonic()
+        if self.watch.odd or not self.fabric.is_global_zero:
+            return
+        self.progress.usual_norm = self.clip.usual
+        self.progress.usual_loss, self.progress.seen = self.watch.usual, self.watch.seen
+        facts = {"stage": self.stage.name, **asdict(self.progress)}
+        save_state(self.state, self.network, self.ema, self.optimizer, facts)
+
+    def _load(self) -> None:
+        facts = load_state(self.state, self.network, self.ema, self.optimizer)
+        known = {f.name: facts[f.name] for f in fields(Progress) if f.name in facts}
+        self.progress = Progress(**known)
+        self.clip.usual = self.progress.usual_norm
+        self.watch = LossWatch(self.progress.usual_loss, self.progress.seen)
+
+    def _due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.stage.steps
+
+    def _report_losses(self, losses: list[float], seconds: float) -> None:
+        step = self.progress.step
+        speed = (time.monotonic() - self.began) / max(step - self.first, 1)
+        self._report(
+            loss=sum(losses) / len(losses),
+            lr=self.optimizer.param_groups[0]["lr"],
+            seconds_a_step=speed,
+            samples_a_second=len(losses) * self.samples / seconds,
+            memory_gb=peak_memory_gb(self.fabric.device),
+            minutes_left=(self.stage.steps - step) * speed / 60,
+        )
+
+    def _report(self, **facts: Any) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        row = {"step": self.progress.step, **facts}
+        self.log.write(row)
+        if self.on_log:
+            self.on_log({"stage": self.stage.name, "steps": self.stage.steps, **row})

@@ -69,6 +69,18 @@ class TrainOptions:
 
     `compile` compiles the elementwise part of the fidelity decoder, for which PyTorch needs a C++
     compiler: a step of the shipped recipe takes a fifth less time.
+
+    One step sees batch x `accumulate` x devices x nodes samples. Under torchrun the devices and
+    nodes are those of the launch; under Slurm they must be those that were asked for.
+
+    Attributes:
+        patience: Stop after so many validations without a gain of the stage's main figure, and
+            keep the weights of the best; 0 trains to the last step.
+        mlflow: Folder for MLflow's database, or the address of a tracking server; empty for none.
+        device: "auto", "cpu", "cuda" or, for one process, "cuda:1".
+        devices: Processes on each node, with one GPU each unless `device` is "cpu".
+        strategy: "auto" makes a process group where there are several processes, "ddp" always.
+        workers: Threads that draw batches ahead; by default none on a CPU and 8 beside a GPU.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
@@ -84,8 +96,15 @@ class TrainOptions:
     validate_every: _Count = 500
     save_minutes: _Positive = 3.0
     validation_patches: _Count = 8
+    patience: Annotated[int, Ge(0)] = 0
     tensorboard: bool = False
+    mlflow: str = ""
+    accumulate: _Count = 1
     device: str = "auto"
+    devices: _Count = 1
+    num_nodes: _Count = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    workers: Annotated[int, Ge(0)] | None = None
 
 
 @dataclass(frozen=True)

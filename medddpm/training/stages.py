@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.image
 import numpy as np
@@ -17,14 +18,18 @@ from medddpm.diffusion.prediction import interpolate, target, to_x0
 from medddpm.networks import channels_last, space_to_depth
 from medddpm.restoration.model import Model
 from medddpm.shrinkage import Evidence
-from medddpm.training.batches import NoisyBatch, clean_batch, fixed_noise, noisy_batch
+from medddpm.training.batches import NoisyBatch, Share, clean_batch, fixed_noise, noisy_batch
 from medddpm.training.data import PackedScans, check_split
+from medddpm.training.fabric import reduced
 from medddpm.training.options import (
     AutoencoderOptions,
     DataOptions,
     DiffusionOptions,
     FidelityOptions,
 )
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _VALIDATION_SIGMAS = (0.05, 0.09)
 
@@ -54,6 +59,7 @@ class AutoencoderStage:
     """
 
     name = "autoencoder"
+    figure = "psnr"
 
     def __init__(self, model: Model, scans: Scans, options: AutoencoderOptions) -> None:
         self.network: nn.Module = model.codec.vae
@@ -61,6 +67,7 @@ class AutoencoderStage:
         self.scans = scans
         self.options = options
         self.steps = options.steps
+        self.batch = options.batch
         self.learning_rate = options.learning_rate
         if isinstance(model.codec.vae, CompactVae):
             # Steps of Adam are large beside these small weights; the convolutions do the learning.
@@ -80,11 +87,15 @@ class AutoencoderStage:
             blocks.append(flat[torch.from_numpy(rng.permutation(len(flat))[:1000])])
         self.network.start_from_pca(torch.cat(blocks))
 
-    def loss(self, rng: np.random.Generator, device: torch.device) -> Tensor:
-        """Reconstruction and KL of one batch."""
-        x, _ = clean_batch(self.scans.train, self.options.batch, rng, self.scans.options)
-        x = x.to(device)
-        recon, mean, std = self.network(x)
+    def draw(self, share: Share) -> Tensor:
+        """Clean patches."""
+        rngs = share.rngs()
+        return torch.cat([clean_batch(self.scans.train, 1, r, self.scans.options)[0] for r in rngs])
+
+    def loss(self, x: Tensor, share: Share) -> Tensor:
+        """Reconstruction from one posterior sample, and KL."""
+        mean, std = self.codec.raw(x)
+        recon = self.codec.decode_raw(mean + std * share.normal(mean.shape[1:], x.device))
         error = recon.float() - x
         rec = error.abs().mean() + 10 * error.square().mean()
         loss: Tensor = rec + self.options.kl_weight * kl_divergence(mean.float(), std.float())
@@ -101,21 +112,27 @@ class AutoencoderStage:
         write_preview(preview, [self.scans.held_x, recon])
         return {"psnr": psnr_inside(recon, self.scans.held_x)}
 
-    def finish(self) -> None:
-        """Store the latent statistics of the training set in the codec."""
+    def finish(self, fabric: Fabric) -> None:
+        """Store the latent statistics of the training set; processes share the work."""
         device = next(self.codec.parameters()).device
-        rng = np.random.default_rng(2)
-        total = torch.zeros(self.codec.latent_channels, dtype=torch.float64, device=device)
-        squares, count = torch.zeros_like(total), 0
+        self.codec.to(device)  # the statistics too, which training left where they were
+        channels = self.codec.latent_channels
+        # Sums, sums of squares, and how many: one row each.
+        sums = torch.zeros(3, channels, dtype=torch.float64, device=device)
         with torch.no_grad():
-            for _ in range(60):
+            for number in range(fabric.global_rank, 60, fabric.world_size):
+                rng = np.random.default_rng([2, number])
                 x, _ = clean_batch(self.scans.train, 2, rng, self.scans.options)
-                raw = self.codec.raw(x.to(device))[0].double()
-                total = total + raw.sum(dim=(0, 2, 3, 4))
-                squares = squares + raw.square().sum(dim=(0, 2, 3, 4))
-                count += raw[:, 0].numel()
-        self.codec.set_statistics(total, squares, count)
-        x, _ = clean_batch(self.scans.train, 8, rng, self.scans.options)
+                raw = self.codec.raw(x.to(device))[0].double().transpose(0, 1).flatten(1)
+                parts = [
+                    raw.sum(1),
+                    raw.square().sum(1),
+                    torch.full_like(raw[:, 0], raw[0].numel()),
+                ]
+                sums += torch.stack(parts)
+        total, squares, count = reduced(fabric, sums, "sum")
+        self.codec.set_statistics(total, squares, int(count[0]))
+        x, _ = clean_batch(self.scans.train, 8, np.random.default_rng(2), self.scans.options)
         self.codec.measure_noise_gain(x.to(device), 0.05, torch.Generator().manual_seed(3))
 
 
@@ -123,6 +140,7 @@ class DiffusionStage:
     """Learns p(z0 | y): half of each batch at the terminal level, where x0 is E[z0 | y]."""
 
     name = "diffusion"
+    figure = "psnr_plain_0.05"
 
     def __init__(self, model: Model, scans: Scans, options: DiffusionOptions) -> None:
         self.model = model
@@ -130,25 +148,29 @@ class DiffusionStage:
         self.scans = scans
         self.options = options
         self.steps = options.steps
+        self.batch = options.batch
         self.learning_rate = options.learning_rate
         model.codec.eval().requires_grad_(False)
 
-    def loss(self, rng: np.random.Generator, device: torch.device) -> Tensor:
+    def draw(self, share: Share) -> NoisyBatch:
+        """Noisy patches."""
+        return _noisy(self.scans, share)
+
+    def loss(self, batch: NoisyBatch, share: Share) -> Tensor:
         """Min-SNR weighted error of the predicted quantity."""
-        o = self.options
-        batch = noisy_batch(self.scans.train, o.batch, rng, self.scans.options).to(device)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        alpha, sigma = sample_levels(
-            o.schedule, o.batch, terminal_fraction=o.terminal_fraction, generator=generator
+        o, device = self.options, batch.x.device
+        generator = share.step_generator()
+        levels = sample_levels(
+            o.schedule, share.total, terminal_fraction=o.terminal_fraction, generator=generator
         )
+        alpha, sigma = (share.of(level).float().to(device) for level in levels)
+        keep = share.of(torch.rand(share.total, generator=generator) >= o.cond_dropout)
         self.model.to(device)
         with torch.no_grad():
             z0 = self.model.codec.encode(batch.x)
             cond, _ = self.model.condition(observed(self.model, batch))
-        keep = torch.rand(o.batch, generator=generator) >= o.cond_dropout
         cond = cond * keep[:, None, None, None, None].to(cond)
-        eps = torch.randn(z0.shape, generator=generator).to(device)
-        alpha, sigma = alpha.float().to(device), sigma.float().to(device)
+        eps = share.normal(z0.shape[1:], device)
         z = interpolate(z0, eps, alpha, sigma)
         output = self.network(
             z,
@@ -174,7 +196,7 @@ class DiffusionStage:
             write_preview(preview, [batch.y, plain, batch.x])
         return figures
 
-    def finish(self) -> None:
+    def finish(self, fabric: Fabric) -> None:
         """Nothing to store."""
 
 
@@ -182,6 +204,7 @@ class FidelityStage:
     """Learns x from (y, z0): z0 is the diffusion network's own x0-prediction at random levels."""
 
     name = "fidelity"
+    figure = "psnr_0.05"
 
     def __init__(self, model: Model, scans: Scans, options: FidelityOptions) -> None:
         self.model = model
@@ -189,19 +212,22 @@ class FidelityStage:
         self.scans = scans
         self.options = options
         self.steps = options.steps
+        self.batch = options.batch
         self.learning_rate = options.learning_rate
         model.codec.eval().requires_grad_(False)
         model.unet.eval().requires_grad_(False)
 
-    def loss(self, rng: np.random.Generator, device: torch.device) -> Tensor:
+    def draw(self, share: Share) -> NoisyBatch:
+        """Noisy patches."""
+        return _noisy(self.scans, share)
+
+    def loss(self, batch: NoisyBatch, share: Share) -> Tensor:
         """Squared error in units of sigma; the body and loud noise count more."""
-        o = self.options
-        self.model.to(device)
+        self.model.to(batch.x.device)
         channels_last(self.model)
-        batch = noisy_batch(self.scans.train, o.batch, rng, self.scans.options).to(device)
         with torch.no_grad():
             evidence = observed(self.model, batch)
-            z0, angle = self._latent(batch, evidence, rng)
+            z0, angle = self._latent(batch, evidence, share)
             prior = self.model.codec.decode(z0)
         predicted = self.model.fidelity.error(evidence, z0, prior, angle)
         wanted = (evidence.base - batch.x) / batch.sigma
@@ -212,20 +238,17 @@ class FidelityStage:
         loss: Tensor = (level * inside * (predicted - wanted).square()).mean()
         return loss
 
-    def _latent(
-        self, batch: NoisyBatch, evidence: Evidence, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    def _latent(self, batch: NoisyBatch, evidence: Evidence, share: Share) -> tuple[Tensor, Tensor]:
         diffusion = self.model.spec.diffusion
-        alpha, sigma = sample_levels(
+        levels = sample_levels(
             diffusion.schedule,
-            len(batch.x),
+            share.total,
             terminal_fraction=self.options.terminal_fraction,
-            generator=generator,
+            generator=share.step_generator(),
         )
-        alpha, sigma = alpha.float().to(batch.x), sigma.float().to(batch.x)
+        alpha, sigma = (share.of(level).to(batch.x) for level in levels)
         z0 = self.model.codec.encode(batch.x)
-        eps = torch.randn(z0.shape, generator=generator).to(z0)
+        eps = share.normal(z0.shape[1:], z0.device)
         z = interpolate(z0, eps, alpha, sigma)
         angle = torch.atan2(sigma, alpha)
         cond, _ = self.model.condition(evidence)
@@ -250,8 +273,12 @@ class FidelityStage:
             write_preview(preview, [batch.y, restored, batch.x, 0.5 + 2 * (restored - batch.x)])
         return figures
 
-    def finish(self) -> None:
+    def finish(self, fabric: Fabric) -> None:
         """Nothing to store."""
+
+
+def _noisy(scans: Scans, share: Share) -> NoisyBatch:
+    return NoisyBatch.cat([noisy_batch(scans.train, 1, r, scans.options) for r in share.rngs()])
 
 
 def observed(model: Model, batch: NoisyBatch) -> Evidence:

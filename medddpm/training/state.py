@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,51 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medddpm.errors import CheckpointError
+from medddpm.errors import CheckpointError, OutputError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class Progress:
+    """How far a stage has come, and what its next steps depend on.
+
+    Attributes:
+        step: Optimiser steps done.
+        usual_norm: Of the gradients; see `AdaptiveClip`.
+        usual_loss: See `LossWatch`.
+        seen: See `LossWatch`.
+        rollbacks: How often the run diverged and went back.
+        best: Best main figure of the validations, if there was one.
+        waits: Validations since then.
+        processes: Processes of the run.
+        samples: Samples of its global batch; 0 if not known.
+    """
+
+    step: int = 0
+    usual_norm: float = 0.0
+    usual_loss: float = 0.0
+    seen: int = 0
+    rollbacks: int = 0
+    best: float | None = None
+    waits: int = 0
+    processes: int = 1
+    samples: int = 0
+
+    def change_from(self, before: Progress) -> str:
+        """What is other in the steps of this run than before, in words; empty if nothing is."""
+        if not before.samples or (before.processes, before.samples) == (
+            self.processes,
+            self.samples,
+        ):
+            return ""
+        counts = f"processes: {self.processes}, before {before.processes}"
+        if before.samples == self.samples:
+            return f"{counts}; the same {self.samples} samples a step, so equal up to rounding"
+        return (
+            f"{counts}; samples a step: {self.samples}, before {before.samples}, so other batches; "
+            "the learning rate is left as it is"
+        )
 
 
 class Ema:
@@ -42,16 +86,44 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     facts: dict[str, Any],
 ) -> None:
-    """Write the whole state by atomic rename."""
+    """Write the whole state."""
     tensors: dict[str, Tensor] = {f"net.{k}": v for k, v in network.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.values.items()}
     for name, parameter in network.named_parameters():
         for moment, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{moment}.{name}"] = value
+    write_tensors(path, tensors, {"facts": json.dumps(facts)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file so that a kill or a power cut leaves the old one or the new one.
+
+    Raises:
+        OutputError: It cannot be written; the old file is as it was.
+    """
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"facts": json.dumps(facts)})
-    os.replace(partial, path)
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        _flush(partial)
+        os.replace(partial, path)
+        _flush(path.parent)
+    except (SafetensorError, OSError) as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OutputError(
+            f"cannot write {path}: {error}; make room, then go on with --resume"
+        ) from error
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 @torch.no_grad()
@@ -70,6 +142,7 @@ def load_state(
         raise CheckpointError(
             f"cannot resume from {path}: {error}; delete it to begin again"
         ) from error
+    optimizer.state.clear()
     for name, parameter in network.named_parameters():
         # In the memory layout of the parameter: a step with mixed layouts takes a third longer.
         moments = {

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medddpm.workflows.benchmarking import benchmark
+    from medddpm.workflows.calibrating import calibrate
     from medddpm.workflows.converting import convert
+    from medddpm.workflows.data_reporting import data_report
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
@@ -23,7 +25,9 @@ __all__ = [
     "NoiseSettings",
     "RestoredScan",
     "benchmark",
+    "calibrate",
     "convert",
+    "data_report",
     "estimate_noise",
     "evaluate",
     "info",
@@ -39,7 +43,9 @@ _HOMES = {
     "NoiseSettings": "measure",
     "RestoredScan": "restoring",
     "benchmark": "benchmarking",
+    "calibrate": "calibrating",
     "convert": "converting",
+    "data_report": "data_reporting",
     "estimate_noise": "measure",
     "evaluate": "measure",
     "info": "describing",

@@ -6,7 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from medddpm.errors import ConfigError
-from medddpm.io import OnError, Trust, read_volume, read_volumes, write_dicom, write_volume
+from medddpm.io import (
+    DicomOptions,
+    OnError,
+    Trust,
+    read_volume,
+    read_volumes,
+    write_dicom,
+    write_volume,
+)
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import (
     OutputFormat,
@@ -23,6 +31,7 @@ def convert(
     output: Path,
     *,
     format: OutputFormat = "nifti",
+    dicom: DicomOptions | None = None,
     like: Path | None = None,
     overwrite: bool = False,
     force: bool = False,
@@ -36,6 +45,7 @@ def convert(
         output: A folder, or for one scan a .nii.gz file.
         format: Of the output; "dicom" keeps patient and study of DICOM input or of `like`; else
             they are anonymous.
+        dicom: How DICOM is written.
         like: A DICOM series on the same grid whose patient and study the output belongs to.
         overwrite: Replace outputs that exist.
         force: Take scans of another modality than MR.
@@ -53,15 +63,17 @@ def convert(
     done: list[Path] = []
     for volume, target in zip(volumes, targets, strict=True):
         with one_scan(volume, on_error):
-            _write(volume, target, format)
+            _write(volume, target, format, dicom)
             done.append(target.image)
     return done
 
 
-def _write(volume: Volume, target: Target, format: OutputFormat) -> None:
+def _write(
+    volume: Volume, target: Target, format: OutputFormat, dicom: DicomOptions | None
+) -> None:
     with staged(target.folder) as folder:
         if format == "dicom":
-            write_dicom(volume, folder / target.image.name)
+            write_dicom(volume, folder / target.image.name, options=dicom)
         else:
             write_volume(volume, folder / target.image.name)
 

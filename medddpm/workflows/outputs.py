@@ -42,13 +42,13 @@ class Target:
         return self.folder / f"{self.stem}.json"
 
     @property
-    def page(self) -> Path:
+    def html(self) -> Path:
         """The HTML report beside it."""
         return self.folder / f"{self.stem}.html"
 
     def part(self, name: str) -> Path:
-        """A map that belongs to the scan, such as its standard deviation; always NIfTI."""
-        return self.folder / f"{self.stem}_{name}{self.suffix or '.nii.gz'}"
+        """A map or page that belongs to the scan, such as its standard deviation; one file."""
+        return self.folder / f"{self.stem}_{name}{self.suffix or '.dcm'}"
 
 
 def file_stem(path: Path) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medddpm.display import mime_bundle
-from medddpm.errors import ConfigError
-from medddpm.io import OnError, Trust, read_volume, read_volumes, write_dicom, write_volume
+from medddpm.errors import ConfigError, VolumeReadError
+from medddpm.io import (
+    DicomOptions,
+    OnError,
+    Quantity,
+    Trust,
+    check_dicom,
+    is_parametric_map,
+    read_volume,
+    read_volumes,
+    write_volume,
+)
 from medddpm.restoration.model import find_weights
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
+from medddpm.workflows.dicom_outputs import write_dicom_outputs
 from medddpm.workflows.outputs import (
     OutputFormat,
     Target,
@@ -35,7 +46,7 @@ from medddpm.workflows.provenance import (
 )
 
 OnProgress = Callable[[str, int, int], None]
-MAPS = ("std", "lower", "upper")
+MAPS: tuple[Quantity, ...] = ("std", "lower", "upper")
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,11 @@ class RestoredScan:
     Attributes:
         image: NIfTI file or folder of DICOM files.
         sidecar: JSON report.
-        maps: Name ("std", "lower", "upper") to NIfTI file, for an ensemble.
+        maps: Name ("std", "lower", "upper") to NIfTI file or DICOM Parametric Map, for an ensemble.
         facts: The content of the report.
         flags: What a person should look at; empty if the guard passed.
-        page: The HTML report, if one was asked for.
+        page: DICOM report page, if one was asked for.
+        html: HTML report, if one was asked for.
     """
 
     image: Path
@@ -57,6 +69,7 @@ class RestoredScan:
     facts: dict[str, Any]
     flags: list[str] = field(default_factory=list)
     page: Path | None = None
+    html: Path | None = None
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: the summary, flags and the scan."""
@@ -86,6 +99,7 @@ class Run:
     force: bool
     trust: Trust | None
     weights: str | Path
+    dicom: DicomOptions
     card: dict[str, Any] | None
 
 
@@ -97,6 +111,7 @@ def restore(
     weights: str | Path = "default",
     device: str = "auto",
     format: OutputFormat = "nifti",
+    dicom: DicomOptions | None = None,
     overwrite: bool = False,
     force: bool = False,
     trust: Trust | None = None,
@@ -113,6 +128,7 @@ def restore(
         weights: A shipped name or a weights file.
         device: "auto", "cpu", "cuda", "cuda:1".
         format: "dicom" writes a derived series a scan, in a folder of its own.
+        dicom: How DICOM is written.
         overwrite: Replace outputs that exist.
         force: Take scans of another modality than MR.
         trust: "sform" or "qform", where those of a NIfTI file disagree.
@@ -121,20 +137,23 @@ def restore(
         on_error: Called with the error of each scan that cannot be read or restored, and the
             others are restored; without it the first error is raised.
     """
-    options = options or RestoreOptions()
+    options, dicom = options or RestoreOptions(), dicom or DicomOptions()
     volumes: list[Volume] = []
     for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
         with one_scan(volume, on_error):
-            check_format(volume, format)
+            check_scan(volume)
+            check_format(volume, format, dicom)
             volumes.append(volume)
     if not volumes:
         return []
     targets = plan_targets(volumes, output, format=format, label="desc-denoised")
-    maps = MAPS if options.mode == "ensemble" else ()
-    outputs = [path for target in targets for path in _paths(target, maps, report)]
+    parts: list[str] = [*MAPS] if options.mode == "ensemble" else []
+    if format == "dicom" and dicom.report != "none":
+        parts.append("report")
+    outputs = [path for target in targets for path in _paths(target, parts, report)]
     check_targets(outputs, overwrite=overwrite)
     restorer = Restorer.from_pretrained(weights, device=device)
-    run = Run(format, force, trust, weights, restorer.model.card if report else None)
+    run = Run(format, force, trust, weights, dicom, restorer.model.card if report else None)
     done = []
     for number, (volume, target) in enumerate(zip(volumes, targets, strict=True), start=1):
         task = "restore" if len(volumes) == 1 else f"restore {number} of {len(volumes)}"
@@ -145,8 +164,14 @@ def restore(
     return done
 
 
-def check_format(volume: Volume, format: OutputFormat) -> None:
-    """Refuse to derive DICOM from a scan that was not DICOM, or not MR."""
+def check_scan(volume: Volume) -> None:
+    """Refuse a Parametric Map, such as one of ours that came back with its study."""
+    if is_parametric_map(volume):
+        raise VolumeReadError("this is a Parametric Map, not a scan; there is nothing to restore")
+
+
+def check_format(volume: Volume, format: OutputFormat, dicom: DicomOptions | None = None) -> None:
+    """Refuse to derive DICOM from a scan that was not DICOM, not MR, or does not fit into it."""
     if format == "dicom" and volume.format != "dicom":
         raise ConfigError(
             "--format dicom derives a series from DICOM input, and this is none; restore to NIfTI, "
@@ -156,24 +181,23 @@ def check_format(volume: Volume, format: OutputFormat) -> None:
         raise ConfigError(
             f"--format dicom derives MR series, and this one is {volume.modality}; write NIfTI"
         )
+    if format == "dicom":
+        check_dicom(volume, dicom or DicomOptions())
 
 
 def write_restored(restored: Restored, volume: Volume, target: Target, run: Run) -> RestoredScan:
-    """Write the scan, its maps, its sidecar and the page that was asked for, all together."""
-    maps = {name: getattr(restored, name) for name in MAPS}
-    maps = {name: value for name, value in maps.items() if value is not None}
+    """Write the scan, its maps, its sidecar and the pages that were asked for, all together."""
+    known: list[tuple[Quantity, Volume | None]] = [(name, getattr(restored, name)) for name in MAPS]
+    maps = {name: value for name, value in known if value is not None}
     facts = _facts(restored, volume, target, run)
     with staged(target.folder) as folder:
-        image = folder / target.image.name
+        place = replace(target, folder=folder)
         if run.format == "dicom":
-            model = facts["weights"]
-            write_dicom(
-                restored.volume, image, model_id=model["name"], checkpoint_hash=model["sha256"]
-            )
+            write_dicom_outputs(restored, maps, volume, place, facts, run.dicom)
         else:
-            write_volume(restored.volume, image)
-        for name, value in maps.items():
-            write_volume(value, folder / target.part(name).name)
+            write_volume(restored.volume, place.image)
+            for name, value in maps.items():
+                write_volume(value, place.part(name))
         facts["output"] = {
             "voxels_sha256": voxel_checksum(restored.volume),
             "maps_sha256": {name: voxel_checksum(value) for name, value in maps.items()},
@@ -182,10 +206,10 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
         if run.card is not None:
             from medddpm.workflows.reporting import show  # it draws, which takes a while to import
 
-            scan = show(
+            shown = show(
                 target.stem, volume, restored.volume, facts, std=restored.std, card=run.card
             )
-            (folder / target.page.name).write_text(scan.page, encoding="utf-8")
+            place.html.write_text(shown.page, encoding="utf-8")
         write_json(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,
@@ -193,7 +217,8 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
         {name: target.part(name) for name in maps},
         facts,
         guard_flags(facts),
-        target.page if run.card is not None else None,
+        target.part("report") if run.format == "dicom" and run.dicom.report != "none" else None,
+        target.html if run.card is not None else None,
     )
 
 
@@ -205,9 +230,9 @@ def guard_flags(facts: dict[str, Any]) -> list[str]:
     return list(found)
 
 
-def _paths(target: Target, maps: Sequence[str], report: bool) -> list[Path]:
-    page = [target.page] if report else []
-    return [target.image, target.sidecar, *page, *(target.part(name) for name in maps)]
+def _paths(target: Target, parts: Sequence[str], report: bool) -> list[Path]:
+    html = [target.html] if report else []
+    return [target.image, target.sidecar, *html, *(target.part(name) for name in parts)]
 
 
 def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> dict[str, Any]:

@@ -50,11 +50,11 @@ class Result:
 
     def read_map(self, name: str) -> Volume | None:
         """A map of an ensemble such as "std"; None if there is none."""
-        for suffix in (".nii.gz", ".nii"):
+        for suffix in (".nii.gz", ".nii", ".dcm"):
             path = self.sidecar.with_name(f"{self.stem}_{name}{suffix}")
             if path.is_file():
                 self._check_unchanged(path)
-                return read_volume(path)
+                return read_volume(path, force=True)
         return None
 
     def _check_unchanged(self, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import re
 from pathlib import Path
 
 from medddpm.errors import ConfigError
@@ -46,6 +47,26 @@ def named_scans(data: Path, include: str = "*", limit: int | None = None) -> lis
         if names.count(name) > 1:
             raise ConfigError(f"two scans are called {name!r}: names tell scans apart; rename one")
     return files
+
+
+def subjects_of(data: Path, files: list[Path]) -> dict[Path, str]:
+    """Who each scan is of: by the column `subject` of a CSV, a BIDS name, or the name itself.
+
+    Args:
+        data: What the files were found in.
+        files: Scans, as `named_scans` gives them.
+    """
+    told: dict[Path, str] = {}
+    if data.suffix == ".csv" and data.is_file():
+        with data.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                told[data.parent / row["file"]] = row.get("subject") or ""
+    return {path: told.get(path) or _bids_subject(file_stem(path)) for path in files}
+
+
+def _bids_subject(name: str) -> str:
+    found = re.match(r"(?:.*_)?sub-[A-Za-z0-9]+", name)
+    return found.group() if found else name
 
 
 def _listed(manifest: Path) -> list[Path]:

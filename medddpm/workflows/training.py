@@ -9,6 +9,7 @@ from typing import Any
 from medddpm.config import Config, dump_config
 from medddpm.errors import OutputError
 from medddpm.training import StageName, train_stage
+from medddpm.training.fabric import end_others, launch, on_first_process
 from medddpm.training.options import Options
 from medddpm.workflows.outputs import check_targets, write_json
 from medddpm.workflows.provenance import versions
@@ -36,6 +37,18 @@ def train(
         on_log: Called with each logged row.
     """
     config = config or Config()
+    fabric = launch(config.train)
+    options = options_of(config)
+    try:
+        on_first_process(fabric, lambda: _open(out, stage, config, resume=resume))
+        return train_stage(stage, options, data, out, fabric=fabric, resume=resume, on_log=on_log)
+    except BaseException:
+        end_others(fabric)
+        raise
+
+
+def _open(out: Path, stage: StageName, config: Config, *, resume: bool) -> None:
+    """Make the folder of the stage, with what it is trained by."""
     folder = out / stage
     if (folder / "state.safetensors").exists() and not resume:
         raise OutputError(
@@ -48,7 +61,6 @@ def train(
         write_json(folder / "run.json", {"stage": stage, "versions": versions()})
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
-    return train_stage(stage, options_of(config), data, out, resume=resume, on_log=on_log)
 
 
 def options_of(config: Config) -> Options:

@@ -249,6 +249,52 @@ def test_dicom_to_derived_dicom(
     assert "tiny " in first.DerivationDescription  # the name and the hash of the weights
 
 
+@pytest.mark.parametrize("report", ["pdf", "image"])
+def test_an_ensemble_as_dicom_with_a_report(
+    report: str, cli: Cli, noisy_phantom: Volume, dicom_series: Any, tiny_weights: Path
+) -> None:
+    import pydicom
+
+    folder = dicom_series(tiny_weights.parent / report / "in", noisy_phantom.data)
+    out = folder.parent / "out"
+    options = ("--weights", tiny_weights, "--format", "dicom", "--mode", "ensemble")
+    few = ("--samples", 2, "--steps", 1, "--set", f"dicom.report={report}")
+    done = cli("restore", folder, out, *options, *few, "--set", "dicom.transfer_syntax=rle")
+    assert done.exit_code in WRITTEN, done.stderr
+    [series] = [p for p in out.iterdir() if p.is_dir()]
+    made = {p.stem.rsplit("_", 1)[1]: pydicom.dcmread(p) for p in out.glob("*.dcm")}
+    assert set(made) == {"std", "lower", "upper", "report"}
+    assert not list(out.glob("*.nii*"))
+    first = pydicom.dcmread(next(series.iterdir()))
+    assert first.file_meta.TransferSyntaxUID.name == "RLE Lossless"
+    assert {d.StudyInstanceUID for d in made.values()} == {first.StudyInstanceUID}
+    assert made["std"].FrameOfReferenceUID == first.FrameOfReferenceUID
+    page = made["report"]
+    assert page.SOPClassUID.name.startswith("Enc" if report == "pdf" else "Secondary")
+    again = cli("restore", folder, out, *options, *few)
+    assert again.exit_code == 5
+    [std] = out.glob("*_std.dcm")
+    done = cli("restore", std, out.parent / "map.nii.gz", "--weights", tiny_weights)
+    assert done.exit_code == 3
+    assert "Parametric Map, not a scan" in done.stderr
+    assert cli("convert", std, out.parent / "map.nii.gz").exit_code == 0
+
+
+def test_what_dicom_cannot_hold_is_said_before_the_work(
+    cli: Cli, head: Any, dicom_series: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    folder = dicom_series(tmp_path / "in", head((20, 40, 12)))
+    options = ("--weights", tiny_weights, "--format", "dicom")
+    encoding = ("--set", "dicom.transfer_syntax=jpeg2000-lossless")
+    done = cli("restore", folder, tmp_path / "out", *options, *encoding)
+    assert done.exit_code == 2
+    assert "20 x 40 pixels is too small" in done.stderr
+    done = cli("convert", folder, tmp_path / "out", "--format", "dicom", "--set", "dicom.report=x")
+    assert done.exit_code == 2
+    assert "dicom.report" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_simulate_estimate_and_evaluate(
     cli: Cli, clean_nifti: Path, tmp_path: Path, save_nifti: Any, phantom: Volume
 ) -> None:
@@ -319,7 +365,8 @@ def test_convert_there_and_back(
     folder = dicom_series(tmp_path / "in", noisy_phantom.data)
     image = tmp_path / "a.nii.gz"
     assert cli("convert", folder, image).exit_code == 0
-    done = cli("convert", image, tmp_path / "anonymous", "--format", "dicom")
+    encoding = ("--set", "dicom.transfer_syntax=jpeg2000-lossless")
+    done = cli("convert", image, tmp_path / "anonymous", "--format", "dicom", *encoding)
     assert done.exit_code == 0, done.stderr
     done = cli("convert", image, tmp_path / "d", "--format", "dicom", "--like", image)
     assert done.exit_code == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import shutil
 import subprocess
@@ -12,11 +14,22 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom import dcmread
 
-from medddpm.io import read_volumes, write_dicom
+from medddpm.io import (
+    DicomOptions,
+    read_volumes,
+    write_dicom,
+    write_dicom_page,
+    write_parametric_map,
+)
 from medddpm.volume import Volume
 
 pytestmark = pytest.mark.peers
+FACTS = {
+    "weights": {"name": "tiny", "sha256": "abc"},
+    "options": {"mode": "ensemble", "samples": 8},
+}
 DATA = os.environ.get("MEDDDPM_DATA")
 CASES = [
     "siemens_mprage_saganon",
@@ -43,12 +56,19 @@ def dcm2niix(folder: Path, out: Path) -> Any:
     return nib.load(path)
 
 
-def assert_no_error(folder: Path) -> None:
+def errors_in(folder: Path) -> set[str]:
+    """What dciodvfy calls an error, in any file of the folder."""
     if shutil.which("dciodvfy") is None:
-        pytest.skip("dciodvfy is not installed")
+        pytest.skip("dciodvfy (Debian: dicom3tools) is not installed")
+    found: set[str] = set()
     for path in folder.iterdir():
         done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
-        assert "Error" not in done.stdout + done.stderr
+        found |= {line for line in (done.stdout + done.stderr).splitlines() if "Error" in line}
+    return found
+
+
+def assert_no_error(folder: Path) -> None:
+    assert not errors_in(folder)
 
 
 def assert_same(volume: Volume, image: Any) -> None:
@@ -71,7 +91,7 @@ def test_a_series_made_in_code(dicom_series: Any, head: Any, tmp_path: Path) -> 
     folder = dicom_series(tmp_path / "source", head((20, 24, 12)))
     (volume,) = read_volumes(folder)
     assert_same(volume, dcm2niix(folder, tmp_path / "a"))
-    written = write_dicom(volume, tmp_path / "out", model_id="tiny", checkpoint_hash="abc")
+    written = write_dicom(volume, tmp_path / "out", facts=FACTS)
     assert_same(volume, dcm2niix(written, tmp_path / "b"))
     assert_no_error(written)
 
@@ -83,6 +103,85 @@ def test_a_phantom_without_a_patient(phantom: Volume, tmp_path: Path) -> None:
     assert_no_error(written)
 
 
+@pytest.mark.parametrize("syntax", ["explicit", "rle", "jpeg2000-lossless"])
+@pytest.mark.parametrize("objects", ["source", "classic"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_enhanced_source(
+    times: int, objects: Any, syntax: Any, enhanced_object: Any, head: Any, tmp_path: Path
+) -> None:
+    film = np.stack([head((40, 44, 12)) + 50 * t for t in range(times)], -1)
+    path = enhanced_object(tmp_path / "source" / "a.dcm", film)
+    assert_no_error(path.parent)
+    (volume,) = read_volumes(path)
+    assert_same(volume, dcm2niix(path.parent, tmp_path / "a"))
+    options = DicomOptions(objects=objects, transfer_syntax=syntax)
+    written = write_dicom(volume, tmp_path / "out", facts=FACTS, options=options)
+    assert len(list(written.iterdir())) == (1 if objects == "source" else 12 * times)
+    assert_no_error(written)
+    assert_same(volume, dcm2niix(written, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("quantity", ["std", "lower", "upper"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_parametric_maps(
+    times: int, quantity: Any, enhanced_object: Any, head: Any, tmp_path: Path
+) -> None:
+    film = np.stack([head((40, 44, 12)) for _ in range(times)], -1)
+    (volume,) = read_volumes(enhanced_object(tmp_path / "source" / "a.dcm", film))
+    spread = volume.with_data(volume.data * np.float32(1e-3 / 3))
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    write_parametric_map(spread, folder / "m.dcm", quantity=quantity, facts=FACTS)
+    assert_no_error(folder)
+    assert_same(spread, dcm2niix(folder, tmp_path / "a"))
+
+
+def test_highdicom_reads_a_parametric_map(dicom_series: Any, head: Any, tmp_path: Path) -> None:
+    pm = pytest.importorskip("highdicom.pm")
+    (volume,) = read_volumes(dicom_series(tmp_path / "source", head((20, 24, 12))))
+    path = write_parametric_map(volume, tmp_path / "m.dcm", quantity="std", facts=FACTS)
+    theirs = pm.ParametricMap.from_dataset(dcmread(path)).get_volume()
+    # theirs are (slice, row, column) in LPS
+    swap = np.eye(4)[[2, 1, 0, 3]]
+    affine = np.diag([-1.0, -1, 1, 1]) @ theirs.affine @ swap
+    data = theirs.array.transpose(2, 1, 0)
+    image = nib.nifti1.Nifti1Image(data.astype(np.float32), affine)
+    assert_same(volume, image)
+
+
+@pytest.mark.parametrize("kind", ["pdf", "image"])
+def test_pages(kind: str, dicom_series: Any, head: Any, tmp_path: Path) -> None:
+    (volume,) = read_volumes(dicom_series(tmp_path / "source", head((20, 24, 12))))
+    page = b"%PDF-1.4" if kind == "pdf" else np.zeros((60, 41, 3), np.uint8)
+    folder = tmp_path / "page"
+    folder.mkdir()
+    write_dicom_page(volume, folder / "page.dcm", page, facts=FACTS)
+    assert_no_error(folder)
+
+
+@pytest.mark.parametrize("name", ["philips_mprage.dcm.gz", "siemens_dwi_1000.dcm.gz"])
+def test_headers_of_vendors(name: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    """Nibabel ships a Philips enhanced object and a Siemens mosaic, both without pixels."""
+    packed = Path(nib.__file__).parent / "nicom" / "tests" / "data" / name
+    if not packed.is_file():
+        pytest.skip(f"nibabel was installed without {name}")
+    dataset = dcmread(io.BytesIO(gzip.decompress(packed.read_bytes())))
+    shape = dataset.pixel_array.shape
+    dataset.PixelData = rng.integers(0, 4000, shape).astype("<u2").tobytes()
+    source = tmp_path / "source"
+    source.mkdir()
+    dataset.save_as(source / "a.dcm")
+    (volume,) = read_volumes(source)
+    written = write_dicom(volume, tmp_path / "out", facts=FACTS)
+    (back,) = read_volumes(written)
+    assert_same(back, dcm2niix(written, tmp_path / "b"))
+    assert np.allclose(back.affine, volume.affine, rtol=0, atol=1e-3)
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    write_parametric_map(volume, maps / "m.dcm", quantity="std", facts=FACTS)
+    assert not (errors_in(written) | errors_in(maps)) - errors_in(source)
+
+
 @pytest.mark.skipif(DATA is None, reason="MEDDDPM_DATA names no folder with a dicom folder in it")
 @pytest.mark.parametrize("name", CASES)
 def test_real_series(name: str, tmp_path: Path) -> None:
@@ -91,7 +190,12 @@ def test_real_series(name: str, tmp_path: Path) -> None:
         pytest.skip(f"no {name} in MEDDDPM_DATA")
     (volume,) = read_volumes(folder)
     assert_same(volume, dcm2niix(folder, tmp_path / "a"))
-    written = write_dicom(volume, tmp_path / "out", model_id="tiny", checkpoint_hash="abc")
+    written = write_dicom(volume, tmp_path / "out", facts=FACTS)
     (back,) = read_volumes(written)
     assert_same(back, dcm2niix(written, tmp_path / "b"))
+    assert np.allclose(back.affine, volume.affine, rtol=0, atol=1e-3)
     assert_no_error(written)
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    write_parametric_map(volume, maps / "m.dcm", quantity="std", facts=FACTS)
+    assert_no_error(maps)

@@ -12,9 +12,19 @@ import pytest
 from pydicom import dcmread
 
 from medddpm.errors import ConfigError, GeometryError, OutputError
-from medddpm.io import read_volume, write_dicom
-from medddpm.io.dicom_attributes import KEPT, REQUIRED
-from medddpm.io.dicom_write import to_integers
+from medddpm.io import DicomOptions, read_volume, write_dicom
+from medddpm.io.dicom_attributes import (
+    ENHANCED_REQUIRED,
+    FRAME_CONTENT,
+    GROUPS,
+    KEPT,
+    KEPT_ENHANCED,
+    PATIENT,
+    PATIENT_REQUIRED,
+    REQUIRED,
+    STUDY,
+)
+from medddpm.io.dicom_pixels import to_integers
 from medddpm.volume import Geometry, Volume
 
 
@@ -153,16 +163,23 @@ def test_4d(source: Volume, tmp_path: Path) -> None:
     assert [d.TemporalPositionIdentifier for d in images(folder)] == [1] * 6 + [2] * 6
 
 
-def test_from_enhanced(data: Any, enhanced: Any, tmp_path: Path) -> None:
-    film = np.stack([data, data + 7], -1)
-    volume = read_volume(enhanced(tmp_path, film))
-    folder = write_dicom(volume, tmp_path / "out")
-    back = read_volume(folder)
-    slope = float(images(folder)[0].RescaleSlope)
-    assert np.abs(back.data - volume.data).max() <= slope / 2 * 1.01
-    assert np.allclose(back.affine, volume.affine)
-    assert images(folder)[0].EchoTime == 5.5
-    assert images(folder)[0].SOPClassUID.name == "MR Image Storage"
+@pytest.mark.parametrize("syntax", ["rle", "jpeg2000-lossless"])
+@pytest.mark.parametrize("shift", [0, -700])
+def test_compressed(
+    syntax: Any, shift: float, dicom_series: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Lossless: the same values under the same UIDs, also below zero."""
+    source = read_volume(dicom_series(tmp_path / "s", rng.integers(0, 2000, (32, 34, 3))))
+    volume = source.with_data(source.data + shift)
+    plain = images(write_dicom(volume, tmp_path / "plain"))
+    options = DicomOptions(transfer_syntax=syntax)
+    folder = write_dicom(volume, tmp_path / "out", options=options)
+    assert np.array_equal(read_volume(folder).data, volume.data)
+    for a, b in zip(plain, images(folder), strict=True):
+        assert a.SOPInstanceUID == b.SOPInstanceUID
+        assert np.array_equal(a.pixel_array, b.pixel_array)
+        assert b.file_meta.TransferSyntaxUID.is_compressed
+        assert "LossyImageCompression" not in b
 
 
 def test_from_mosaics(data: Any, mosaic: Any, tmp_path: Path) -> None:
@@ -207,6 +224,13 @@ def test_integers(low: float, high: float, keep: bool, dtype: Any, exact: bool) 
     assert np.abs(stored.values * stored.slope - data).max() <= stored.slope / 2 * 1.01
 
 
+def test_too_small_for_jpeg_2000(source: Volume, tmp_path: Path) -> None:
+    options = DicomOptions(transfer_syntax="jpeg2000-lossless")
+    with pytest.raises(ConfigError, match="8 x 10 pixels is too small"):
+        write_dicom(source, tmp_path / "out", options=options)
+    assert list(tmp_path.iterdir()) == [tmp_path / "source"]
+
+
 def test_refusals(source: Volume, phantom: Volume, tmp_path: Path) -> None:
     ct = Volume(source.data, source.geometry, "dicom", modality="CT", native=source.native)
     with pytest.raises(ConfigError, match="CT"):
@@ -223,5 +247,6 @@ def test_refusals(source: Volume, phantom: Volume, tmp_path: Path) -> None:
 
 
 def test_keywords_exist() -> None:
-    for keyword in {*KEPT, *REQUIRED}:
+    names = {*KEPT, *KEPT_ENHANCED, *GROUPS, *FRAME_CONTENT, *PATIENT.split(), *STUDY.split()}
+    for keyword in {*names, *REQUIRED, *PATIENT_REQUIRED, *ENHANCED_REQUIRED}:
         assert pydicom.datadict.tag_for_keyword(keyword), keyword

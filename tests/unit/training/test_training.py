@@ -18,7 +18,7 @@ from torch import nn
 from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.preprocess.degrade import NoiseKind
 from medddpm.training import train_stage
-from medddpm.training.batches import clean_batch, noisy_batch, step_seed
+from medddpm.training.batches import clean_batch, noisy_batch, seed_of
 from medddpm.training.data import (
     PackedScans,
     augment,
@@ -28,7 +28,8 @@ from medddpm.training.data import (
     find_scans,
     pack,
 )
-from medddpm.training.loop import AdaptiveClip, learning_rate_at, stop_requests
+from medddpm.training.guard import AdaptiveClip, stop_requests
+from medddpm.training.loop import learning_rate_at
 from medddpm.training.options import (
     AutoencoderOptions,
     DataOptions,
@@ -149,7 +150,7 @@ def test_batches_depend_on_the_seed_alone(scans: Path, tmp_path: Path) -> None:
     c, _ = clean_batch(train, 2, np.random.default_rng(4), OPTIONS.data)
     torch.testing.assert_close(a, b, atol=0, rtol=0)
     assert not torch.equal(a, c)
-    assert step_seed(0, "diffusion", 1) != step_seed(0, "diffusion", 2)
+    assert seed_of(0, "diffusion", 1) != seed_of(0, "diffusion", 2)
 
 
 def test_thick_slices_are_averages(scans: Path, tmp_path: Path) -> None:
@@ -173,6 +174,34 @@ def test_all_stages_fill_one_weights_file(scans: Path, tmp_path: Path) -> None:
     assert set(card["stages"]) == {"autoencoder", "diffusion", "fidelity"}
     assert card["stages"]["fidelity"]["cases"] == 1
     assert any("psnr_0.05" in row for row in rows)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_all_stages_train_on_a_gpu(scans: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, train=replace(OPTIONS.train, device="cuda", bf16=True))
+    rows: list[dict[str, Any]] = []
+    for stage in ("autoencoder", "diffusion", "fidelity"):
+        train_stage(stage, options, scans, tmp_path / "run", on_log=rows.append)
+    assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
+
+
+@pytest.mark.parametrize("stage", ["diffusion", "fidelity"])
+def test_accumulated_parts_equal_the_whole_batch(scans: Path, tmp_path: Path, stage: Any) -> None:
+    ends = []
+    for batch, accumulate in ((4, 1), (2, 2)):
+        out = tmp_path / str(batch)
+        train_stage("autoencoder", OPTIONS, scans, out)
+        train = replace(OPTIONS.train, accumulate=accumulate, log_every=1)
+        if stage == "fidelity":
+            train_stage("diffusion", OPTIONS, scans, out)
+        section = replace(getattr(OPTIONS, stage), batch=batch)
+        rows: list[dict[str, Any]] = []
+        options = replace(OPTIONS, train=train, **{stage: section})
+        train_stage(stage, options, scans, out, on_log=rows.append)
+        ends.append([row["loss"] for row in rows if "loss" in row])
+    assert len(ends[0]) == 4
+    assert ends[0] == pytest.approx(ends[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])

@@ -43,6 +43,8 @@ def test_a_file_is_taken_as_it_is() -> None:
     assert target.image == Path("a/b.nii.gz")
     assert target.sidecar == Path("a/b.json")
     assert target.part("std") == Path("a/b_std.nii.gz")
+    [target] = outputs.plan_targets([scan()], Path("a"), format="dicom", label="x")
+    assert target.part("std").suffix == ".dcm"
     assert names([scan()], "b.nii") == ["b.nii"]
 
 

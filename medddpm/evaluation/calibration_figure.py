@@ -1,0 +1,51 @@
+"""The picture of a calibration: coverage, reliability, and what certainty is worth."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def calibration_figure(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    reliability: Sequence[tuple[float, float]],
+    risk_coverage: Sequence[tuple[float, float, float]],
+) -> bytes:
+    """A PNG of three plots.
+
+    Args:
+        rows: Lines of `calibration.cross_validate`.
+        reliability: Pairs of `calibration.reliability`.
+        risk_coverage: Rows of `calibration.risk_coverage`.
+    """
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    held, reliable, risk = figure.subplots(1, 3)
+    for scan in dict.fromkeys(row["scan"] for row in rows):
+        lines = [row for row in rows if row["scan"] == scan]
+        sigmas = [row["sigma"] for row in lines]
+        held.plot(sigmas, [100 * row["coverage"] for row in lines], marker="o", label=scan)
+    held.axhspan(87, 93, color="0.92")
+    held.axhline(90, color="black", linewidth=0.8)
+    held.set(xlabel="sigma, of the scale", ylabel="voxels in the 90 % interval, %", ylim=(70, 100))
+    held.set_title("each subject, fitted to the others", fontsize=10)
+    held.legend(fontsize=6)
+    reliable.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    reliable.plot(*zip(*reliability, strict=True), marker="o")
+    reliable.set(xlabel="nominal coverage", ylabel="observed coverage", aspect="equal")
+    reliable.set_title("reliability", fontsize=10)
+    shares, kept, best = zip(*risk_coverage, strict=True)
+    risk.plot(shares, kept, label="most certain blocks kept")
+    risk.plot(shares, best, linestyle="--", label="best choice")
+    risk.axhline(kept[-1], color="0.6", linewidth=0.8, label="any choice without knowledge")
+    risk.set(xlabel="share of the blocks kept", ylabel="error, of the scale (rms)", ylim=(0, None))
+    risk.set_title("what certainty is worth", fontsize=10)
+    risk.legend(fontsize=8)
+    FigureCanvasAgg(figure)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=95, facecolor="white")
+    return stream.getvalue()

@@ -1,0 +1,215 @@
+"""Write the data report: what a prepared data set holds, and how well its groups are restored."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image, UnidentifiedImageError
+
+from medddpm.curation.manifest import SPLITS, ScanRow, read_manifest
+from medddpm.errors import ConfigError, OutputError
+from medddpm.evaluation.data_report import DataReport, describe_data, name_some
+from medddpm.evaluation.data_report_page import (
+    Results,
+    Sheets,
+    data_report_page,
+    quality_flags,
+)
+from medddpm.evaluation.subgroups import compare_groups
+from medddpm.workflows.outputs import check_targets, file_stem, staged
+from medddpm.workflows.provenance import checksum, versions
+
+Metric = Literal["psnr", "ssim"]
+Row = dict[str, Any]
+
+_NOT_HELD_OUT = "No scored scan is in val or test: quality on scans that a model has seen misleads."
+_SHEET_PIXELS = 1600
+_MAX_SHEETS = 20
+_MAX_SOURCE_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True)
+class WrittenDataReport:
+    """The numbers of the page, and where it is.
+
+    Attributes:
+        report: Of the data.
+        results: Quality by subgroup; None without a benchmark.
+        flags: What is wrong, in words: leaks, use without consent, groups that are worse.
+        path: The page.
+    """
+
+    report: DataReport
+    results: Results | None
+    flags: list[str]
+    path: Path
+
+
+def data_report(
+    prepared: Path,
+    out: Path,
+    *,
+    results: Path | None = None,
+    metric: Metric = "psnr",
+    overwrite: bool = False,
+) -> WrittenDataReport:
+    """Describe a prepared data set in one HTML page that needs no other file.
+
+    The same inputs give the same bytes.
+
+    Args:
+        prepared: The folder that `medddpm prepare` wrote; its manifest.csv is needed, ledger.csv
+            and quality/contact-*.png are used where they are. Or a manifest alone.
+        out: The page, an .html file.
+        results: What `medddpm benchmark` wrote on scans of the manifest: its folder, or rows.csv.
+        metric: What restoration quality is.
+        overwrite: Replace an existing page.
+
+    Raises:
+        ConfigError: No manifest, or no scan in it; the results lack a column, or are of none of
+            its scans; the page's name does not end in .html.
+        OutputError: The page exists, or cannot be written.
+    """
+    _check_page(out, overwrite)
+    manifest = prepared / "manifest.csv" if prepared.is_dir() else prepared
+    rows = _read_rows(manifest)
+    report = describe_data(rows, _read_ledger(manifest.parent / "ledger.csv"))
+    quality = _quality(results, rows, metric) if results else None
+    facts = {
+        "SHA-256 of the manifest": checksum([manifest]),
+        **({"SHA-256 of the results": checksum([_rows_file(results)])} if results else {}),
+        "medddpm": versions()["medddpm"],
+    }
+    page = data_report_page(report, facts, quality, _contact_sheets(manifest.parent / "quality"))
+    with staged(out.parent) as folder:
+        (folder / out.name).write_text(page, encoding="utf-8")
+    flags = report.problems + (quality_flags(quality) if quality else [])
+    return WrittenDataReport(report, quality, flags, out)
+
+
+def _check_page(out: Path, overwrite: bool) -> None:
+    if out.is_dir():
+        raise OutputError(f"{out} is a folder; name the page, such as {out / 'data-report.html'}")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out is {out}; the page is an .html file")
+    check_targets([out], overwrite=overwrite)
+
+
+def _read_rows(manifest: Path) -> list[ScanRow]:
+    try:
+        rows = read_manifest(manifest)
+    except (UnicodeDecodeError, csv.Error):
+        raise ConfigError(f"{manifest} is no CSV table in UTF-8") from None
+    if not rows:
+        raise ConfigError(f"{manifest} lists no scan; look at the ledger of `medddpm prepare`")
+    return rows
+
+
+def _read_ledger(path: Path) -> list[Row]:
+    return _read_csv(path, ("code", "reason")) if path.exists() else []
+
+
+def _read_csv(path: Path, needed: Sequence[str]) -> list[Row]:
+    """The lines of a table that has at least the needed columns; empty cells are ""."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            missing = [name for name in needed if name not in (table.fieldnames or ())]
+            rows = [{name: row.get(name) or "" for name in needed if row} for row in table]
+    except (UnicodeDecodeError, csv.Error):
+        raise ConfigError(f"{path} is no CSV table in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    if missing:
+        raise ConfigError(f"{path} has no column {', '.join(missing)}")
+    return rows
+
+
+def _rows_file(results: Path) -> Path:
+    """The table with one row a scan, method and sigma."""
+    if results.is_dir():
+        return results / "rows.csv"
+    return results.with_name("rows.csv") if results.suffix == ".json" else results
+
+
+def _quality(results: Path, scans: Sequence[ScanRow], metric: Metric) -> Results:
+    path = _rows_file(results)
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; give the folder of `medddpm benchmark`")
+    rows = _read_csv(path, ("case", "method", "sigma", "sigma_source", metric))
+    for number, row in enumerate(rows, start=2):
+        for name in ("sigma", metric):
+            try:
+                row[name] = float(row[name])
+            except ValueError:
+                raise ConfigError(
+                    f"{path}, line {number}: {name} is {row[name]!r}, not a number"
+                ) from None
+    known = _by_case(scans)
+    pairs = [(known[row["case"]], row) for row in rows if row["case"] in known]
+    unknown = sorted({row["case"] for row in rows} - set(known))
+    if not pairs:
+        raise ConfigError(
+            f"{path} is of no scan of the manifest: looked for {name_some(unknown) or 'nothing'} "
+            f"among the scans, and among the names of their files, such as {scans[0].scan}"
+        )
+    held_out = [(scan, row) for scan, row in pairs if scan.split in ("val", "test")]
+    used, warning = (held_out, "") if held_out else (pairs, _NOT_HELD_OUT)
+    if all(row["method"] == "identity" for _, row in used):
+        raise ConfigError(f"{path} holds only the noisy scans ('identity'), and no restoration")
+    return Results(compare_groups(used, metric), _which(used, pairs), warning, unknown)
+
+
+def _which(used: Sequence[tuple[ScanRow, Row]], pairs: Sequence[tuple[ScanRow, Row]]) -> str:
+    """Which scans were scored, in words."""
+    scored = {scan.scan: scan.split for scan, _ in used}
+    counts = Counter(scored.values())
+    where = [
+        f"{counts[split]} of {split or 'no split'}" for split in (*SPLITS, "") if counts[split]
+    ]
+    aside = len({scan.scan for scan, _ in pairs}) - len(scored)
+    more = f" Those of {aside} more, in train or left out, are not used." if aside else ""
+    return f"Scans with results: {', '.join(where)}.{more}"
+
+
+def _by_case(scans: Sequence[ScanRow]) -> dict[str, ScanRow]:
+    """Scans by what a benchmark may call them: their name, or their file's where that is unique."""
+    stems = [file_stem(Path(scan.file)) for scan in scans if scan.file]
+    unique = {stem for stem, count in Counter(stems).items() if count == 1}
+    by_file = {file_stem(Path(scan.file)): scan for scan in scans if scan.file}
+    return {stem: scan for stem, scan in by_file.items() if stem in unique} | {
+        scan.scan: scan for scan in scans
+    }
+
+
+def _contact_sheets(folder: Path) -> Sheets:
+    shown: dict[str, bytes] = {}
+    hidden: list[str] = []
+    for path in sorted(folder.glob("contact-*.png")):
+        content = _shrunk(path) if len(shown) < _MAX_SHEETS else None
+        if content is None:
+            hidden.append(path.name)
+        else:
+            shown[path.name] = content
+    return Sheets(shown, hidden)
+
+
+def _shrunk(path: Path) -> bytes | None:
+    """The picture as a JPEG file that fits a page; None if it is too large or unreadable."""
+    stream = io.BytesIO()
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > _MAX_SOURCE_PIXELS:
+                return None
+            small = picture.convert("RGB")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return None
+    small.thumbnail((_SHEET_PIXELS, _SHEET_PIXELS))
+    small.save(stream, format="JPEG", quality=80)
+    return stream.getvalue()

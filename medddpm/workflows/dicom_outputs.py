@@ -1,0 +1,85 @@
+"""What a restoration leaves in the study of a DICOM scan: a derived series, maps, a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medddpm.evaluation.page import pdf_of, report_page, rgb_of
+from medddpm.evaluation.picture import comparison_figure
+from medddpm.io import DicomOptions, Quantity, write_dicom, write_dicom_page, write_parametric_map
+from medddpm.restoration.restorer import Restored
+from medddpm.volume import Volume
+from medddpm.workflows.outputs import Target
+
+
+def write_dicom_outputs(
+    restored: Restored,
+    maps: Mapping[Quantity, Volume],
+    source: Volume,
+    target: Target,
+    facts: Mapping[str, Any],
+    options: DicomOptions,
+) -> None:
+    """Write the series, a Parametric Map for each map, and the report page if it is wanted.
+
+    Args:
+        restored: The restoration.
+        maps: "std", "lower", "upper" of an ensemble.
+        source: The scan as it was.
+        target: Where to.
+        facts: The report.
+        options: Kind of objects, encoding, page.
+    """
+    write_dicom(restored.volume, target.image, facts=facts, options=options)
+    for name, value in maps.items():
+        write_parametric_map(value, target.part(name), quantity=name, facts=facts)
+    if options.report != "none":
+        page = _page(restored, source, facts)
+        write_dicom_page(
+            restored.volume,
+            target.part("report"),
+            pdf_of(page) if options.report == "pdf" else rgb_of(page),
+            facts=facts,
+            transfer_syntax=options.transfer_syntax,
+        )
+
+
+def _page(restored: Restored, source: Volume, facts: Mapping[str, Any]) -> Any:
+    """The page of the first frame; it names neither patient nor date."""
+    picture = comparison_figure(
+        source.frame(0),
+        restored.volume.frame(0),
+        spacing=source.spacing,
+        orientation=source.geometry.orientation,
+        sigma=float(facts["frames"][0]["sigma"]["sigma"]),
+    )
+    return report_page(picture, f"Restoration of {source.case_id}", report_lines(facts))
+
+
+def report_lines(facts: Mapping[str, Any]) -> list[str]:
+    """The report in words: scan, noise, guard, settings, provenance."""
+    given, frames, weights = facts["input"], facts["frames"], facts["weights"]
+    first, options = frames[0], facts["options"]
+    flags = list(dict.fromkeys(text for f in frames for text in f["guard"]["messages"]))
+    shape = " x ".join(str(n) for n in given["shape"])
+    spacing = " x ".join(f"{s:.3g}" for s in given["spacing_mm"])
+    sigma, guard = first["sigma"], first["guard"]
+    settings = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
+    versions = ", ".join(f"{key} {value}" for key, value in facts["versions"].items())
+    return [
+        facts["statement"],
+        "",
+        f"Scan: {shape} voxels of {spacing} mm, {given['orientation']}",
+        f"Noise: sigma {sigma['sigma']:.4g} in scan units, {sigma['fraction']:.4f} of the "
+        f"intensity scale, from {sigma['method']}; frame 1 of {len(frames)} is shown",
+        f"Guard: {'nothing was flagged' if not flags else 'LOOK AT THIS SCAN'}; residual ratio "
+        f"{guard['residual_ratio']:.2f}, whiteness {guard['whiteness']:.2f}, structure "
+        f"{guard['structure']:.2f}, peak {guard['peak']:.2f}",
+        *(f"  {text}" for text in flags),
+        f"VAE ceiling: {first['vae_ceiling_db']:.1f} dB",
+        f"Settings: {settings}",
+        f"Model: {weights['name']} {weights['sha256']}",
+        f"Input: {given['num_files']} files, sha256 {given['sha256']}",
+        f"Software: {versions}",
+    ]

@@ -1,0 +1,137 @@
+"""Trainings as processes: killed at any moment, and several of them as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and gloo of POSIX")
+SETTINGS = {
+    "train.device": "cpu",
+    "train.log_every": 1,
+    "train.validate_every": 1000,
+    "train.validation_patches": 1,
+    "train.schedule": "constant",
+}
+
+
+@pytest.fixture
+def scans(tmp_path: Path, head: Any, save_nifti: Any) -> Path:
+    """Two heads; sub-03 is held out by tiny_cpu."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number in (1, 3):
+        data = head((36 + 2 * number, 40, 38))
+        save_nifti(folder / f"sub-0{number}_T1w.nii.gz", data, np.diag([1.0, 1.0, 1.1, 1.0]))
+    return folder
+
+
+def arguments(scans: Path, run: Path, **changes: object) -> list[str]:
+    settings = SETTINGS | {name.replace("__", "."): value for name, value in changes.items()}
+    sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    paths = ["--data", str(scans), "--out", str(run), "--config", "tiny_cpu"]
+    return ["train", "autoencoder", *paths, *sets]
+
+
+def started(words: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "medddpm", *words]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith(f"autoencoder {step}/"):
+            return
+    pytest.fail(f"the training ended with {process.wait()} before step {step}")
+
+
+def losses(run: Path) -> list[float]:
+    log = [json.loads(row) for row in (run / "autoencoder" / "log.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in log if "loss" in row]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in the processes that are started here: sums are then added in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_run_killed_at_random_equals_an_uninterrupted_one(
+    cli: Callable[..., Any], scans: Path, tmp_path: Path
+) -> None:
+    step, killed = 0, []
+    whole, halves = tmp_path / "whole", tmp_path / "killed"
+    changes = {"autoencoder__steps": 60, "train__save_minutes": 1e-4}
+    for _ in range(2):
+        step += random.randint(3, 20)
+        process = started([*arguments(scans, halves, **changes), "--resume"])
+        wait_for_step(process, step)
+        time.sleep(random.random() / 20)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        killed.append(step)
+    for run in (halves, whole):
+        done = cli(*arguments(scans, run, **changes), "--resume")
+        assert done.exit_code == 0, done.stderr
+    assert losses(whole) == losses(halves), killed
+    for file in ("autoencoder/state.safetensors", "model.safetensors"):
+        a, b = (load_file(run / file) for run in (whole, halves))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(value, b[name]) for name, value in a.items()), killed
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(
+    cli: Callable[..., Any], scans: Path, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    done = cli(*arguments(scans, one, autoencoder__batch=4, autoencoder__steps=12))
+    assert done.exit_code == 0, done.stderr
+    split = {"autoencoder__batch": 2, "train__devices": 2, "autoencoder__steps": 12}
+    process = started(arguments(scans, two, **split))
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert said.count("autoencoder 12/12: loss") == 1
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    a, b = (load_file(run / "model.safetensors") for run in (one, two))
+    for name, value in a.items():
+        torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_signal_to_one_process_stops_both_and_one_goes_on(
+    cli: Callable[..., Any], scans: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    steps = {"autoencoder__steps": 2000}
+    process = started(arguments(scans, run, autoencoder__batch=2, train__devices=2, **steps))
+    wait_for_step(process, 3)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    done = len(losses(run))
+    assert done < 2000
+    steps = {"autoencoder__steps": done + 2}
+    ended = cli(*arguments(scans, run, autoencoder__batch=4, **steps), "--resume")
+    assert ended.exit_code == 0, ended.stderr
+    assert "processes: 1, before 2; the same 4 samples a step" in ended.stderr
+    assert len(losses(run)) == done + 2
