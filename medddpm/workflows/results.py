@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medddpm.errors import ConfigError, VolumeReadError
+from medddpm.errors import ConfigError, MedddpmError, VolumeReadError
 from medddpm.io import read_volume, read_volumes
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import file_stem
@@ -118,13 +118,14 @@ def find_source(result: Result, given: Path | None = None) -> Volume:
     expected = result.facts["input"]["sha256"]
     trust = result.facts.get("run", {}).get("trust")
     sums = []
-    for volume in read_volumes(path, force=True, trust=trust):
+    bad: list[MedddpmError] = []  # other series of a folder
+    for volume in read_volumes(path, force=True, trust=trust, on_error=bad.append):
         sums.append(describe_input(volume)["sha256"])
         if sums[-1] == expected:
             return replace(volume, case_id=result.facts["input"]["case_id"])
     raise VolumeReadError(
         f"{path} is not {what}, or it has changed since: SHA-256 {', '.join(map(str, sums))}, "
-        f"expected {expected}"
+        f"expected {expected}{f'; {len(bad)} series cannot be read: {bad[0]}' if bad else ''}"
     )
 
 
