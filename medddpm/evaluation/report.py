@@ -95,7 +95,7 @@ class Figure:
 
     def text(self, value: float | None) -> str:
         """The value as it is printed."""
-        return "" if value is None else self.form.format(value)
+        return "n/a" if value is None else self.form.format(value)
 
 
 def measure(scan: ReportScan) -> list[Figure]:
