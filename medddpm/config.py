@@ -23,6 +23,7 @@ from medddpm.training.options import (
     DataOptions,
     DiffusionOptions,
     FidelityOptions,
+    FinetuneOptions,
     TrainOptions,
 )
 
@@ -37,6 +38,7 @@ class Config(BaseModel):
         diffusion: The denoiser, its schedule and its loss.
         fidelity: The decoder that also sees the scan.
         train: Steps, optimiser, precision, logging.
+        finetune: What `train --from` changes, and what it replays.
         restore: How a scan is restored.
         dicom: How derived DICOM is written.
     """
@@ -49,6 +51,7 @@ class Config(BaseModel):
     diffusion: DiffusionOptions = Field(default_factory=DiffusionOptions)
     fidelity: FidelityOptions = Field(default_factory=FidelityOptions)
     train: TrainOptions = Field(default_factory=TrainOptions)
+    finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
     restore: RestoreOptions = Field(default_factory=RestoreOptions)
     dicom: DicomOptions = Field(default_factory=DicomOptions)
 

@@ -1,7 +1,8 @@
 """The exception tree. A user's mistake raises one of these; anything else is a bug.
 
 Every class carries the exit code that the command line returns for it:
-2 usage or config, 3 unreadable input, 4 geometry, 5 output cannot be written.
+2 usage or config, 3 unreadable input, 4 geometry, 5 output cannot be written. 6 is no error: the
+output was written, and a check raised a flag (a guard, a failed cell of a sweep, a copied scan).
 """
 
 from __future__ import annotations

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from medddpm import __version__
-from medddpm.cli import benchmark, calibrate, data_report, report, scans, shipped, training
+from medddpm.cli import (
+    benchmark,
+    calibrate,
+    data_report,
+    memorisation,
+    report,
+    scans,
+    shipped,
+    sweep,
+    training,
+)
 from medddpm.cli.run import interrupt_on_sigterm, set_debug, use_plain_warnings
 
 app = typer.Typer(
@@ -40,6 +50,8 @@ def _root(
 scans.register(app)
 report.register(app)
 training.register(app)
+sweep.register(app)
+memorisation.register(app)
 benchmark.register(app)
 data_report.register(app)
 calibrate.register(app)

@@ -29,7 +29,8 @@ def benchmark(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="mean, sample or ensemble, with settings if wanted (mean@fidelity=0.5,shifts=4); "
+            help="mean, sample or ensemble, with settings if wanted (mean@fidelity=0.5,shifts=4 or "
+            "mean@weights=FILE); "
             "vae, identity, shrinkage, bm4d, nlm, nlm5, ants, tv; each with @oracle or @blind if "
             "its sigma is to come from elsewhere than that of the others. Repeatable."
         ),

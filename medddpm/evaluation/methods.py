@@ -35,12 +35,14 @@ class Method:
         name: One of `NAMES`.
         changes: Options of `Restorer.restore`; of ours only.
         source: Where its sigma comes from, if that was asked for it alone.
+        weights: Its own weights, a shipped name or a file; those of the run if not given.
     """
 
     label: str
     name: str
     changes: dict[str, Any] = field(default_factory=dict)
     source: Literal["oracle", "blind"] | None = None
+    weights: str | None = None
 
     @property
     def needs_model(self) -> bool:
@@ -56,7 +58,8 @@ class Method:
 def parse_method(text: str) -> Method:
     """The method that "NAME" or "NAME@OPTION=VALUE,OPTION=VALUE" stands for.
 
-    "oracle" or "blind" among the options says where this method's sigma comes from.
+    "oracle" or "blind" among the options says where this method's sigma comes from, and
+    "weights=FILE" which model it is: so a run compares models.
 
     Raises:
         ConfigError: The name, an option or its value is none that can be used.
@@ -76,7 +79,9 @@ def parse_method(text: str) -> Method:
         source = "blind"
     parts = [part for part in parts if part not in ("oracle", "blind")]
     label = f"{name}@{','.join(parts)}" if parts else name
-    if parts and name not in OURS:
+    weights = next((p.removeprefix("weights=") for p in parts if p.startswith("weights=")), None)
+    parts = [part for part in parts if not part.startswith("weights=")]
+    if (parts and name not in OURS) or (weights is not None and name not in (*OURS, CEILING)):
         raise ConfigError(f"method {text!r}: only {', '.join(OURS)} take settings")
     given = {}
     for part in parts:
@@ -93,7 +98,8 @@ def parse_method(text: str) -> Method:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise ConfigError(f"method {text!r}: {fault['loc'][0]}: {fault['msg']}") from None
-    return Method(label, name, {option: getattr(options, option) for option in given}, source)
+    changes = {option: getattr(options, option) for option in given}
+    return Method(label, name, changes, source, weights)
 
 
 def parse_methods(texts: Sequence[str]) -> list[Method]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -36,6 +36,10 @@ _FORBID: dict[str, str] = {"extra": "forbid"}
 _Positive = Annotated[int, Ge(1)]
 
 
+def _named_schedule(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class AutoencoderSpec:
     """What rebuilds the autoencoder; `kind` "monai" is MONAI's AutoencoderKL behind the stem."""
@@ -52,14 +56,19 @@ class AutoencoderSpec:
 
 @dataclass(frozen=True)
 class DiffusionSpec:
-    """What rebuilds the conditional U-Net, its schedule and what it predicts."""
+    """What rebuilds the conditional U-Net, its schedule and what it predicts.
+
+    A config may name the kind of the schedule alone: `schedule: cosine`.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
     channels: tuple[_Positive, ...] = (96, 96, 96)
     num_blocks: _Positive = 2
     embedding_width: _Positive = 128
     prediction: Prediction = "v"
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Annotated[Schedule, BeforeValidator(_named_schedule)] = field(
+        default_factory=Schedule
+    )
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,7 @@ class Restorer:
     """
 
     def __init__(self, model: Model, device: str = "auto") -> None:
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
-        self.device = torch.device(name)
+        self.device = pick_device(device)
         self.model = model.to(self.device).eval()
         self.intervals = interval_table(model.card)
         channels_last(self.model)
@@ -281,6 +278,19 @@ class Restorer:
                 for f in frames
             ],
         }
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of "auto", "cpu", "cuda" or "cuda:1"; auto takes CUDA where there is one.
+
+    Raises:
+        ConfigError: CUDA was asked for, and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
+    return torch.device(name)
 
 
 def _smooth_spread(std: Array) -> Array:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import nn
 
 from medddpm.errors import ConfigError
 from medddpm.restoration.model import (
@@ -22,12 +23,14 @@ from medddpm.restoration.model import (
     ModelSpec,
     load_model,
     save_model,
+    with_card,
 )
 from medddpm.shrinkage import weigh
+from medddpm.training.adapters import add_adapters, freeze, merge_adapters
 from medddpm.training.data import build_cache, find_scans
 from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.loop import OnLog, run_stage
-from medddpm.training.options import Options, spec_of
+from medddpm.training.options import FinetuneOptions, Options, spec_of
 from medddpm.training.stages import AutoencoderStage, DiffusionStage, FidelityStage, Scans
 
 if TYPE_CHECKING:
@@ -35,7 +38,10 @@ if TYPE_CHECKING:
 
 StageName = Literal["autoencoder", "diffusion", "fidelity"]
 
-__all__ = ["StageName", "train_stage"]
+__all__ = ["StageName", "begin_from", "train_stage"]
+
+_FROM = "finetuned_from"
+"""Of a card: the weights that a run started from."""
 
 
 def train_stage(
@@ -45,6 +51,7 @@ def train_stage(
     out: Path,
     *,
     fabric: Fabric | None = None,
+    replay: Path | None = None,
     resume: bool = False,
     card: dict[str, Any] | None = None,
     on_log: OnLog | None = None,
@@ -57,6 +64,7 @@ def train_stage(
         data: Folder of NIfTI files; packed into `out`/cache at first use.
         out: The run folder; with several processes or nodes, all must see it.
         fabric: The processes; by default those of `options.train` are launched.
+        replay: Folder of scans that share the training; packed into `out`/replay.
         resume: Continue this stage from its saved state.
         card: Facts for the model card.
         on_log: Called with each logged row.
@@ -65,41 +73,34 @@ def train_stage(
         ConfigError: No data, no scan left for a half, or an earlier stage is missing.
     """
     fabric = fabric or launch(options.train)
-
-    def prepare() -> None:
-        if not (out / "cache" / "index.json").exists():
-            for line in build_cache(find_scans(data), out / "cache"):
-                if on_log:
-                    on_log({"stage": "cache", "skipped": line})
-
-    on_first_process(fabric, prepare)
-    scans = Scans(out / "cache", options.data, options.train.validation_patches)
+    scans = _open_scans(fabric, options, out, {"cache": data, "replay": replay}, on_log)
     model = _model_for(stage, options, out)
     model.requires_grad_(True)
     began = time.monotonic()
-    task: AutoencoderStage | DiffusionStage | FidelityStage
-    if stage == "autoencoder":
-        task = AutoencoderStage(model, scans, options.autoencoder)
-        if not (resume and (out / stage / "state.safetensors").exists()):
-            task.start()
-            task.network.load_state_dict(fabric.broadcast(task.network.state_dict()))
-    elif stage == "diffusion":
-        task = DiffusionStage(model, scans, options.diffusion)
-    else:
-        if options.train.compile:
-            model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
-        task = FidelityStage(model, scans, options.fidelity)
+    task = _task(stage, model, scans, options)
+    tuned = _FROM in model.card
+    if tuned:
+        _narrow(task.network, stage, options.finetune)
+    elif isinstance(task, AutoencoderStage) and not (
+        resume and (out / stage / "state.safetensors").exists()
+    ):
+        task.start()
+        task.network.load_state_dict(fabric.broadcast(task.network.state_dict()))
     steps = run_stage(task, out / stage, options.train, fabric, resume=resume, on_log=on_log)
+    merge_adapters(task.network)
     task.finish(fabric)
-    hours = (time.monotonic() - began) / 3600
     model.card |= card or {}
-    model.card.setdefault("stages", {})[stage] = {
+    stages = model.card.setdefault("finetuned" if tuned else "stages", {})
+    hours = stages.get(stage, {}).get("hours", 0.0) + (time.monotonic() - began) / 3600
+    stages[stage] = {
         "steps": steps,
-        "hours": round(model.card.get("stages", {}).get(stage, {}).get("hours", 0.0) + hours, 3),
+        "hours": round(hours, 3),
         "options": dataclasses.asdict(getattr(options, stage)),
         "data": dataclasses.asdict(options.data),
         "cases": len(scans.train.cases),
     }
+    if tuned:
+        stages[stage]["finetune"] = dataclasses.asdict(options.finetune)
     model.cpu()
     path = out / "model.safetensors"
     on_first_process(fabric, lambda: save_model(path, model, dtype=torch.float32))
@@ -108,15 +109,87 @@ def train_stage(
     return path
 
 
+def _open_scans(
+    fabric: Fabric,
+    options: Options,
+    out: Path,
+    folders: dict[str, Path | None],
+    on_log: OnLog | None,
+) -> Scans:
+    """The scans of a run, packed at first use, with those that are replayed."""
+
+    def prepare() -> None:
+        for name, folder in folders.items():
+            if folder is None or (out / name / "index.json").exists():
+                continue
+            for line in build_cache(find_scans(folder), out / name):
+                if on_log:
+                    on_log({"stage": name, "skipped": line})
+
+    on_first_process(fabric, prepare)
+    scans = Scans(out / "cache", options.data, options.train.validation_patches)
+    if folders["replay"] is not None:
+        scans.replay(out / "replay", options.finetune.replay)
+    return scans
+
+
+def _task(
+    stage: StageName, model: Model, scans: Scans, options: Options
+) -> AutoencoderStage | DiffusionStage | FidelityStage:
+    if stage == "autoencoder":
+        return AutoencoderStage(model, scans, options.autoencoder)
+    if stage == "diffusion":
+        return DiffusionStage(model, scans, options.diffusion)
+    if options.train.compile:
+        model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
+    return FidelityStage(model, scans, options.fidelity)
+
+
+def begin_from(weights: Path, target: Path) -> None:
+    """Put weights to fine-tune into a run folder; its card says whose they were.
+
+    What was measured with them does not hold for what becomes of them, so it is left out.
+
+    Raises:
+        CheckpointError: They cannot be read.
+    """
+    model = load_model(weights)
+    card = {k: v for k, v in model.card.items() if k not in ("measured", "calibration")}
+    origin = {"name": model.card.get("name", ""), "sha256": model.digest}
+    with_card(weights, target, card | {"name": "", _FROM: origin})
+
+
+def _narrow(network: nn.Module, stage: StageName, options: FinetuneOptions) -> None:
+    """Leave only what is to be tuned open to training."""
+    if options.rank and stage != "diffusion":
+        raise ConfigError(
+            f"finetune.rank is {options.rank}, but adapters are for the stage diffusion; the "
+            "filters of the others have a unit norm or few weights: use finetune.freeze there"
+        )
+    if options.rank and options.freeze:
+        raise ConfigError("finetune.rank freezes all weights already; leave finetune.freeze empty")
+    if options.rank:
+        add_adapters(network, options.rank)
+    elif options.freeze:
+        freeze(network, options.freeze)
+
+
 def _model_for(stage: StageName, options: Options, out: Path) -> Model:
-    """A fresh model, with the earlier stages from the run folder's weights."""
+    """A fresh model, with the earlier stages from the run folder's weights.
+
+    Where the run fine-tunes, all of it is that of the weights, and so are its options.
+    """
     torch.manual_seed(options.train.seed)
+    path = out / "model.safetensors"
+    if path.exists():
+        given = load_model(path)
+        if _FROM in given.card:
+            return given
     wanted = ModelSpec(
         spec_of(options.autoencoder, AutoencoderSpec),
         spec_of(options.diffusion, DiffusionSpec),
         spec_of(options.fidelity, FidelitySpec),
     )
-    path = out / "model.safetensors"
     model = Model(wanted)
     if stage == "autoencoder":
         return model

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from medddpm.preprocess.degrade import NoiseKind, add_noise, num_coils
-from medddpm.training.data import PackedScans, augment, smooth_field
+from medddpm.training.data import Mixture, PackedScans, augment, smooth_field
 from medddpm.training.options import DataOptions
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ def prefetched(draw: Callable[[int], T], first: int, threads: int) -> Generator[
 
 
 def clean_batch(
-    scans: PackedScans, batch: int, rng: np.random.Generator, options: DataOptions
+    scans: PackedScans | Mixture, batch: int, rng: np.random.Generator, options: DataOptions
 ) -> tuple[Tensor, Tensor]:
     """Augmented patches (B, 1, P, P, P) and their spacing (B, 3)."""
     patches, spacings = [], []
@@ -144,7 +144,7 @@ def clean_batch(
 
 
 def noisy_batch(
-    scans: PackedScans, batch: int, rng: np.random.Generator, options: DataOptions
+    scans: PackedScans | Mixture, batch: int, rng: np.random.Generator, options: DataOptions
 ) -> NoisyBatch:
     """Augmented patches with noise of random level and kind, some of it varying in space."""
     x, spacing = clean_batch(scans, batch, rng, options)

@@ -142,6 +142,25 @@ class PackedScans:
         return patch, spacing
 
 
+class Mixture:
+    """Two sets of scans, drawn from at random.
+
+    Args:
+        scans: The one that is learned.
+        other: The one that is not to be forgotten.
+        share: Probability of drawing from it.
+    """
+
+    def __init__(self, scans: PackedScans | Mixture, other: PackedScans, share: float) -> None:
+        self.scans, self.other, self.share = scans, other, share
+        self.cases: list[Case] = [*scans.cases, *other.cases]
+
+    def draw(self, rng: Rng, *, thicken: float = 0.0) -> tuple[NDArray[np.float32], list[float]]:
+        """One random patch, as `PackedScans.draw`."""
+        chosen = self.other if rng.random() < self.share else self.scans
+        return chosen.draw(rng, thicken=thicken)
+
+
 def check_split(train: PackedScans, held: PackedScans) -> None:
     """Refuse a split that would flatter: one subject, or one identical image, in both halves.
 

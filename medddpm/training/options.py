@@ -108,6 +108,22 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class FinetuneOptions:
+    """How trained weights are changed by `train --from`; the networks are those of the weights.
+
+    Attributes:
+        freeze: Patterns (fnmatch) of the parameters of the stage's network that stay as they are.
+        rank: Of low-rank adapters, which alone are trained; 0 trains the weights themselves.
+        replay: Share of the samples that are drawn from the scans of `--replay`.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    freeze: tuple[str, ...] = ()
+    rank: Annotated[int, Ge(0)] = 0
+    replay: _Fraction = 0.25
+
+
+@dataclass(frozen=True)
 class Options:
     """All sections together, as a config file has them."""
 
@@ -116,6 +132,7 @@ class Options:
     diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
     fidelity: FidelityOptions = field(default_factory=FidelityOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
 
 
 def spec_of(options: Any, kind: type[Spec]) -> Spec:

@@ -19,7 +19,7 @@ from medddpm.networks import channels_last, space_to_depth
 from medddpm.restoration.model import Model
 from medddpm.shrinkage import Evidence
 from medddpm.training.batches import NoisyBatch, Share, clean_batch, fixed_noise, noisy_batch
-from medddpm.training.data import PackedScans, check_split
+from medddpm.training.data import Mixture, PackedScans, check_split
 from medddpm.training.fabric import reduced
 from medddpm.training.options import (
     AutoencoderOptions,
@@ -39,13 +39,18 @@ class Scans:
 
     def __init__(self, cache: Path, options: DataOptions, num_patches: int) -> None:
         self.options = options
-        self.train = PackedScans(cache, options.holdout, options.patch)
+        self.train: PackedScans | Mixture = PackedScans(cache, options.holdout, options.patch)
         held = PackedScans(cache, options.holdout, options.patch, validation=True)
         check_split(self.train, held)
         rng = np.random.default_rng(0)
         patches, spacings = zip(*(held.draw(rng) for _ in range(num_patches)), strict=True)
         self.held_x = torch.from_numpy(np.stack(patches)[:, None])
         self.held_spacing = torch.tensor(spacings, dtype=torch.float32)
+
+    def replay(self, cache: Path, share: float) -> None:
+        """Draw a share of the training patches from other scans; held-out ones stay out."""
+        other = PackedScans(cache, self.options.holdout, self.options.patch)
+        self.train = Mixture(self.train, other, share)
 
     def held_noisy(self, sigma: float) -> NoisyBatch:
         """The held-out patches with the same Rician noise at every call."""

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
+    from medddpm.workflows.memorising import memorisation
     from medddpm.workflows.replaying import replay
     from medddpm.workflows.reporting import report
     from medddpm.workflows.restoring import RestoredScan, restore
+    from medddpm.workflows.sweeping import sweep
     from medddpm.workflows.training import train
 
 __all__ = [
@@ -31,11 +33,13 @@ __all__ = [
     "estimate_noise",
     "evaluate",
     "info",
+    "memorisation",
     "quickstart",
     "replay",
     "report",
     "restore",
     "simulate",
+    "sweep",
     "train",
 ]
 
@@ -49,11 +53,13 @@ _HOMES = {
     "estimate_noise": "measure",
     "evaluate": "measure",
     "info": "describing",
+    "memorisation": "memorising",
     "quickstart": "example",
     "replay": "replaying",
     "report": "reporting",
     "restore": "restoring",
     "simulate": "measure",
+    "sweep": "sweeping",
     "train": "training",
 }
 

@@ -55,13 +55,19 @@ class _Run:
     options: BenchmarkOptions
     methods: list[Method]
     peers: dict[str, str]
-    restorer: Restorer | None
+    restorers: dict[str, Restorer]
+    weights: str
     gmap: Volume | None
     gmap_sha256: str
 
-    @property
-    def digest(self) -> str:
-        return self.restorer.model.digest if self.restorer else ""
+    def restorer(self, method: Method) -> Restorer | None:
+        """What holds the method's model, if it has one."""
+        return self.restorers[method.weights or self.weights] if method.needs_model else None
+
+    def digest(self, method: Method) -> str:
+        """Checksum of the method's weights."""
+        restorer = self.restorer(method)
+        return restorer.model.digest if restorer else ""
 
 
 def benchmark(
@@ -86,7 +92,7 @@ def benchmark(
         out: Folder for rows.csv, summary.csv, results.json and index.html.
         options: What is compared.
         gmap: A scan on the grid of all of them that multiplies sigma.
-        weights: Our model.
+        weights: Our model, unless a method names its own ("mean@weights=FILE").
         device: Where it runs.
         include: Pattern (fnmatch) of scan names.
         limit: At most so many scans.
@@ -122,10 +128,11 @@ def _prepare_run(
         raise ConfigError("a g-map and a simulated g-factor were both asked for; give one")
     methods = parse_methods(options.methods)
     peers = {method.name: peer_version(method.name) for method in methods}
-    ours = any(method.needs_model for method in methods)
-    restorer = Restorer.from_pretrained(weights, device) if ours else None
+    wanted = {method.weights or str(weights) for method in methods if method.needs_model}
+    restorers = {name: Restorer.from_pretrained(name, device) for name in sorted(wanted)}
     gain = None if gmap is None else read_volume(gmap)
-    return _Run(options, methods, peers, restorer, gain, "" if gmap is None else checksum([gmap]))
+    mark = "" if gmap is None else checksum([gmap])
+    return _Run(options, methods, peers, restorers, str(weights), gain, mark)
 
 
 def _rows_of(
@@ -140,7 +147,9 @@ def _rows_of(
                 kept = folder / f"{_key(run, scan, sigma, method, source)}.json"
                 if not kept.exists():
                     case = case or prepare_case(read_volume(path), run.options, run.gmap)
-                    outcome = run_method(case, sigma, method, source, run.options, run.restorer)
+                    outcome = run_method(
+                        case, sigma, method, source, run.options, run.restorer(method)
+                    )
                     _keep(kept, outcome, case if with_slice else None)
                 yield json.loads(kept.read_text(encoding="utf-8")), kept
 
@@ -156,7 +165,7 @@ def _key(run: _Run, scan: str, sigma: float, method: Method, source: Source) -> 
         "method": method.label,
         "sigma_source": source,
         "versions": [versions()["medddpm"], run.peers[method.name]],
-        "weights": run.digest if method.needs_model else "",
+        "weights": run.digest(method),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -190,14 +199,14 @@ def _facts(run: _Run, files: list[Path]) -> dict[str, Any]:
     return {
         "options": asdict(run.options) | {"gmap_sha256": run.gmap_sha256},
         "scans": [file_stem(path) for path in files],
-        "weights_sha256": run.digest,
+        "weights_sha256": {name: r.model.digest for name, r in run.restorers.items()},
         "versions": found,
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
             "cores": os.cpu_count(),
             "torch_threads": torch.get_num_threads(),
-            "device": str(run.restorer.device) if run.restorer else "cpu",
+            "device": next((str(r.device) for r in run.restorers.values()), "cpu"),
         },
     }
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.config import Config, dump_config
-from medddpm.errors import OutputError
-from medddpm.training import StageName, train_stage
+from medddpm.errors import MedddpmError, OutputError
+from medddpm.restoration.model import find_weights
+from medddpm.training import StageName, begin_from, train_stage
 from medddpm.training.fabric import end_others, launch, on_first_process
 from medddpm.training.options import Options
 from medddpm.workflows.outputs import check_targets, write_json
@@ -22,6 +23,8 @@ def train(
     out: Path,
     config: Config | None = None,
     resume: bool = False,
+    start: str | Path | None = None,
+    replay: Path | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train one stage; returns the weights file, which grows stage by stage.
@@ -34,21 +37,28 @@ def train(
         out: Run folder that the three stages share.
         config: The defaults if not given.
         resume: Go on from the saved state, if there is one.
+        start: Weights to fine-tune, a shipped name or a file: all networks are theirs. The run
+            folder keeps them, so that later stages and a resumed run need not be told.
+        replay: Folder of scans that share the training, so that what was learned is not forgotten.
         on_log: Called with each logged row.
     """
     config = config or Config()
     fabric = launch(config.train)
     options = options_of(config)
     try:
-        on_first_process(fabric, lambda: _open(out, stage, config, resume=resume))
-        return train_stage(stage, options, data, out, fabric=fabric, resume=resume, on_log=on_log)
+        on_first_process(fabric, lambda: _open(out, stage, config, resume=resume, start=start))
+        return train_stage(
+            stage, options, data, out, fabric=fabric, replay=replay, resume=resume, on_log=on_log
+        )
     except BaseException:
         end_others(fabric)
         raise
 
 
-def _open(out: Path, stage: StageName, config: Config, *, resume: bool) -> None:
-    """Make the folder of the stage, with what it is trained by."""
+def _open(
+    out: Path, stage: StageName, config: Config, *, resume: bool, start: str | Path | None
+) -> None:
+    """Make the folder of the stage, with what it is trained by, and the weights it starts from."""
     folder = out / stage
     if (folder / "state.safetensors").exists() and not resume:
         raise OutputError(
@@ -59,10 +69,21 @@ def _open(out: Path, stage: StageName, config: Config, *, resume: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
         write_json(folder / "run.json", {"stage": stage, "versions": versions()})
+        if start is not None and not (out / "model.safetensors").exists():
+            begin_from(find_weights(start), out / "model.safetensors")
     except OSError as error:
+        if isinstance(error, MedddpmError):
+            raise
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
 
 
 def options_of(config: Config) -> Options:
     """The sections of a config that a training needs."""
-    return Options(config.data, config.autoencoder, config.diffusion, config.fidelity, config.train)
+    return Options(
+        config.data,
+        config.autoencoder,
+        config.diffusion,
+        config.fidelity,
+        config.train,
+        config.finetune,
+    )
