@@ -12,6 +12,7 @@ from medddpm.cli import (
     calibrate,
     data_report,
     memorisation,
+    prepare,
     report,
     scans,
     shipped,
@@ -48,6 +49,7 @@ def _root(
 
 
 scans.register(app)
+prepare.register(app)
 report.register(app)
 training.register(app)
 sweep.register(app)

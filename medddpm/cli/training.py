@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 @reports_errors
 def train(
     stage: Annotated[StageName, typer.Argument(help="Train them in this order.")],
-    data: Annotated[Path, typer.Option(help="Folder of NIfTI scans, searched through.")],
+    data: Annotated[Path, typer.Option(help="A prepared folder, or one of NIfTI scans.")],
     out: Annotated[Path, typer.Option(help="Run folder; all three stages share it.")],
     config: Annotated[str, typer.Option(help="A shipped name or a YAML file.")] = "default",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
@@ -35,7 +35,7 @@ def train(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train one stage on a folder of NIfTI scans; Ctrl-C or SIGTERM saves, --resume goes on."""
+    """Train one stage on a folder of scans; Ctrl-C or SIGTERM saves, --resume goes on."""
     from medddpm.config import load_config
     from medddpm.workflows.training import train as run
 

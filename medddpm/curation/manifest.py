@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from medddpm.curation.tables import write_table
 from medddpm.errors import ConfigError
 
 Split = Literal["train", "val", "test", ""]
@@ -64,11 +66,7 @@ COLUMNS = tuple(f.name for f in fields(ScanRow))
 
 def write_manifest(path: Path, rows: Iterable[ScanRow]) -> None:
     """Write the rows, sorted by scan, so that the same scans give the same bytes."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in sorted(rows, key=lambda r: r.scan):
-            writer.writerow([getattr(row, name) for name in COLUMNS])
+    write_table(path, COLUMNS, (astuple(row) for row in sorted(rows, key=lambda r: r.scan)))
 
 
 def read_manifest(path: Path) -> list[ScanRow]:
@@ -86,8 +84,8 @@ def read_manifest(path: Path) -> list[ScanRow]:
         if missing:
             raise ConfigError(f"{path} has no column {', '.join(sorted(missing))}")
         rows = [_row(path, entry) for entry in table]
-    names = [row.scan for row in rows]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    counts = Counter(row.scan for row in rows)
+    twice = next((name for name, count in counts.items() if count > 1), None)
     if twice:
         raise ConfigError(f"{path} lists the scan {twice} twice")
     return rows

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from medddpm.curation.cache import PackedImage
 from medddpm.preprocess.tiles import Triple
 
 Embed = Callable[[Tensor], Tensor]
@@ -76,7 +77,7 @@ def turn_back(patch: Tensor, orientation: Orientation) -> Tensor:
 
 def find_nearest(
     queries: Tensor,
-    scans: Sequence[NDArray[Any]],
+    scans: Sequence[NDArray[Any] | PackedImage],
     embed: Embed,
     *,
     candidates: int = 4,
@@ -119,13 +120,13 @@ def correlate(a: Tensor, b: Tensor) -> Tensor:
     return (_unit(a) * _unit(b)).sum(dim=1)
 
 
-def _image(scan: NDArray[Any], size: int) -> NDArray[Any]:
+def _image(scan: NDArray[Any] | PackedImage, size: int) -> NDArray[Any]:
     """The scan, mirrored at both ends of an axis that is shorter than a patch.
 
     Patches are mirrored at the far end; turned ones are then mirrored at the near one.
     """
     pads = [(max(size - n, 0),) * 2 for n in scan.shape]
-    return np.pad(scan, pads, mode="symmetric") if np.any(pads) else scan
+    return np.pad(np.asarray(scan), pads, mode="symmetric") if np.any(pads) else np.asarray(scan)
 
 
 def _tensor(image: NDArray[Any], like: Tensor) -> Tensor:
@@ -160,7 +161,9 @@ def _coarse(blocks: Tensor, templates: Tensor, num: int) -> tuple[Tensor, Tensor
     return score, torch.stack(place, dim=1)
 
 
-def _refine(query: Tensor, scan: NDArray[Any], number: int, place: list[int], pool: int) -> Nearest:
+def _refine(
+    query: Tensor, scan: NDArray[Any] | PackedImage, number: int, place: list[int], pool: int
+) -> Nearest:
     """The best place at full resolution within a block of the coarse one."""
     orientation = ORIENTATIONS[place[0]]
     size = query.shape[-1]

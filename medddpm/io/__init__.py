@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from medddpm.errors import VolumeReadError
-from medddpm.io.dicom import OnError, read_dicom
+from medddpm.io.dicom import OnError, dicom_headers, read_dicom, read_dicom_files
 from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_map
 from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
-from medddpm.io.files import atomic_path, check_output
+from medddpm.io.files import atomic_path, check_output, checksum
 from medddpm.io.nifti import Trust, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
 from medddpm.volume import Volume
@@ -22,7 +22,10 @@ __all__ = [
     "atomic_path",
     "check_dicom",
     "check_output",
+    "checksum",
+    "dicom_headers",
     "is_parametric_map",
+    "read_dicom_files",
     "read_volume",
     "read_volumes",
     "write_dicom",

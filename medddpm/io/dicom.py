@@ -75,6 +75,45 @@ def read_dicom(
     return volumes
 
 
+def read_dicom_files(paths: Sequence[Path], *, force: bool = False) -> list[Volume]:
+    """Read the one series that these files are; see `read_dicom` for what comes back.
+
+    Raises:
+        VolumeReadError: None of them is DICOM.
+        DicomSeriesError: As for `read_dicom`.
+    """
+    with quiet_pydicom():
+        files = _headers(paths)
+        if not files:
+            raise VolumeReadError(f"{paths[0]} is no DICOM image")
+        with _naming(_name(files)):
+            return _read_series(files, paths[0].parent, force=force)
+
+
+def dicom_headers(
+    folder: Path, keywords: Sequence[str], on_error: Callable[[Path, MedddpmError], None]
+) -> Iterator[tuple[Path, Dataset]]:
+    """Each DICOM image under a folder with a few of its attributes, in sorted order.
+
+    Whole headers of a hospital's archive would fill the memory.
+
+    Args:
+        folder: Searched through.
+        keywords: The attributes to read, beside those that tell images from other objects.
+        on_error: Called with each damaged file and what is wrong with it.
+    """
+    wanted = [*_NEEDED, *keywords]
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "DICOMDIR"):
+        try:
+            with quiet_pydicom():
+                header = _header(path, wanted)
+        except VolumeReadError as error:
+            on_error(path, error)
+            continue
+        if header is not None and "Rows" in header:
+            yield path, header
+
+
 def _raise(error: MedddpmError) -> None:
     raise error
 
@@ -136,10 +175,12 @@ def _headers(paths: Sequence[Path]) -> Files:
     return [(path, header) for path, header in headers if header is not None]
 
 
-def _header(path: Path) -> Dataset | None:
-    """The data set without pixels, or None if the file is not DICOM."""
+def _header(path: Path, keywords: Sequence[str] | None = None) -> Dataset | None:
+    """The data set without pixels, all or some of it, or None if the file is not DICOM."""
     try:
-        dataset = dcmread(path, stop_before_pixels=True)
+        dataset = dcmread(
+            path, stop_before_pixels=True, specific_tags=list(keywords) if keywords else None
+        )
         for name in _NEEDED:
             dataset.get(name)  # turns bytes into values, or raises
     except (InvalidDicomError, EOFError) as error:

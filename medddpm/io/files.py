@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def checksum(files: Sequence[Path]) -> str:
+    """SHA-256 of one file; of several, the SHA-256 of their sorted checksums."""
+    sums = []
+    for path in files:
+        with path.open("rb") as file:
+            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if len(sums) == 1:
+        return sums[0]
+    return hashlib.sha256("".join(sorted(sums)).encode()).hexdigest()
 
 
 def check_intensities(data: NDArray[np.float32], name: str) -> None:

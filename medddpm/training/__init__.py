@@ -27,10 +27,12 @@ from medddpm.restoration.model import (
 )
 from medddpm.shrinkage import weigh
 from medddpm.training.adapters import add_adapters, freeze, merge_adapters
-from medddpm.training.data import build_cache, find_scans
+from medddpm.training.data import open_cache, record_subjects
 from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.loop import OnLog, run_stage
+from medddpm.training.measured import MeasuredScans, pack_repeats
 from medddpm.training.options import FinetuneOptions, Options, spec_of
+from medddpm.training.selfsupervised import MeasuredStage
 from medddpm.training.stages import AutoencoderStage, DiffusionStage, FidelityStage, Scans
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def train_stage(
     Args:
         stage: "autoencoder" first, then "diffusion", then "fidelity".
         options: All options of the run.
-        data: Folder of NIfTI files; packed into `out`/cache at first use.
+        data: A prepared folder, which `out`/cache links to, or a folder of NIfTI files, which are
+            packed into it at first use.
         out: The run folder; with several processes or nodes, all must see it.
         fabric: The processes; by default those of `options.train` are launched.
         replay: Folder of scans that share the training; packed into `out`/replay.
@@ -73,7 +76,7 @@ def train_stage(
         ConfigError: No data, no scan left for a half, or an earlier stage is missing.
     """
     fabric = fabric or launch(options.train)
-    scans = _open_scans(fabric, options, out, {"cache": data, "replay": replay}, on_log)
+    scans = _open_scans(fabric, stage, options, out, {"cache": data, "replay": replay}, on_log)
     model = _model_for(stage, options, out)
     model.requires_grad_(True)
     began = time.monotonic()
@@ -97,7 +100,7 @@ def train_stage(
         "hours": round(hours, 3),
         "options": dataclasses.asdict(getattr(options, stage)),
         "data": dataclasses.asdict(options.data),
-        "cases": len(scans.train.cases),
+        "cases": scans.num_cases,
     }
     if tuned:
         stages[stage]["finetune"] = dataclasses.asdict(options.finetune)
@@ -111,37 +114,65 @@ def train_stage(
 
 def _open_scans(
     fabric: Fabric,
+    stage: StageName,
     options: Options,
     out: Path,
     folders: dict[str, Path | None],
     on_log: OnLog | None,
-) -> Scans:
-    """The scans of a run, packed at first use, with those that are replayed."""
+) -> Scans | MeasuredScans:
+    """The scans of a run, packed at first use: clean ones, or noisy ones with what is known."""
+    objective, patches = options.fidelity.objective, options.train.validation_patches
+    if objective != "supervised" and stage != "fidelity":
+        raise ConfigError(
+            f"the {stage} learns from clean scans and fidelity.objective is {objective}: keep the "
+            "shipped one and train only the fidelity decoder, or set it to supervised"
+        )
+    pairs = objective == "pairs"
+
+    def measured() -> MeasuredScans:
+        return MeasuredScans(out / "cache", out / "measured", options.data, patches, repeats=pairs)
 
     def prepare() -> None:
-        for name, folder in folders.items():
-            if folder is None or (out / name / "index.json").exists():
-                continue
-            for line in build_cache(find_scans(folder), out / name):
-                if on_log:
-                    on_log({"stage": name, "skipped": line})
+        for line in _packed(out, folders, pairs=pairs):
+            if on_log:
+                on_log({"stage": "cache", "skipped": line})
+        if objective != "supervised":
+            measured()  # the noise is estimated here once, and read by the others
 
     on_first_process(fabric, prepare)
-    scans = Scans(out / "cache", options.data, options.train.validation_patches)
+    if objective != "supervised":
+        noisy = measured()
+        on_first_process(fabric, lambda: record_subjects(out / stage, noisy.train.packed))
+        return noisy
+    scans = Scans(out / "cache", options.data, patches)
     if folders["replay"] is not None:
         scans.replay(out / "replay", options.finetune.replay)
+    on_first_process(fabric, lambda: record_subjects(out / stage, scans.train))
     return scans
 
 
+def _packed(out: Path, folders: dict[str, Path | None], *, pairs: bool) -> list[str]:
+    """Pack what is not packed yet; returns a line for each scan that is left out."""
+    left_out: list[str] = []
+    for name, folder in folders.items():
+        if folder is not None:
+            left_out += open_cache(folder, out / name)
+    if pairs and folders["cache"] is not None:
+        left_out += pack_repeats(folders["cache"], out / "measured")
+    return left_out
+
+
 def _task(
-    stage: StageName, model: Model, scans: Scans, options: Options
-) -> AutoencoderStage | DiffusionStage | FidelityStage:
+    stage: StageName, model: Model, scans: Scans | MeasuredScans, options: Options
+) -> AutoencoderStage | DiffusionStage | FidelityStage | MeasuredStage:
+    if stage == "fidelity" and options.train.compile:
+        model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
+    if isinstance(scans, MeasuredScans):
+        return MeasuredStage(model, scans, options.fidelity)
     if stage == "autoencoder":
         return AutoencoderStage(model, scans, options.autoencoder)
     if stage == "diffusion":
         return DiffusionStage(model, scans, options.diffusion)
-    if options.train.compile:
-        model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
     return FidelityStage(model, scans, options.fidelity)
 
 
@@ -172,6 +203,25 @@ def _narrow(network: nn.Module, stage: StageName, options: FinetuneOptions) -> N
         add_adapters(network, options.rank)
     elif options.freeze:
         freeze(network, options.freeze)
+
+
+def _scans(
+    stage: StageName, options: Options, data: Path, out: Path, on_log: OnLog | None
+) -> Scans | MeasuredScans:
+    """Clean scans, or noisy ones with what is known of their noise."""
+    objective, patches = options.fidelity.objective, options.train.validation_patches
+    if objective == "supervised":
+        return Scans(out / "cache", options.data, patches)
+    if stage != "fidelity":
+        raise ConfigError(
+            f"the {stage} learns from clean scans and fidelity.objective is {objective}: keep the "
+            "shipped one and train only the fidelity decoder, or set it to supervised"
+        )
+    folder, pairs = out / "measured", objective == "pairs"
+    for line in pack_repeats(data, folder) if pairs else []:
+        if on_log:
+            on_log({"stage": "cache", "skipped": line})
+    return MeasuredScans(out / "cache", folder, options.data, patches, repeats=pairs)
 
 
 def _model_for(stage: StageName, options: Options, out: Path) -> Model:

@@ -95,11 +95,11 @@ class Share:
 
     def normal(self, shape: Sequence[int], device: torch.device) -> Tensor:
         """White noise (count, *shape) for what the loss adds, drawn on the device."""
-        generator = torch.Generator(device)
-        seeds = [seed_of(self.seed, "normal", i) for i in self._samples()]
-        return torch.stack(
-            [torch.randn(*shape, generator=generator.manual_seed(s), device=device) for s in seeds]
-        )
+        return normal(shape, self.seeds("normal"), device)
+
+    def seeds(self, what: str) -> list[int]:
+        """One seed a sample, for a named purpose."""
+        return [seed_of(self.seed, what, i) for i in self._samples()]
 
     def step_generator(self) -> torch.Generator:
         """For what is drawn for the global batch as a whole; `of` then takes the part."""
@@ -111,6 +111,14 @@ class Share:
 
     def _samples(self) -> range:
         return range(self.start, self.start + self.count)
+
+
+def normal(shape: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:
+    """White noise (number of seeds, *shape), each sample from its own seed."""
+    generator = torch.Generator(device)
+    return torch.stack(
+        [torch.randn(*shape, generator=generator.manual_seed(s), device=device) for s in seeds]
+    )
 
 
 def prefetched(draw: Callable[[int], T], first: int, threads: int) -> Generator[T]:

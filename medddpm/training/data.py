@@ -1,4 +1,4 @@
-"""Training data: a packed cache of scans, and random patches of it.
+"""Training data: random patches of a packed cache, and the guard of its split.
 
 A batch depends on (seed, step) alone, never on what ran before, so that a run resumes exactly.
 """
@@ -6,11 +6,11 @@ A batch depends on (seed, step) alone, never on what ran before, so that a run r
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from copy import copy
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,103 +19,92 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from medddpm.errors import ConfigError, MedddpmError
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
-from medddpm.volume import Volume
+from medddpm.curation.cache import (
+    Case,
+    PackedImage,
+    build_cache,
+    find_scans,
+    read_index,
+)
+from medddpm.curation.manifest import SPLITS, ScanRow, Split, read_manifest
+from medddpm.curation.tables import write_text
+from medddpm.errors import ConfigError
 
 Rng = np.random.Generator
-_SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr")
-_MARGIN = 8
-_CACHE_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Case:
-    """One packed scan: its file, grid and whether its background was masked to zero."""
+def open_cache(data: Path, cache: Path) -> list[str]:
+    """Make the cache of a run: a link to that of a prepared folder, or packed at first use.
 
-    name: str
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    masked: bool
+    Args:
+        data: What `medddpm prepare` wrote, or a folder of NIfTI files.
+        cache: In the run folder.
 
+    Returns:
+        A line for each scan that cannot be read.
 
-def find_scans(folder: Path) -> list[Path]:
-    """Every NIfTI or MGH file under `folder`, sorted."""
-    if not folder.is_dir():
-        raise ConfigError(f"the data folder {folder} does not exist; give a folder of NIfTI files")
-    found = sorted(p for p in folder.rglob("*") if p.name.endswith(_SUFFIXES))
-    if not found:
-        raise ConfigError(f"no NIfTI or MGH file under {folder}; train on a folder of scans")
-    return found
-
-
-def pack(volume: Volume, cache: Path) -> Case:
-    """Write one scan to the cache: cropped to its foreground, intensity scale 1, float16."""
-    image = volume.frame(0)
-    mask = foreground_mask(image)
-    scale = intensity_scale(image, mask)
-    box = tuple(
-        slice(max(int(i.min()) - _MARGIN, 0), int(i.max()) + _MARGIN + 1) for i in np.nonzero(mask)
-    )
-    packed = np.clip(image[box] / scale, 0, 8).astype(np.float16)
-    inside = np.argwhere(mask[box])
-    rng = np.random.default_rng(0)
-    chosen = rng.choice(len(inside), min(len(inside), 20_000), replace=False)
-    np.save(cache / f"{volume.case_id}.npy", packed)
-    np.save(cache / f"{volume.case_id}.centres.npy", inside[np.sort(chosen)].astype(np.int16))
-    masked = zero_background(image) is not None
-    return Case(volume.case_id, packed.shape, volume.spacing, masked)
-
-
-def build_cache(scans: Iterable[Path], cache: Path) -> list[str]:
-    """Pack every scan that is not packed yet; returns a line for each one that failed.
-
-    The index is written last, so that a cache without one is begun again where it stopped.
+    Raises:
+        ConfigError: No scan there, the prepared folder is unfinished, or the run was begun with
+            other scans.
     """
-    from medddpm.io import read_volume
-
-    cache.mkdir(parents=True, exist_ok=True)
-    cases, failures = [], []
-    for path in scans:
-        entry = cache / (re.sub(r"\W+", "_", path.name) + ".json")
-        if not entry.exists():
-            try:
-                entry.write_text(json.dumps(asdict(pack(read_volume(path), cache))))
-            except MedddpmError as error:
-                failures.append(f"{path.name}: {error}")
-                continue
-        cases.append(json.loads(entry.read_text()))
-    index = {"version": _CACHE_VERSION, "cases": cases, "failures": failures}
-    (cache / "index.json").write_text(json.dumps(index, indent=1))
-    return failures
+    theirs = data / "cache"
+    if (data / "manifest.csv").is_file() and theirs.is_dir():
+        read_index(theirs)  # refuses an unfinished one
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        if not cache.exists():
+            cache.unlink(missing_ok=True)  # a link to nowhere
+            cache.symlink_to(theirs.resolve(), target_is_directory=True)
+        elif cache.resolve() != theirs.resolve():
+            raise ConfigError(f"{cache} holds other scans than {data}; take another --out")
+        return []
+    return [] if (cache / "index.json").exists() else build_cache(find_scans(data), cache)
 
 
 class PackedScans:
     """The scans of a cache, memory-mapped, in the two halves that a split makes.
 
+    The manifest of a prepared folder decides who is where; `holdout` then only takes scans out of
+    training. In a plain folder `holdout` is the split.
+
     Args:
-        cache: Folder that `build_cache` wrote.
+        cache: Folder that `build_cache` or `medddpm prepare` wrote.
         holdout: Patterns (fnmatch, on case names) of scans that training never sees.
         patch: Edge of a patch in voxels.
         validation: Take the held-out half instead of the training half.
+
+    Raises:
+        ConfigError: No scan is left, or the cache is unfinished or of another version.
     """
 
     def __init__(
         self, cache: Path, holdout: Iterable[str], patch: int, *, validation: bool = False
     ) -> None:
-        index = json.loads((cache / "index.json").read_text())
         patterns = tuple(holdout)
+        cases, index = read_index(cache)
         self.patch = patch
-        self.cases = [
-            Case(c["name"], tuple(c["shape"]), tuple(c["spacing"]), c["masked"])
-            for c in index["cases"]
-            if any(fnmatch.fnmatch(c["name"], p) for p in patterns) == validation
-        ]
+        self.rows = _rows(cache, index)
+        self.by_split = _by_split(cases, self.rows, patterns)
+        half: Split = "val" if validation else "train"
+        self.cases = self.by_split[half]
         if not self.cases:
-            half = "validation" if validation else "training"
-            raise ConfigError(f"no scan is left for {half}: mend data.holdout {list(patterns)}")
-        self.images = [np.load(cache / f"{c.name}.npy", mmap_mode="r") for c in self.cases]
-        self._centres = [np.load(cache / f"{c.name}.centres.npy") for c in self.cases]
+            where = "validation" if validation else "training"
+            mend = f"mend data.holdout {list(patterns)}"
+            if self.rows is not None:
+                mend = "see the column split of its manifest.csv; prepare it with another --split"
+            raise ConfigError(f"no scan is left for {where}: {mend}")
+        self.images = [PackedImage(cache / f"{c.name}.npy", c.shape) for c in self.cases]
+        self._centres = [cache / f"{c.name}.centres.npy" for c in self.cases]
+
+    def subject(self, case: Case) -> str:
+        """Who was scanned, "" if that is not known."""
+        return self.rows[case.name].subject if self.rows is not None else _subject(case.name)
+
+    def only(self, number: int) -> PackedScans:
+        """One of the scans alone."""
+        one = copy(self)
+        for name in ("cases", "images", "_centres"):
+            setattr(one, name, getattr(self, name)[number : number + 1])
+        return one
 
     def draw(self, rng: Rng, *, thicken: float = 0.0) -> tuple[NDArray[np.float32], list[float]]:
         """One random patch (P, P, P) around a foreground voxel, with its spacing in mm.
@@ -131,15 +120,22 @@ class PackedScans:
         thick = rng.random() < thicken and max(spacing) / min(spacing) < 1.5
         if thick:
             size[axis] *= slices
-        centre = self._centres[number][int(rng.integers(len(self._centres[number])))]
-        jitter = rng.integers(-self.patch // 4, self.patch // 4 + 1, 3)
-        patch = crop(self.images[number], centre + jitter, size)
+        patch = crop(self.images[number], self.place(number, rng), size)
         if thick:
             shape = list(patch.shape)
             shape[axis : axis + 1] = [self.patch, slices]
             patch = patch.reshape(shape).mean(axis=axis + 1)
             spacing[axis] *= slices
         return patch, spacing
+
+    def place(self, number: int, rng: Rng) -> NDArray[np.integer[Any]]:
+        """The centre of a random patch of one scan: near a foreground voxel."""
+        centres = np.load(self._centres[number], mmap_mode="r")
+        centre = centres[int(rng.integers(len(centres)))]
+        moved: NDArray[np.integer[Any]] = centre + rng.integers(
+            -self.patch // 4, self.patch // 4 + 1, 3
+        )
+        return moved
 
 
 class Mixture:
@@ -155,40 +151,87 @@ class Mixture:
         self.scans, self.other, self.share = scans, other, share
         self.cases: list[Case] = [*scans.cases, *other.cases]
 
+    def subject(self, case: Case) -> str:
+        """Who was scanned, "" if that is not known."""
+        return (self.other if case in self.other.cases else self.scans).subject(case)
+
     def draw(self, rng: Rng, *, thicken: float = 0.0) -> tuple[NDArray[np.float32], list[float]]:
         """One random patch, as `PackedScans.draw`."""
         chosen = self.other if rng.random() < self.share else self.scans
         return chosen.draw(rng, thicken=thicken)
 
 
-def check_split(train: PackedScans, held: PackedScans) -> None:
-    """Refuse a split that would flatter: one subject, or one identical image, in both halves.
+def _rows(cache: Path, index: dict[str, Any]) -> dict[str, ScanRow] | None:
+    """The manifest that belongs to a cache, by scan; None in a plain folder."""
+    if "manifest" not in index:
+        return None
+    return {row.scan: row for row in read_manifest(cache / index["manifest"])}
 
-    The subject is what a BIDS name says, with what stands before it: "site1_sub-07" of
-    "site1_sub-07_ses-2_T1w". Scans whose names have no subject are compared by content alone.
+
+def _by_split(
+    cases: Sequence[Case], rows: dict[str, ScanRow] | None, holdout: tuple[str, ...]
+) -> dict[Split, list[Case]]:
+    halves: dict[Split, list[Case]] = {split: [] for split in SPLITS}
+    for case in cases:
+        held = any(fnmatch.fnmatch(case.name, pattern) for pattern in holdout)
+        split: Split = "val" if held else "train"
+        if rows is not None:
+            split = rows[case.name].split if case.name in rows else ""
+            split = "" if held and split == "train" else split
+        if split:
+            halves[split].append(case)
+    return halves
+
+
+def check_split(train: PackedScans, held: PackedScans) -> None:
+    """Refuse a split that would flatter: one subject, or one identical image, on two sides of it.
+
+    The subject is what the manifest says or, in a plain folder, a BIDS name with what stands
+    before it: "site1_sub-07" of "site1_sub-07_ses-2_T1w". Scans whose names have no subject are
+    compared by content alone. The test scans of a manifest are compared too.
 
     Raises:
         ConfigError: It names the scans on both sides.
     """
-    subjects = {_subject(case.name): case.name for case in train.cases}
-    contents: dict[str, str] = {}
-    shapes = {case.shape for case in held.cases}
-    for case, image in zip(train.cases, train.images, strict=True):
-        if case.shape in shapes:
-            contents[_content(image)] = case.name
-    for case, image in zip(held.cases, held.images, strict=True):
-        subject = _subject(case.name)
-        if subject and subject in subjects:
-            raise ConfigError(
-                f"{subject} is in both halves, with {subjects[subject]} for training and "
-                f"{case.name} held out; add {subject}_* to data.holdout, or take its scans out"
-            )
-        twin = contents.get(_content(image))
-        if twin:
-            raise ConfigError(
-                f"{twin} and {case.name} are the same image, and only the second is held out; "
-                f"add {twin} to data.holdout, or remove one of them"
-            )
+    sides: dict[Split, list[Case]] = {**train.by_split, "train": train.cases, "val": held.cases}
+    mend = "mend data.holdout" if train.rows is None else "mend the manifest, or prepare again"
+    for a, b in combinations(SPLITS, 2):
+        subjects = {train.subject(case): case.name for case in sides[a]}
+        contents = {case.content: case.name for case in sides[a]}
+        for case in sides[b]:
+            subject = train.subject(case)
+            if subject and subject in subjects:
+                raise ConfigError(
+                    f"{subject} is in both halves, with {subjects[subject]} for {a} and "
+                    f"{case.name} for {b}; {mend}, or take its scans out"
+                )
+            if case.content in contents:
+                raise ConfigError(
+                    f"{contents[case.content]} ({a}) and {case.name} ({b}) are the same image; "
+                    f"{mend}, or remove one of them"
+                )
+
+
+def record_subjects(folder: Path, scans: PackedScans | Mixture) -> None:
+    """Add whom a stage trains on to its `run.json`, so that a withdrawal finds its checkpoints.
+
+    Subjects of earlier runs into the same folder stay: what was learnt is not unlearnt.
+
+    Args:
+        folder: Of the stage; made if missing.
+        scans: The training half.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        facts = {}
+    subjects: dict[str, list[str]] = facts.setdefault("subjects", {})
+    for case in scans.cases:
+        subject = scans.subject(case) or case.name
+        subjects[subject] = sorted({*subjects.get(subject, []), case.name})
+    write_text(path, json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 
 def _subject(name: str) -> str:
@@ -196,12 +239,8 @@ def _subject(name: str) -> str:
     return found.group() if found else ""
 
 
-def _content(image: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-
-
 def crop(
-    image: NDArray[Any], centre: NDArray[np.integer[Any]], size: list[int]
+    image: NDArray[Any] | PackedImage, centre: NDArray[np.integer[Any]], size: list[int]
 ) -> NDArray[np.float32]:
     """A box around `centre`, kept inside the image; mirrored where the image is too small."""
     picks = []

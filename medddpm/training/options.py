@@ -18,11 +18,15 @@ Spec = TypeVar("Spec", AutoencoderSpec, DiffusionSpec, FidelitySpec)
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which scans and patches; `holdout` holds fnmatch patterns on file stems."""
+    """Which scans and patches; `holdout` holds fnmatch patterns on file stems.
+
+    `references` are clean scans among noisy ones, to validate with and nothing else.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
     patch: Annotated[int, Ge(16)] = 64
     holdout: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
     thicken: _Fraction = 0.15
     sigma_min: _Positive = 0.004
     sigma_max: _Positive = 0.2
@@ -55,12 +59,17 @@ class DiffusionOptions(DiffusionSpec):
 
 @dataclass(frozen=True)
 class FidelityOptions(FidelitySpec):
-    """The fidelity decoder and its training."""
+    """The fidelity decoder and its training.
+
+    `objective` says what the scans are: clean ones that get noise ("supervised"), noisy ones with
+    repeats ("pairs"), or noisy ones ("single").
+    """
 
     steps: _Count = 4000
     batch: _Count = 4
     learning_rate: _Positive = 2e-4
     terminal_fraction: _Fraction = 0.6
+    objective: Literal["supervised", "pairs", "single"] = "supervised"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,14 @@ from medddpm.diffusion.prediction import interpolate, target, to_x0
 from medddpm.networks import channels_last, space_to_depth
 from medddpm.restoration.model import Model
 from medddpm.shrinkage import Evidence
-from medddpm.training.batches import NoisyBatch, Share, clean_batch, fixed_noise, noisy_batch
+from medddpm.training.batches import (
+    NoisyBatch,
+    Share,
+    clean_batch,
+    fixed_noise,
+    noisy_batch,
+    normal,
+)
 from medddpm.training.data import Mixture, PackedScans, check_split
 from medddpm.training.fabric import reduced
 from medddpm.training.options import (
@@ -42,10 +49,12 @@ class Scans:
         self.train: PackedScans | Mixture = PackedScans(cache, options.holdout, options.patch)
         held = PackedScans(cache, options.holdout, options.patch, validation=True)
         check_split(self.train, held)
-        rng = np.random.default_rng(0)
-        patches, spacings = zip(*(held.draw(rng) for _ in range(num_patches)), strict=True)
-        self.held_x = torch.from_numpy(np.stack(patches)[:, None])
-        self.held_spacing = torch.tensor(spacings, dtype=torch.float32)
+        self.held_x, self.held_spacing = held_patches(held, num_patches)
+
+    @property
+    def num_cases(self) -> int:
+        """Scans that are trained on."""
+        return len(self.train.cases)
 
     def replay(self, cache: Path, share: float) -> None:
         """Draw a share of the training patches from other scans; held-out ones stay out."""
@@ -55,6 +64,13 @@ class Scans:
     def held_noisy(self, sigma: float) -> NoisyBatch:
         """The held-out patches with the same Rician noise at every call."""
         return fixed_noise(self.held_x, self.held_spacing, sigma, seed=1)
+
+
+def held_patches(held: PackedScans, count: int) -> tuple[Tensor, Tensor]:
+    """The same patches (count, 1, P, P, P) at every call, and their spacing (count, 3)."""
+    rng = np.random.default_rng(0)
+    patches, spacings = zip(*(held.draw(rng) for _ in range(count)), strict=True)
+    return torch.from_numpy(np.stack(patches)[:, None]), torch.tensor(spacings, dtype=torch.float32)
 
 
 class AutoencoderStage:
@@ -262,21 +278,7 @@ class FidelityStage:
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
         """PSNR of `mean` restoration on held-out patches."""
-        figures: dict[str, float] = {}
-        for sigma in (0.01, *_VALIDATION_SIGMAS):
-            batch = self.scans.held_noisy(sigma)
-            z0 = predicted_mean(self.model, batch, device)
-            parts = []
-            for i in range(len(z0)):
-                evidence = observed(self.model, batch[i : i + 1].to(device))
-                angle = torch.full((1,), math.pi / 2, device=device)
-                part = self.model.decode(evidence, z0[i : i + 1].to(device), angle)
-                parts.append(part.float().cpu())
-            restored = torch.cat(parts)
-            figures[f"psnr_{sigma}"] = psnr_inside(restored, batch.x)
-            figures[f"psnr_noisy_{sigma}"] = psnr_inside(batch.y, batch.x)
-            write_preview(preview, [batch.y, restored, batch.x, 0.5 + 2 * (restored - batch.x)])
-        return figures
+        return restored_psnr(self.model, self.scans.held_noisy, device, preview)
 
     def finish(self, fabric: Fabric) -> None:
         """Nothing to store."""
@@ -291,21 +293,48 @@ def observed(model: Model, batch: NoisyBatch) -> Evidence:
     return model.observe(batch.y, batch.sigma, batch.spacing, batch.coils)
 
 
+def restored_psnr(
+    model: Model, held: Callable[[float], NoisyBatch], device: torch.device, preview: Path
+) -> dict[str, float]:
+    """PSNR of `mean` restoration; `held` gives clean patches with noise of a level."""
+    figures: dict[str, float] = {}
+    for sigma in (0.01, *_VALIDATION_SIGMAS):
+        batch = held(sigma)
+        z0 = predicted_mean(model, batch, device)
+        parts = []
+        for i in range(len(z0)):
+            evidence = observed(model, batch[i : i + 1].to(device))
+            angle = torch.full((1,), math.pi / 2, device=device)
+            part = model.decode(evidence, z0[i : i + 1].to(device), angle)
+            parts.append(part.float().cpu())
+        restored = torch.cat(parts)
+        figures[f"psnr_{sigma}"] = psnr_inside(restored, batch.x)
+        figures[f"psnr_noisy_{sigma}"] = psnr_inside(batch.y, batch.x)
+        write_preview(preview, [batch.y, restored, batch.x, 0.5 + 2 * (restored - batch.x)])
+    return figures
+
+
 def predicted_mean(model: Model, batch: NoisyBatch, device: torch.device) -> Tensor:
     """E[z0 | y] on the CPU, one patch at a time: the x0-prediction at the terminal level."""
-    level = model.spec.diffusion.schedule.terminal
     model.to(device)
     outputs = []
     for i in range(len(batch.y)):
         part = batch[i : i + 1].to(device)
-        cond, z_y = model.condition(observed(model, part))
-        generator = torch.Generator().manual_seed(i)
-        z = level.sigma * torch.randn(z_y.shape, generator=generator).to(device) + level.alpha * z_y
-        angle = torch.full((1,), level.angle, device=device)
-        output = model.unet(z, angle, cond, part.log_sigma, part.spacing)
-        prediction = model.spec.diffusion.prediction
-        outputs.append(to_x0(output, z, level.alpha, level.sigma, prediction).float().cpu())
+        outputs.append(terminal_latent(model, part, observed(model, part), [i]).float().cpu())
     return torch.cat(outputs)
+
+
+def terminal_latent(
+    model: Model, batch: NoisyBatch, evidence: Evidence, seeds: Sequence[int]
+) -> Tensor:
+    """E[z0 | y]: the x0-prediction at the terminal level; one seed a sample for its noise."""
+    level = model.spec.diffusion.schedule.terminal
+    cond, z_y = model.condition(evidence)
+    noise = normal(z_y.shape[1:], seeds, torch.device("cpu")).to(z_y)
+    z = level.sigma * noise + level.alpha * z_y
+    angle = torch.full((len(z),), level.angle, device=z.device)
+    output = model.unet(z, angle, cond, batch.log_sigma, batch.spacing)
+    return to_x0(output, z, level.alpha, level.sigma, model.spec.diffusion.prediction)
 
 
 def psnr_inside(restored: Tensor, reference: Tensor) -> float:

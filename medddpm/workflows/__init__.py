@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
     from medddpm.workflows.memorising import memorisation
+    from medddpm.workflows.preparing import PrepareOptions, prepare
     from medddpm.workflows.replaying import replay
     from medddpm.workflows.reporting import report
     from medddpm.workflows.restoring import RestoredScan, restore
     from medddpm.workflows.sweeping import sweep
     from medddpm.workflows.training import train
+    from medddpm.workflows.withdrawing import withdraw
 
 __all__ = [
     "NoiseSettings",
+    "PrepareOptions",
     "RestoredScan",
     "benchmark",
     "calibrate",
@@ -34,6 +37,7 @@ __all__ = [
     "evaluate",
     "info",
     "memorisation",
+    "prepare",
     "quickstart",
     "replay",
     "report",
@@ -41,10 +45,12 @@ __all__ = [
     "simulate",
     "sweep",
     "train",
+    "withdraw",
 ]
 
 _HOMES = {
     "NoiseSettings": "measure",
+    "PrepareOptions": "preparing",
     "RestoredScan": "restoring",
     "benchmark": "benchmarking",
     "calibrate": "calibrating",
@@ -54,6 +60,7 @@ _HOMES = {
     "evaluate": "measure",
     "info": "describing",
     "memorisation": "memorising",
+    "prepare": "preparing",
     "quickstart": "example",
     "replay": "replaying",
     "report": "reporting",
@@ -61,6 +68,7 @@ _HOMES = {
     "simulate": "measure",
     "sweep": "sweeping",
     "train": "training",
+    "withdraw": "withdrawing",
 }
 
 

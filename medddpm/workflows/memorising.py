@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import glob
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medddpm.config import load_config
+from medddpm.curation.cache import build_cache, find_scans
 from medddpm.curation.manifest import read_manifest
 from medddpm.errors import CheckpointError, ConfigError, VolumeReadError
 from medddpm.evaluation.memorisation import (
@@ -33,7 +33,7 @@ from medddpm.restoration.prior import draw_prior
 from medddpm.restoration.restorer import pick_device
 from medddpm.restoration.tile import TileRestorer
 from medddpm.training.batches import fixed_noise
-from medddpm.training.data import PackedScans, build_cache, check_split, find_scans
+from medddpm.training.data import PackedScans, check_split
 from medddpm.training.options import DataOptions
 from medddpm.workflows.outputs import check_targets, staged, write_json
 from medddpm.workflows.provenance import versions
@@ -163,7 +163,10 @@ def _open_run(run: Path, device: str) -> _Run:
 
 def _subjects(run: Path, names: Sequence[str]) -> dict[str, str]:
     """The subject of each scan: of the manifest, else of its BIDS name, else the scan itself."""
-    paths = [run / "manifest.csv", run / "cache" / "manifest.csv"]
+    paths = [
+        run / "cache" / ".." / "manifest.csv",
+        run / "cache" / "manifest.csv",
+    ]  # through a link
     listed = {
         row.scan: row.subject for path in paths if path.is_file() for row in read_manifest(path)
     }
@@ -188,7 +191,7 @@ def _drawn(known: _Run, samples: int, seed: int, report: Report) -> list[Sample]
         report("prior samples", number + 1, samples)
     decoder = float("fidelity" in known.model.card["stages"])  # else the plain one
     settings = RestoreOptions(mode="sample", fidelity=decoder, texture=0.0)
-    for number, (name, patch, edges) in enumerate(_patches(known.cache, known.held, samples, rng)):
+    for number, (name, patch, edges) in enumerate(_patches(known.held, samples, rng)):
         x = torch.from_numpy(patch)[None, None]
         noisy = fixed_noise(x, torch.tensor([edges]), options.sigma_max, seed + number)
         tile = TileRestorer(
@@ -209,14 +212,14 @@ def _given(known: _Run, scans: Path, samples: int, seed: int) -> list[Sample]:
             raise VolumeReadError(f"cannot judge {failures[0]}")
         packed = PackedScans(Path(folder), (), known.options.patch)
         num = samples * len(packed.cases)
-        drawn = _patches(Path(folder), packed, num, np.random.default_rng(seed))
+        drawn = _patches(packed, num, np.random.default_rng(seed))
         return [Sample("given", name, patch) for name, patch, _ in drawn]
 
 
 def _held_out(known: _Run, num: int, *, round_trip: bool) -> list[Sample]:
     """Real patches that training never saw; through the codec where the samples went through it."""
     found = []
-    for name, patch, _ in _patches(known.cache, known.held, num, np.random.default_rng(1)):
+    for name, patch, _ in _patches(known.held, num, np.random.default_rng(1)):
         image = patch
         if round_trip:
             codec, x = known.model.codec, torch.from_numpy(patch)[None, None].to(known.device)
@@ -227,13 +230,11 @@ def _held_out(known: _Run, num: int, *, round_trip: bool) -> list[Sample]:
 
 
 def _patches(
-    cache: Path, scans: PackedScans, num: int, rng: np.random.Generator
+    scans: PackedScans, num: int, rng: np.random.Generator
 ) -> list[tuple[str, NDArray[np.float32], list[float]]]:
     """(scan, patch, spacing) of random patches, the scans in turn."""
     names = [case.name for case in scans.cases]
-    single = [
-        PackedScans(cache, [glob.escape(name)], scans.patch, validation=True) for name in names
-    ]
+    single = [scans.only(number) for number in range(len(names))]
     return [(names[i % len(names)], *single[i % len(names)].draw(rng)) for i in range(num)]
 
 

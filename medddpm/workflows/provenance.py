@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medddpm import __version__
+from medddpm.io import checksum as checksum
 from medddpm.volume import Volume
 
 _PACKAGES = ("torch", "numpy", "nibabel", "pydicom", "monai")
@@ -83,17 +84,6 @@ def voxel_checksum(volume: Volume) -> str:
     for index in range(volume.num_frames):
         digest.update(volume.frame(index).astype("<f4").tobytes())
     return digest.hexdigest()
-
-
-def checksum(files: list[Path]) -> str:
-    """SHA-256 of one file; of several, the SHA-256 of their sorted checksums."""
-    sums = []
-    for path in files:
-        with path.open("rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
-    if len(sums) == 1:
-        return sums[0]
-    return hashlib.sha256("".join(sorted(sums)).encode()).hexdigest()
 
 
 def _processor() -> str:

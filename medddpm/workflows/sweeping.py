@@ -16,7 +16,7 @@ from medddpm.errors import ConfigError, MissingExtraError, OutputError
 from medddpm.evaluation.sweep_figure import sweep_plot
 from medddpm.restoration.model import find_weights, load_model
 from medddpm.training import StageName
-from medddpm.training.data import build_cache, find_scans
+from medddpm.training.data import open_cache
 from medddpm.workflows.outputs import staged, write_json
 from medddpm.workflows.provenance import versions
 from medddpm.workflows.sweep_cell import (
@@ -133,10 +133,9 @@ def _plan(
 def _pack(data: Path, cache: Path, on_log: OnCellLog | None) -> None:
     """Pack the scans once; a second process waits for the first."""
     with FileLock(cache.with_name("cache.lock")):
-        if not (cache / "index.json").exists():
-            for line in build_cache(find_scans(data), cache):
-                if on_log:
-                    on_log("cache", {"stage": "cache", "skipped": line})
+        for line in open_cache(data, cache):
+            if on_log:
+                on_log("cache", {"stage": "cache", "skipped": line})
 
 
 Runner = Callable[[list[Cell], CellPlan], Iterator[Row]]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from medddpm.config import Config, dump_config
 from medddpm.errors import MedddpmError, OutputError
+from medddpm.io import atomic_path
 from medddpm.restoration.model import find_weights
 from medddpm.training import StageName, begin_from, train_stage
 from medddpm.training.fabric import end_others, launch, on_first_process
@@ -33,7 +35,7 @@ def train(
 
     Args:
         stage: "autoencoder" first, then "diffusion", then "fidelity".
-        data: Folder of NIfTI scans, searched through.
+        data: What `medddpm prepare` wrote, or a folder of NIfTI scans, searched through.
         out: Run folder that the three stages share.
         config: The defaults if not given.
         resume: Go on from the saved state, if there is one.
@@ -68,13 +70,29 @@ def _open(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        write_json(folder / "run.json", {"stage": stage, "versions": versions()})
+        seen = {"subjects": _seen(folder, start)}
+        with atomic_path(folder / "run.json") as partial:
+            write_json(partial, {"stage": stage, "versions": versions(), **seen})
         if start is not None and not (out / "model.safetensors").exists():
             begin_from(find_weights(start), out / "model.safetensors")
     except OSError as error:
         if isinstance(error, MedddpmError):
             raise
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
+
+
+def _seen(folder: Path, start: str | Path | None) -> dict[str, list[str]]:
+    """Subjects, with their scans, that this stage or the weights it starts from were trained on."""
+    places = [folder / "run.json"]
+    if start is not None:
+        places += sorted(find_weights(start).parent.glob("*/run.json"))
+    seen: dict[str, list[str]] = {}
+    for path in places:
+        if path.is_file():
+            subjects = json.loads(path.read_text(encoding="utf-8")).get("subjects", {})
+            for subject, scans in subjects.items():
+                seen[subject] = sorted({*seen.get(subject, []), *scans})
+    return seen
 
 
 def options_of(config: Config) -> Options:

@@ -43,9 +43,14 @@ def workplace(
     save_nifti(tmp_path / "clean.nii.gz", phantom.data, phantom.affine)
     dicom_series(tmp_path / "dicom", noisy_phantom.data)
     (tmp_path / "scans").mkdir()
+    (tmp_path / "hospital").mkdir()
+    (tmp_path / "hospital" / "dataset_description.json").write_text('{"Name": "heads"}')
     for number in (1, 2, 3):
         data = head((36 + number, 36, 34))
         save_nifti(tmp_path / "scans" / f"sub-0{number}_T1w.nii.gz", data, np.eye(4))
+        anat = tmp_path / "hospital" / f"sub-0{number}" / "anat"
+        anat.mkdir(parents=True)
+        save_nifti(anat / f"sub-0{number}_T1w.nii.gz", data, np.eye(4))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -47,6 +47,7 @@ def test_version(cli: Callable[..., Any]) -> None:
         "train",
         "info",
         "convert",
+        "prepare",
         "quickstart",
         "report",
         "replay",

@@ -19,7 +19,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
 
 from medddpm.errors import DicomSeriesError, VolumeReadError
-from medddpm.io import read_volume, read_volumes
+from medddpm.io import dicom_headers, read_dicom_files, read_volume, read_volumes
+from medddpm.io.dicom import read_dicom
 from medddpm.io.dicom_geometry import plane
 
 AFFINE = np.array([[-0.96, 0.42, 0, 30], [-0.28, -1.44, 0, 40], [0, 0, 3.0, -25], [0, 0, 0, 1]])
@@ -505,3 +506,31 @@ def test_mosaic_lies_where_dcm2niix_puts_it(data: Any, mosaic: Any, tmp_path: Pa
 def test_plane_needs_all_numbers() -> None:
     with pytest.raises(DicomSeriesError, match="its place is"):
         plane([1, 2], [1, 0, 0, 0, 1, 0], "x")
+
+
+def test_headers_are_read_in_part_and_damage_is_reported(
+    dicom_series: Any, head: Any, tmp_path: Path
+) -> None:
+    folder = dicom_series(tmp_path / "series", head((12, 14, 6)))
+    (folder / "broken.dcm").write_bytes(b"\0" * 300)
+    (folder / "notes.txt").write_text("no DICOM")
+    damaged: list[Path] = []
+    found = list(dicom_headers(tmp_path, ["PatientID"], lambda path, _: damaged.append(path)))
+    assert len(found) == 6
+    assert [path.name for path in damaged] == ["broken.dcm"]
+    _, header = found[0]
+    assert header.PatientID == "P-0001"
+    assert "PatientName" not in header
+
+
+def test_the_files_of_one_series_are_read_alone(
+    dicom_series: Any, head: Any, tmp_path: Path
+) -> None:
+    folder = dicom_series(tmp_path, head((12, 14, 6)))
+    whole = read_dicom(folder)[0]
+    (alone,) = read_dicom_files(sorted(folder.glob("*.dcm")))
+    np.testing.assert_array_equal(alone.data, whole.data)
+    np.testing.assert_array_equal(alone.affine, whole.affine)
+    (tmp_path / "note.txt").write_text("nothing")
+    with pytest.raises(VolumeReadError, match="no DICOM image"):
+        read_dicom_files([tmp_path / "note.txt"])

@@ -1,0 +1,90 @@
+"""A folder of NIfTI files with a CSV that says whose they are, as a source of scans."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from medddpm.curation.acquisition import sex_code
+from medddpm.curation.cache import find_scans
+from medddpm.curation.ledger import LedgerRow
+from medddpm.curation.manifest import ScanRow
+from medddpm.curation.sources import Found, Source, label
+from medddpm.errors import ConfigError
+from medddpm.io.nifti import suffix_of
+
+_TAKEN = ("session", "series", "contrast", "licence", "age", "site", "scanner")
+
+
+def find_listed(folder: Path, table: Path) -> Source:
+    """The scans of a CSV with the columns file and subject, and more if they are known.
+
+    Files are relative to the folder, or to the table. What else is taken: session, series,
+    contrast, sex, age, site, scanner, licence.
+
+    Raises:
+        ConfigError: The table is unreadable, lacks a column or a subject, or lists a file twice.
+    """
+    scans: list[Found] = []
+    left_out: list[LedgerRow] = []
+    listed: set[Path] = set()
+    for line, entry in _entries(table):
+        path = _place(entry["file"], folder, table)
+        stem = path.name[: -len(suffix_of(path))] if suffix_of(path) else path.name
+        if not entry["subject"]:
+            raise ConfigError(f"{table}, line {line}: no subject; every scan needs one")
+        if path in listed:
+            raise ConfigError(f"{table}, line {line}: {path.name} is listed twice")
+        listed.add(path)
+        if not path.is_file():
+            left_out.append(
+                LedgerRow(stem, entry["subject"], "missing", "the table names it, it is not there")
+            )
+            continue
+        row = ScanRow(
+            scan=stem,
+            subject=entry["subject"],
+            file=str(path),
+            sex=sex_code(entry.get("sex")),
+            **{name: entry.get(name, "") for name in _TAKEN},  # type: ignore[arg-type]
+        )
+        scans.append(Found(row, (path,), entry["subject"]))
+    for path in find_scans(folder):
+        if path.absolute() not in listed:
+            stem = path.name[: -len(suffix_of(path))]
+            left_out.append(LedgerRow(stem, "", "not-in-table", "the table does not name it"))
+    return Source("NIfTI with a table", tuple(_told_apart(scans, folder)), tuple(left_out))
+
+
+def _told_apart(scans: list[Found], folder: Path) -> list[Found]:
+    """Put the folders before the names of files that are called the same."""
+    counts = Counter(found.row.scan for found in scans)
+    apart = []
+    for found in scans:
+        (path,) = found.files
+        if counts[found.row.scan] > 1 and folder.absolute() in path.parents:
+            folders = path.relative_to(folder.absolute()).parts[:-1]
+            name = "_".join((*map(label, folders), found.row.scan))
+            found = replace(found, row=replace(found.row, scan=name))
+        apart.append(found)
+    return apart
+
+
+def _place(file: str, folder: Path, table: Path) -> Path:
+    beside = (table.parent / file).absolute()
+    return beside if beside.is_file() else (folder / file).absolute()
+
+
+def _entries(table: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"file", "subject"} - set(reader.fieldnames or ())
+            rows = [] if missing else [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the table {table} cannot be read: {error}") from None
+    if missing:
+        raise ConfigError(f"the table {table} has no column {', '.join(sorted(missing))}")
+    return [(n, {k: (v or "").strip() for k, v in row.items() if k}) for n, row in rows]
