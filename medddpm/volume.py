@@ -128,6 +128,48 @@ class Volume:
         """The (X, Y, Z) array of one time point."""
         return self.data if self.data.ndim == 3 else self.data[..., index]
 
+    def to_ras(self) -> Volume:
+        """The same scan with its axes turned and flipped to RAS, for showing; without header."""
+        order, flips = ras_axes(self.geometry.orientation)
+        turn = np.zeros((4, 4))
+        turn[3, 3] = 1
+        for new, old in enumerate(order):
+            turn[old, new] = flips[new].step
+            turn[old, 3] = 0 if flips[new].step == 1 else self.geometry.shape[old] - 1
+        axes = (*order, 3)[: self.data.ndim]
+        data = self.data.transpose(axes)[flips]
+        shape = (int(data.shape[0]), int(data.shape[1]), int(data.shape[2]))
+        geometry = Geometry(shape, self.geometry.affine @ turn)
+        return replace(self, data=data, geometry=geometry, format="array", native=None)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """What Jupyter shows: three planes of the (first) frame, or a viewer."""
+        from medddpm.display import mime_bundle
+
+        ras = self.to_ras()
+        sizes = " x ".join(str(n) for n in self.data.shape)
+        spacing = " x ".join(f"{s:.3g}" for s in self.spacing)
+        words = f"{self.case_id}: {sizes} voxels of {spacing} mm, {self.geometry.orientation}"
+        return mime_bundle({"scan": ras.frame(0)}, ras.affine, words)
+
     def with_data(self, data: NDArray[Any]) -> Volume:
         """The same scan, in the same place, with other intensities."""
         return replace(self, data=np.asarray(data, dtype=np.float32))
+
+
+def ras_axes(orientation: str) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:
+    """The order of axes, and then the flips, that bring an array into RAS order.
+
+    Args:
+        orientation: Anatomical direction of each array axis, such as "LPS".
+
+    Raises:
+        ShapeError: These are not three different axes.
+    """
+    if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
+        raise ShapeError(f"orientation {orientation!r} does not name three different axes")
+    x, y, z = (next(a for a in range(3) if orientation[a] in pair) for pair in ("RL", "AP", "SI"))
+    right, front, up = (
+        slice(None, None, 1 if orientation[axis] in "RAS" else -1) for axis in (x, y, z)
+    )
+    return (x, y, z), (right, front, up)

@@ -13,6 +13,7 @@ from medddpm.cli import (
     data_report,
     memorisation,
     prepare,
+    report,
     scans,
     shipped,
     sweep,
@@ -49,6 +50,7 @@ def _root(
 
 scans.register(app)
 prepare.register(app)
+report.register(app)
 training.register(app)
 sweep.register(app)
 memorisation.register(app)

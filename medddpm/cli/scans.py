@@ -67,6 +67,9 @@ def restore(
     overwrite: Overwrite = False,
     force: Force = False,
     trust: Trust = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write an HTML report beside each scan too.")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
     """Restore a noisy scan: the same scan, cleaner, in the same place, with a report beside it.
@@ -96,7 +99,7 @@ def restore(
 
     config = load_config(None, [*(overrides or []), *flags])
     left_out = LeftOut()
-    with progress() as report:
+    with progress() as step:
         done = run(
             source,
             output,
@@ -108,11 +111,14 @@ def restore(
             overwrite=overwrite,
             force=force,
             trust=trust,
-            on_progress=report,
+            report=report,
+            on_progress=step,
             on_error=left_out,
         )
     for scan in done:
         typer.echo(f"{scan.image}")
+        if scan.html is not None:
+            typer.echo(f"{scan.html}")
         say(scan.summary)
     flags_raised = [f"{scan.image}: {text}" for scan in done for text in scan.flags]
     for text in flags_raised:

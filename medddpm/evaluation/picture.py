@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from medddpm.errors import GeometryError, OutputError, ShapeError
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.volume import ras_axes
 
 Image = NDArray[np.float32]
+PngFile = TypeVar("PngFile", Path, BinaryIO)
 
 _BACKGROUND = "#0b0d10"
 _TEXT = "#e8eaed"
@@ -25,9 +27,14 @@ _PLANES = (("sagittal", 0, "A", "S"), ("coronal", 1, "L", "S"), ("axial", 2, "L"
 _CHANGE_COLOURS = LinearSegmentedColormap.from_list(
     "change", ["#bfe6ff", "#3aa0e8", "#14507f", "#000000", "#8a3410", "#f08a3c", "#ffe3b8"]
 )
+_COLOURS: dict[str, str | LinearSegmentedColormap] = {
+    "scan": "gray",
+    "change": _CHANGE_COLOURS,
+    "spread": "inferno",
+}
 _PANEL_INCHES = 2.9
 _PAD_INCHES = 0.06
-_HEAD_INCHES, _FOOT_INCHES, _SIDE_INCHES = 0.85, 0.75, 0.35
+_HEAD_INCHES, _FOOT_INCHES, _LINE_INCHES, _SIDE_INCHES = 0.35, 0.45, 0.4, 0.35
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,17 @@ class _Column:
     label: str
     image: Image
     window: tuple[float, float]
-    kind: Literal["scan", "change"]
+    kind: Literal["scan", "change", "spread"]
 
 
 def comparison_picture(
-    path: Path,
+    path: PngFile,
     noisy: NDArray[Any],
     restored: NDArray[Any],
     reference: NDArray[Any] | None = None,
     **settings: Any,
-) -> Path:
-    """Write `comparison_figure` as a PNG; all further arguments are its own."""
+) -> PngFile:
+    """Write `comparison_figure` as a PNG, to a path or an open binary file; the rest is its own."""
     figure = comparison_figure(noisy, restored, reference, **settings)
     try:
         figure.savefig(path, format="png", dpi=110)
@@ -64,8 +71,9 @@ def comparison_figure(
     title: str = "",
     caption: str = "",
     sigma: float | None = None,
+    std: NDArray[Any] | None = None,
 ) -> Figure:
-    """A figure: rows are planes; columns noisy, restored, reference, what was removed, error.
+    """A figure: rows are planes; columns noisy, restored, reference, removed, error, std.
 
     All scans share one grey window; all differences share one symmetric diverging window, so
     that noise and anatomy in them can be compared by eye. The patient's left is on the right.
@@ -79,32 +87,27 @@ def comparison_figure(
         title: One line above.
         caption: One or two lines below, such as sigma and PSNR.
         sigma: Noise level in scan units; sets the window of the differences to 4 sigma.
+        std: (X, Y, Z) uncertainty of the restored scan, if there is one.
     """
     scans = [np.asarray(a, dtype=np.float32) for a in (noisy, restored)]
     if reference is not None:
         scans.append(np.asarray(reference, dtype=np.float32))
+    spread = None if std is None else np.asarray(std, dtype=np.float32)
     if scans[0].ndim != 3:
         raise ShapeError(f"expected one (X, Y, Z) image, got shape {scans[0].shape}")
-    if any(a.shape != scans[0].shape for a in scans):
-        raise GeometryError(f"the scans lie on different grids: {[a.shape for a in scans]}")
-    order, flips = _to_ras(orientation)
+    shapes = [a.shape for a in scans] + ([] if spread is None else [spread.shape])
+    if any(shape != shapes[0] for shape in shapes):
+        raise GeometryError(f"the scans lie on different grids: {shapes}")
+    order, flips = ras_axes(orientation)
     scans = [a.transpose(order)[flips] for a in scans]
     spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
     columns = _columns(scans, sigma)
+    if spread is not None:
+        turned = spread.transpose(order)[flips]
+        top = float(np.percentile(turned, 99.5))
+        columns.append(_Column("uncertainty: std", turned, (0.0, top or 1.0), "spread"))
     box, centre = _view(scans[-1])
     return _figure(columns, box, centre, spacing, title, caption)
-
-
-def _to_ras(orientation: str) -> tuple[tuple[int, ...], tuple[slice, ...]]:
-    """The order of axes and the flips that bring an array into RAS order."""
-    if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
-        raise ShapeError(f"orientation {orientation!r} does not name three different axes")
-    order, flips = [], []
-    for pair in ("RL", "AP", "SI"):
-        axis = next(a for a in range(3) if orientation[a] in pair)
-        order.append(axis)
-        flips.append(slice(None, None, 1 if orientation[axis] == pair[0] else -1))
-    return tuple(order), tuple(flips)
 
 
 def _columns(scans: list[Image], sigma: float | None) -> list[_Column]:
@@ -157,10 +160,12 @@ def _figure(
     scale = _PANEL_INCHES / max(widths)
     rows = [h * scale for h in heights]
     width = _SIDE_INCHES + len(columns) * (_PANEL_INCHES + _PAD_INCHES)
-    height = _HEAD_INCHES + sum(rows) + 2 * _PAD_INCHES + _FOOT_INCHES
+    head = _HEAD_INCHES + (_LINE_INCHES if title else 0)
+    foot = _FOOT_INCHES + (_LINE_INCHES if caption else 0)
+    height = head + sum(rows) + 2 * _PAD_INCHES + foot
     figure = Figure(figsize=(width, height), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
-    top = height - _HEAD_INCHES
+    top = height - head
     for row, (name, axis, right, up) in enumerate(_PLANES):
         bottom = top - rows[row]
         figure.text(
@@ -201,7 +206,7 @@ def _panel(
     across, along = [h for a, h in enumerate(spacing) if a != axis]
     axes.imshow(
         plane,
-        cmap="gray" if column.kind == "scan" else _CHANGE_COLOURS,
+        cmap=_COLOURS[column.kind],
         vmin=column.window[0],
         vmax=column.window[1],
         origin="lower",
@@ -228,7 +233,8 @@ def _words(figure: Figure, columns: list[_Column], title: str, caption: str) -> 
     figure.text(
         left, 1 - 0.28 / height, title, color=_TEXT, fontsize=14, weight="bold", va="center"
     )
-    scan, change = columns[0].window, columns[-1].window
+    scan = columns[0].window
+    change = next(c.window for c in columns if c.kind == "change")
     windows = (
         f"scans {scan[0]:.4g} to {scan[1]:.4g};  "
         f"differences \u00b1{change[1]:.3g}, orange is more, blue is less"

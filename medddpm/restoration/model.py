@@ -237,6 +237,17 @@ def load_model(path: Path) -> Model:
     return model.eval().requires_grad_(False)
 
 
+def read_card(path: Path) -> tuple[dict[str, Any], str]:
+    """The card of a weights file, and the file's SHA-256, without building the networks."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("medddpm", "{}"))
+        with path.open("rb") as raw:
+            return dict(header.get("card", {})), hashlib.file_digest(raw, "sha256").hexdigest()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"weights file {path} cannot be read ({error})") from error
+
+
 def find_weights(name: str | Path) -> Path:
     """The file of a shipped name such as "default", or the path itself."""
     path = Path(name)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
@@ -59,6 +60,18 @@ class Restored:
     def passed(self) -> bool:
         """True if the guard found nothing wrong in any frame."""
         return all(f["guard"]["passed"] for f in self.facts["frames"])
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """What Jupyter shows: sigma and the guard's verdict, the scan, its uncertainty."""
+        first = self.facts["frames"][0]
+        flags = "; ".join(first["guard"]["messages"])
+        verdict = f"flagged: {flags}" if flags else "no check raised a flag"
+        words = f"{self.volume.case_id} restored, sigma {first['sigma']['sigma']:.4g}; {verdict}"
+        ras = self.volume.to_ras()
+        scans = {"restored": ras.frame(0)}
+        if self.std is not None:
+            scans["uncertainty (std)"] = self.std.to_ras().frame(0)
+        return mime_bundle(scans, ras.affine, words)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
     from medddpm.workflows.memorising import memorisation
     from medddpm.workflows.preparing import PrepareOptions, prepare
+    from medddpm.workflows.replaying import replay
+    from medddpm.workflows.reporting import report
     from medddpm.workflows.restoring import RestoredScan, restore
     from medddpm.workflows.sweeping import sweep
     from medddpm.workflows.training import train
@@ -37,6 +39,8 @@ __all__ = [
     "memorisation",
     "prepare",
     "quickstart",
+    "replay",
+    "report",
     "restore",
     "simulate",
     "sweep",
@@ -58,6 +62,8 @@ _HOMES = {
     "memorisation": "memorising",
     "prepare": "preparing",
     "quickstart": "example",
+    "replay": "replaying",
+    "report": "reporting",
     "restore": "restoring",
     "simulate": "measure",
     "sweep": "sweeping",

@@ -14,6 +14,7 @@ from medddpm.restoration.restorer import RestoreOptions
 from medddpm.share import share_dir
 from medddpm.workflows.measure import Evaluation, evaluate
 from medddpm.workflows.outputs import check_targets, staged
+from medddpm.workflows.reporting import report
 from medddpm.workflows.restoring import OnProgress, RestoredScan, restore
 from medddpm.workflows.tables import quickstart_table
 
@@ -22,7 +23,7 @@ NOISY, CLEAN = "sub-example_T1w_noisy.nii.gz", "sub-example_T1w_clean.nii.gz"
 
 @dataclass(frozen=True)
 class Quickstart:
-    """The table to show, and what was written: the scan, its report and a picture."""
+    """The table to show, and what was written: the scan, its sidecar, a picture and a page."""
 
     table: Table
     scan: RestoredScan
@@ -37,14 +38,15 @@ def quickstart(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Quickstart:
-    """Restore the example scan into a folder, with a picture; returns a table of the numbers."""
+    """Restore the example scan into a folder, with a picture and a report; returns the numbers."""
     example = share_dir() / "example"
     noisy, clean = example / NOISY, example / CLEAN
     for path in (noisy, clean):
         if not path.is_file():
             raise VolumeReadError(f"the example scan {path.name} is missing: install medddpm again")
-    picture = out / f"{noisy.name.removesuffix('.nii.gz')}_desc-denoised.png"
-    check_targets([picture], overwrite=overwrite)
+    stem = f"{noisy.name.removesuffix('.nii.gz')}_desc-denoised"
+    picture, page = out / f"{stem}.png", out / f"{stem}.html"
+    check_targets([picture, page], overwrite=overwrite)
     scan = restore(
         noisy,
         out,
@@ -57,8 +59,9 @@ def quickstart(
     evaluation = evaluate(clean, scan.image, noisy=noisy)
     with staged(out) as folder:
         _draw(folder / picture.name, noisy, clean, scan, evaluation)
+    report([scan.image], out=page, reference=clean, overwrite=overwrite)
     return Quickstart(
-        quickstart_table(evaluation, scan.facts), scan, [scan.image, scan.sidecar, picture]
+        quickstart_table(evaluation, scan.facts), scan, [scan.image, scan.sidecar, picture, page]
     )
 
 

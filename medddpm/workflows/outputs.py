@@ -41,6 +41,11 @@ class Target:
         """The JSON report beside it."""
         return self.folder / f"{self.stem}.json"
 
+    @property
+    def html(self) -> Path:
+        """The HTML report beside it."""
+        return self.folder / f"{self.stem}.html"
+
     def part(self, name: str) -> Path:
         """A map or page that belongs to the scan, such as its standard deviation; one file."""
         return self.folder / f"{self.stem}_{name}{self.suffix or '.dcm'}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,26 @@ def versions() -> dict[str, str]:
     return found
 
 
+def machine() -> dict[str, str]:
+    """What the last bits of a result may depend on, beside versions; no names of hosts or users."""
+    import torch
+
+    found = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def describe_input(volume: Volume) -> dict[str, Any]:
     """Identity of what was read: a checksum and the grid; no names, no dates."""
     files = _source_files(volume)
@@ -38,6 +61,39 @@ def describe_input(volume: Volume) -> dict[str, Any]:
         "spacing_mm": [round(s, 6) for s in volume.spacing],
         "orientation": volume.geometry.orientation,
     }
+
+
+def input_path(volume: Volume, folder: Path) -> str | None:
+    """Path of the input relative to a folder; None for DICOM, whose paths may name patients."""
+    if volume.source is None or volume.format not in ("nifti", "mgh"):
+        return None
+    return relative_path(volume.source, folder)
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    """The path as seen from a folder, with forward slashes; absolute on another drive."""
+    try:
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
+
+
+def voxel_checksum(volume: Volume) -> str:
+    """SHA-256 of shape and float32 intensities, whatever file holds them."""
+    digest = hashlib.sha256(repr(volume.data.shape).encode())
+    for index in range(volume.num_frames):
+        digest.update(volume.frame(index).astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    """Model of the processor; Linux has it in /proc only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or "unknown"
 
 
 def _source_files(volume: Volume) -> list[Path]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, VolumeReadError
 from medddpm.io import (
     DicomOptions,
@@ -15,9 +16,11 @@ from medddpm.io import (
     Trust,
     check_dicom,
     is_parametric_map,
+    read_volume,
     read_volumes,
     write_volume,
 )
+from medddpm.restoration.model import find_weights
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.dicom_outputs import write_dicom_outputs
@@ -30,7 +33,17 @@ from medddpm.workflows.outputs import (
     staged,
     write_json,
 )
-from medddpm.workflows.provenance import STATEMENT, describe_input, versions
+from medddpm.workflows.provenance import (
+    STATEMENT,
+    checksum,
+    describe_input,
+    input_path,
+    machine,
+    now,
+    relative_path,
+    versions,
+    voxel_checksum,
+)
 
 OnProgress = Callable[[str, int, int], None]
 MAPS: tuple[Quantity, ...] = ("std", "lower", "upper")
@@ -47,6 +60,7 @@ class RestoredScan:
         facts: The content of the report.
         flags: What a person should look at; empty if the guard passed.
         page: DICOM report page, if one was asked for.
+        html: HTML report, if one was asked for.
     """
 
     image: Path
@@ -55,6 +69,13 @@ class RestoredScan:
     facts: dict[str, Any]
     flags: list[str] = field(default_factory=list)
     page: Path | None = None
+    html: Path | None = None
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """What Jupyter shows: the summary, flags and the scan."""
+        ras = read_volume(self.image, force=True).to_ras()
+        words = ". ".join([self.summary, *(f"Flagged: {flag}" for flag in self.flags)])
+        return mime_bundle({self.image.name: ras.frame(0)}, ras.affine, words)
 
     @property
     def summary(self) -> str:
@@ -70,6 +91,18 @@ class RestoredScan:
         )
 
 
+@dataclass(frozen=True)
+class Run:
+    """How a scan was read and is written; `card` is that of the weights if a page is wanted."""
+
+    format: OutputFormat
+    force: bool
+    trust: Trust | None
+    weights: str | Path
+    dicom: DicomOptions
+    card: dict[str, Any] | None
+
+
 def restore(
     source: Path,
     output: Path,
@@ -82,6 +115,7 @@ def restore(
     overwrite: bool = False,
     force: bool = False,
     trust: Trust | None = None,
+    report: bool = False,
     on_progress: OnProgress | None = None,
     on_error: OnError | None = None,
 ) -> list[RestoredScan]:
@@ -98,6 +132,7 @@ def restore(
         overwrite: Replace outputs that exist.
         force: Take scans of another modality than MR.
         trust: "sform" or "qform", where those of a NIfTI file disagree.
+        report: Write an HTML report beside each scan too.
         on_progress: Called with the task, steps done and all steps.
         on_error: Called with the error of each scan that cannot be read or restored, and the
             others are restored; without it the first error is raised.
@@ -115,15 +150,17 @@ def restore(
     parts: list[str] = [*MAPS] if options.mode == "ensemble" else []
     if format == "dicom" and dicom.report != "none":
         parts.append("report")
-    check_targets([p for t in targets for p in _paths(t, parts)], overwrite=overwrite)
+    outputs = [path for target in targets for path in _paths(target, parts, report)]
+    check_targets(outputs, overwrite=overwrite)
     restorer = Restorer.from_pretrained(weights, device=device)
+    run = Run(format, force, trust, weights, dicom, restorer.model.card if report else None)
     done = []
     for number, (volume, target) in enumerate(zip(volumes, targets, strict=True), start=1):
         task = "restore" if len(volumes) == 1 else f"restore {number} of {len(volumes)}"
         step = _named(on_progress, task)
         with one_scan(volume, on_error):
             restored = restorer.restore(volume, options=options, on_progress=step)
-            done.append(write_restored(restored, volume, target, format, dicom))
+            done.append(write_restored(restored, volume, target, run))
     return done
 
 
@@ -148,25 +185,31 @@ def check_format(volume: Volume, format: OutputFormat, dicom: DicomOptions | Non
         check_dicom(volume, dicom or DicomOptions())
 
 
-def write_restored(
-    restored: Restored,
-    volume: Volume,
-    target: Target,
-    format: OutputFormat,
-    dicom: DicomOptions | None = None,
-) -> RestoredScan:
-    """Write the scan, its maps and its report, all together."""
+def write_restored(restored: Restored, volume: Volume, target: Target, run: Run) -> RestoredScan:
+    """Write the scan, its maps, its sidecar and the pages that were asked for, all together."""
     known: list[tuple[Quantity, Volume | None]] = [(name, getattr(restored, name)) for name in MAPS]
     maps = {name: value for name, value in known if value is not None}
-    facts, dicom = _report(restored, volume), dicom or DicomOptions()
+    facts = _facts(restored, volume, target, run)
     with staged(target.folder) as folder:
-        if format == "dicom":
-            place = replace(target, folder=folder)
-            write_dicom_outputs(restored, maps, volume, place, facts, dicom)
+        place = replace(target, folder=folder)
+        if run.format == "dicom":
+            write_dicom_outputs(restored, maps, volume, place, facts, run.dicom)
         else:
-            write_volume(restored.volume, folder / target.image.name)
+            write_volume(restored.volume, place.image)
             for name, value in maps.items():
-                write_volume(value, folder / target.part(name).name)
+                write_volume(value, place.part(name))
+        facts["output"] = {
+            "voxels_sha256": voxel_checksum(restored.volume),
+            "maps_sha256": {name: voxel_checksum(value) for name, value in maps.items()},
+            "files": {path.name: checksum([path]) for path in folder.iterdir() if path.is_file()},
+        }
+        if run.card is not None:
+            from medddpm.workflows.reporting import show  # it draws, which takes a while to import
+
+            shown = show(
+                target.stem, volume, restored.volume, facts, std=restored.std, card=run.card
+            )
+            place.html.write_text(shown.page, encoding="utf-8")
         write_json(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,
@@ -174,7 +217,8 @@ def write_restored(
         {name: target.part(name) for name in maps},
         facts,
         guard_flags(facts),
-        target.part("report") if format == "dicom" and dicom.report != "none" else None,
+        target.part("report") if run.format == "dicom" and run.dicom.report != "none" else None,
+        target.html if run.card is not None else None,
     )
 
 
@@ -186,17 +230,26 @@ def guard_flags(facts: dict[str, Any]) -> list[str]:
     return list(found)
 
 
-def _paths(target: Target, parts: Sequence[str]) -> list[Path]:
-    return [target.image, target.sidecar, *(target.part(name) for name in parts)]
+def _paths(target: Target, parts: Sequence[str], report: bool) -> list[Path]:
+    html = [target.html] if report else []
+    return [target.image, target.sidecar, *html, *(target.part(name) for name in parts)]
 
 
-def _report(restored: Restored, volume: Volume) -> dict[str, Any]:
-    return {
+def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> dict[str, Any]:
+    """The sidecar: all that is needed to do the same again."""
+    path = find_weights(run.weights)
+    source = path.stem if str(run.weights) == path.stem else relative_path(path, target.folder)
+    facts = {
         "statement": STATEMENT,
-        "input": describe_input(volume),
+        "time": now(),
+        "input": {**describe_input(volume), "path": input_path(volume, target.folder)},
+        "run": {"format": run.format, "force": run.force, "trust": run.trust},
         **restored.facts,
         "versions": versions(),
+        "machine": machine(),
     }
+    facts["weights"] = {**facts["weights"], "source": source}
+    return facts
 
 
 def _named(on_progress: OnProgress | None, task: str) -> Callable[[int, int], None] | None:

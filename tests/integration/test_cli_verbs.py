@@ -397,4 +397,4 @@ def test_quickstart(
         done = cli("quickstart", "--out", tmp_path / "q", "--weights", tiny_weights, "--overwrite")
         assert done.exit_code == 0, done.stderr
     assert "PSNR" in done.stdout
-    assert {p.suffix for p in (tmp_path / "q").iterdir()} == {".gz", ".json", ".png"}
+    assert {p.suffix for p in (tmp_path / "q").iterdir()} == {".gz", ".json", ".png", ".html"}

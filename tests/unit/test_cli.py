@@ -49,6 +49,8 @@ def test_version(cli: Callable[..., Any]) -> None:
         "convert",
         "prepare",
         "quickstart",
+        "report",
+        "replay",
     ],
 )
 def test_every_verb_has_help(cli: Callable[..., Any], verb: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medddpm.errors import GeometryError, ShapeError
-from medddpm.volume import Geometry, Volume
+from medddpm.volume import Geometry, Volume, ras_axes
 
 FLIPPED = np.array([[0, 0, -3.0, 5], [-1.0, 0, 0, 6], [0, 2.0, 0, 7], [0, 0, 0, 1]])
 
@@ -61,3 +61,21 @@ def test_volume_frames_and_dtype() -> None:
 def test_volume_needs_its_grid(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="its grid"):
         Volume(np.ones(shape, np.float32), Geometry((2, 3, 4), np.eye(4)))
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "AIL", "PSR"])
+def test_orientation_brings_any_array_into_ras(orientation: str) -> None:
+    """A ramp along each world axis must rise along the array's own axis after the turn."""
+    order, flips = ras_axes(orientation)
+    for world, pair in enumerate(("LR", "PA", "IS")):
+        axis = next(a for a in range(3) if orientation[a] in pair)
+        ramp = np.arange(4.0) if orientation[axis] == pair[1] else np.arange(4.0)[::-1]
+        array = np.broadcast_to(
+            ramp.reshape([-1 if a == axis else 1 for a in range(3)]), (4, 4, 4)
+        ).transpose(order)[flips]
+        np.testing.assert_array_equal(np.diff(array, axis=world), 1)
+
+
+def test_an_orientation_names_three_axes() -> None:
+    with pytest.raises(ShapeError, match="three different axes"):
+        ras_axes("RAL")

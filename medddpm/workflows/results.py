@@ -1,0 +1,156 @@
+"""Find again what a restoration wrote and what it read, from its sidecar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medddpm.errors import ConfigError, MedddpmError, VolumeReadError
+from medddpm.io import read_volume, read_volumes
+from medddpm.volume import Volume
+from medddpm.workflows.outputs import file_stem
+from medddpm.workflows.provenance import checksum, describe_input
+
+_NEEDED = ("statement", "input", "options", "weights", "frames", "versions", "seconds", "device")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A restored scan on disk: its sidecar, and what that says."""
+
+    sidecar: Path
+    facts: dict[str, Any]
+
+    @property
+    def stem(self) -> str:
+        """Name of the result without suffixes."""
+        return self.sidecar.name.removesuffix(".json")
+
+    @property
+    def image(self) -> Path:
+        """The restored NIfTI file, or the folder of DICOM files.
+
+        Raises:
+            VolumeReadError: It is gone.
+        """
+        for suffix in (".nii.gz", ".nii", ""):
+            path = self.sidecar.with_name(self.stem + suffix)
+            if path.exists():
+                return path
+        raise VolumeReadError(f"the restored scan of {self.sidecar} is gone; restore it again")
+
+    def read(self) -> Volume:
+        """The restored scan; VolumeReadError if it is gone or is not what was written."""
+        path = self.image
+        self._check_unchanged(path)
+        return read_volume(path, force=True)
+
+    def read_map(self, name: str) -> Volume | None:
+        """A map of an ensemble such as "std"; None if there is none."""
+        for suffix in (".nii.gz", ".nii", ".dcm"):
+            path = self.sidecar.with_name(f"{self.stem}_{name}{suffix}")
+            if path.is_file():
+                self._check_unchanged(path)
+                return read_volume(path, force=True)
+        return None
+
+    def _check_unchanged(self, path: Path) -> None:
+        written = self.facts.get("output", {}).get("files", {}).get(path.name)
+        if written is not None and checksum([path]) != written:
+            raise VolumeReadError(
+                f"{path} is not the file that its sidecar describes: it has changed since it was "
+                "written; restore the scan again"
+            )
+
+
+def find_results(paths: Sequence[Path]) -> list[Result]:
+    """The results that the paths name, each once.
+
+    Args:
+        paths: Restored scans, sidecars, or folders that hold some at any depth.
+
+    Raises:
+        ConfigError: There is none.
+        VolumeReadError: A path does not exist, or has no sidecar.
+    """
+    found: dict[Path, Result] = {}
+    for path in paths:
+        for result in _results(path):
+            found.setdefault(result.sidecar.resolve(), result)
+    if not found:
+        named = ", ".join(str(path) for path in paths) or "nothing"
+        raise ConfigError(
+            f"no result of `medddpm restore` in {named}; a result is a scan with a .json beside it"
+        )
+    return list(found.values())
+
+
+def read_result(sidecar: Path) -> Result:
+    """The result that a sidecar describes; VolumeReadError if it describes none."""
+    facts = _facts(sidecar)
+    if facts is None:
+        raise VolumeReadError(f"{sidecar} is no sidecar of `medddpm restore`")
+    return Result(sidecar, facts)
+
+
+def find_source(result: Result, given: Path | None = None) -> Volume:
+    """The scan that was restored, found by its path and known by its checksum.
+
+    Args:
+        result: Its sidecar names the input, relative to itself; DICOM input it does not name,
+            since folders of DICOM often carry names of patients.
+        given: Where to look instead: a scan, or a folder of DICOM series.
+
+    Raises:
+        VolumeReadError: The scan is gone, has changed, or was never named.
+    """
+    path, what = given, f"the scan that {result.stem} was restored from"
+    if path is None:
+        named = result.facts["input"].get("path")
+        if named is None:
+            raise VolumeReadError(f"the sidecar does not say where {what} is; give --source")
+        path = result.sidecar.parent / named
+    if not path.exists():
+        raise VolumeReadError(f"{what} is gone: {path} does not exist; give --source")
+    expected = result.facts["input"]["sha256"]
+    trust = result.facts.get("run", {}).get("trust")
+    sums = []
+    bad: list[MedddpmError] = []  # other series of a folder
+    for volume in read_volumes(path, force=True, trust=trust, on_error=bad.append):
+        sums.append(describe_input(volume)["sha256"])
+        if sums[-1] == expected:
+            return replace(volume, case_id=result.facts["input"]["case_id"])
+    raise VolumeReadError(
+        f"{path} is not {what}, or it has changed since: SHA-256 {', '.join(map(str, sums))}, "
+        f"expected {expected}{f'; {len(bad)} series cannot be read: {bad[0]}' if bad else ''}"
+    )
+
+
+def _results(path: Path) -> list[Result]:
+    """The results that a path stands for."""
+    if not path.exists():
+        raise VolumeReadError(f"{path} does not exist")
+    if path.suffix == ".json":
+        return [read_result(path)]
+    stem = file_stem(path) if path.is_file() else path.name
+    beside = path.with_name(f"{stem}.json")
+    facts = _facts(beside)
+    if facts is not None:
+        return [Result(beside, facts)]
+    if path.is_file():
+        raise VolumeReadError(f"{path} has no sidecar {beside.name} beside it: it is no result")
+    sidecars = sorted(path.rglob("*.json"))
+    return [Result(p, facts) for p in sidecars if (facts := _facts(p)) is not None]
+
+
+def _facts(path: Path) -> dict[str, Any] | None:
+    """The content of a sidecar of ours, or None."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(facts, dict) and all(name in facts for name in _NEEDED)
+    return facts if ours else None
