@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from medddpm import __version__
-from medddpm.cli import benchmark, scans, shipped, training
+from medddpm.cli import benchmark, cohort, scans, shipped, training
 from medddpm.cli.run import interrupt_on_sigterm, set_debug, use_plain_warnings
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _root(
 scans.register(app)
 training.register(app)
 benchmark.register(app)
+cohort.register(app)
 shipped.register(app)
 
 

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from medddpm.errors import VolumeReadError
-from medddpm.io.dicom import OnError, read_dicom
+from medddpm.io.dicom import (
+    OnError,
+    SeriesFiles,
+    find_series,
+    read_dicom,
+    read_series,
+    series_shape,
+)
 from medddpm.io.dicom_write import write_dicom
 from medddpm.io.files import atomic_path, check_output
-from medddpm.io.nifti import Trust, read_nifti, suffix_of
+from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
 from medddpm.volume import Volume
 
 __all__ = [
     "OnError",
+    "SeriesFiles",
     "Trust",
     "atomic_path",
     "check_output",
+    "find_series",
+    "read_series",
     "read_volume",
     "read_volumes",
+    "scan_shape",
     "write_dicom",
     "write_volume",
 ]
@@ -71,3 +83,17 @@ def read_volume(path: str | Path, *, force: bool = False, trust: Trust | None = 
             "name one of them, or read all with read_volumes"
         )
     return volumes[0]
+
+
+def scan_shape(files: Sequence[Path]) -> tuple[tuple[int, int, int], int]:
+    """Shape and number of frames of a scan that is not read.
+
+    Args:
+        files: One NIfTI or MGH file, or the files of a DICOM series.
+
+    Raises:
+        VolumeReadError: The header cannot be read.
+    """
+    if suffix_of(files[0]):
+        return nifti_shape(files[0])
+    return series_shape(files)

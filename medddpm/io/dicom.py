@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,76 @@ def read_dicom(
             except VolumeReadError as error:
                 on_error(error)
     return volumes
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """One series that was found, not read yet.
+
+    Attributes:
+        tag: Stands for the series and tells nothing of the patient.
+        files: Its files, sorted.
+    """
+
+    tag: str
+    files: tuple[Path, ...]
+
+
+def find_series(path: str | Path, on_error: OnError) -> list[SeriesFiles]:
+    """The series under a folder, by tag; headers are read one at a time and not kept.
+
+    Args:
+        path: A folder.
+        on_error: Called with the error of each damaged file, and of each series beside one.
+    """
+    found: dict[str, list[Path]] = {}
+    damaged: set[Path] = set()
+    with quiet_pydicom():
+        for item in sorted(p for p in Path(path).rglob("*") if p.is_file()):
+            try:
+                headers = _headers([item])
+            except VolumeReadError as error:
+                damaged.add(item.parent)
+                on_error(error)
+                continue
+            for _, header in headers:
+                if "Rows" in header:
+                    found.setdefault(series_tag(header), []).append(item)
+    series = []
+    for tag, files in sorted(found.items()):
+        if damaged.isdisjoint(file.parent for file in files):
+            series.append(SeriesFiles(tag, tuple(files)))
+            continue
+        on_error(
+            DicomSeriesError(
+                f"series {tag} lies in one folder with a damaged file, which may be a slice of it; "
+                "export it again, or take that file out"
+            )
+        )
+    return series
+
+
+def read_series(files: Sequence[Path], *, force: bool = False) -> list[Volume]:
+    """Read the series that `find_series` found; results and errors as for `read_dicom`."""
+    with quiet_pydicom():
+        headers = _headers(files)
+        if not headers:
+            raise DicomSeriesError("the series has no readable file any more; export it again")
+        with _naming(_name(headers)):
+            return _read_series(headers, files[0].parent, force=force)
+
+
+def series_shape(files: Sequence[Path]) -> tuple[tuple[int, int, int], int]:
+    """Shape and number of frames that a series seems to have, from one header.
+
+    Slices that repeat in time are counted as slices.
+    """
+    with quiet_pydicom():
+        header = _header(files[0])
+        if header is None or "Rows" not in header:
+            raise DicomSeriesError("a series without readable headers")
+        slices = int(header.get("NumberOfFrames") or 1) if len(files) == 1 else len(files)
+        return (int(header.Columns), int(header.Rows), slices), 1
 
 
 def _raise(error: MedddpmError) -> None:
