@@ -29,6 +29,7 @@ from medddpm.cohort.records import (
 from medddpm.cohort.sources import Job
 from medddpm.errors import CheckpointError, MedddpmError, OutputError, VolumeReadError
 from medddpm.io import read_series, read_volumes
+from medddpm.io.files import remove
 from medddpm.io.nifti import suffix_of
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
@@ -126,15 +127,13 @@ def failure(job: Job, settings: Settings, reason: str, error: str) -> Outcome:
     )
 
 
-def sweep(folder: Path, key: str) -> bool:
-    """Remove what a killed process left half-written for a scan; True if there was something.
+def sweep(folder: Path, key: str) -> None:
+    """Remove what a killed process left half-written for a scan.
 
     To be called by the holder of the claim, or when all workers are gone.
     """
-    left = list(folder.glob(f"{stage_prefix(key)}*"))
-    for path in left:
+    for path in folder.glob(f"{stage_prefix(key)}*"):
         shutil.rmtree(path, ignore_errors=True)
-    return bool(left)
 
 
 def _attempt(job: Job, settings: Settings) -> Outcome:
@@ -205,18 +204,20 @@ def _targets(job: Job, volumes: list[Volume], settings: Settings) -> list[Target
 
 
 def _check_free(targets: list[Target], folder: Path, job: Job, settings: Settings) -> None:
-    """Refuse to replace what neither a cohort nor `restore` has written."""
-    was_killed = sweep(folder, job.key)
+    """Refuse to replace what neither a cohort nor `restore` has written; remove what is half."""
+    was_killed = any(folder.glob(f"{stage_prefix(job.key)}*"))
     known = load_outcome(settings.state, job)
     ours = set(known.outputs) if known else set()
     for target in targets:
-        if was_killed or not target.image.exists():
+        if not target.image.exists() or str(target.image.relative_to(settings.out)) in ours:
             continue
         with suppress(OSError, UnicodeDecodeError):
             if STATEMENT in target.sidecar.read_text(encoding="utf-8"):
                 continue
-        if str(target.image.relative_to(settings.out)) not in ours:
+        if not was_killed or target.sidecar.exists():
             raise OutputError(f"{target.image.name} exists and was not made here; move it away")
+        remove(target.image)  # its report, which comes last, is still in the hidden folder
+    sweep(folder, job.key)
 
 
 _network = threading.Lock()

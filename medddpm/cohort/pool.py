@@ -30,6 +30,8 @@ _IN_HAND = 2
 """Scans a worker has at once: one computes while the other is read or written."""
 _DEATHS = 2
 """Workers that may die while at a scan before it is suspected of killing them."""
+_GONE_S = 60.0
+"""Local workers that are all gone for so long do not come back."""
 _GB_A_WORKER = 3.0
 _CORES_A_WORKER = 4
 
@@ -135,14 +137,18 @@ def work(job: Job, settings: Settings) -> Outcome:
     """What a dask worker does for one scan."""
     worker = _extra("distributed").get_worker()
     threads = settings.threads or worker.state.nthreads
-    return do_job(job, replace(settings, threads=threads, device=_device(settings, worker.name)))
+    try:
+        device = _device(settings, worker.name)
+        return do_job(job, replace(settings, threads=threads, device=device))
+    except Exception as error:  # dask can lose one that cannot be pickled, and wait for ever
+        return failure(job, settings, f"{type(error).__name__} in its worker", "bug")
 
 
 def _rounds(
     client: Any, jobs: Sequence[Job], settings: Settings, stop: Event, suspects: list[Job]
 ) -> Iterator[Outcome]:
     killed = _extra("distributed").KilledWorker
-    waiting, busy = deque(jobs), deque[Job]()
+    waiting, busy, seen = deque(jobs), deque[Job](), time.monotonic()
     futures: dict[Any, Job] = {}
     deadline = checked = float("inf")
     while waiting or busy or futures:
@@ -153,7 +159,11 @@ def _rounds(
             if time.monotonic() > deadline:
                 client.cancel(list(futures))
                 return
-        _fill(client, futures, waiting, settings)
+        hands = _IN_HAND * len(client.nthreads())
+        seen = time.monotonic() if hands else seen
+        if time.monotonic() - seen > _GONE_S and is_local(client):
+            raise CohortError("all workers are gone and do not come back; --resume goes on")
+        _fill(client, futures, waiting, settings, max(hands, _IN_HAND))
         for future in _finished(client, futures):
             job = futures.pop(future)
             try:
@@ -174,9 +184,10 @@ def _rounds(
             yield from _look_at(busy, waiting, settings)
 
 
-def _fill(client: Any, futures: dict[Any, Job], waiting: deque[Job], settings: Settings) -> None:
+def _fill(
+    client: Any, futures: dict[Any, Job], waiting: deque[Job], settings: Settings, hands: int
+) -> None:
     """Hand out as many scans as the workers have hands."""
-    hands = _IN_HAND * max(1, len(client.nthreads())) if waiting else 0
     while waiting and len(futures) < hands:
         job = waiting.popleft()
         key = f"restore-{job.key}-{uuid.uuid4().hex[:8]}"  # the dashboard shows it
@@ -196,6 +207,11 @@ def _finished(client: Any, futures: dict[Any, Job]) -> list[Any]:
             "again with --resume"
         )
     return [future for future in futures if future.status in ("finished", "error")]
+
+
+def is_local(client: Any) -> bool:
+    """True if the workers are processes of this one; those of a batch system may wait for hours."""
+    return type(client.cluster).__name__ == "LocalCluster"
 
 
 def _look_at(busy: deque[Job], waiting: deque[Job], settings: Settings) -> Iterator[Outcome]:
@@ -226,16 +242,22 @@ def _cluster(pool: Pool) -> Iterator[Any]:
 
 
 def _local(pool: Pool) -> Any:
+    dask = _extra("dask")
     threads = str(pool.threads)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     settings = {
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads),
+        "distributed.deploy.lost-worker-timeout": "1 hour",  # a restart may take a while
         "distributed.scheduler.allowed-failures": _DEATHS - 1,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.pause": False,
+        "distributed.worker.preload": [
+            *dask.config.get("distributed.worker.preload", []),
+            "medddpm.cohort.preload",
+        ],
     }
-    _extra("dask").config.set(settings)
+    dask.config.set(settings)
     return _extra("distributed").LocalCluster(
         n_workers=pool.workers,
         threads_per_worker=_IN_HAND,
