@@ -74,7 +74,8 @@ def _section(raw: Path, denoised: Path) -> str:
         f"<h2>{html.escape(file_stem(denoised))}</h2>"
         f"<p>Noise {frame['sigma']['sigma']:.4g} in scan units, {frame['sigma']['fraction']:.4f} "
         f"of the intensity scale; mode {facts['options']['mode']}.</p>{flags}"
-        f'<img alt="before, after, difference" src="data:image/png;base64,{_picture(raw, denoised)}">'
+        '<img alt="before, after, difference" '
+        f'src="data:image/png;base64,{_picture(raw, denoised)}">'
     )
 
 

@@ -5,11 +5,14 @@ No scheduler is needed: each subject may be a job of an array, and all may write
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from medddpm.bids.derivative import write_description
 from medddpm.bids.names import entities, find_bids_scans, is_bids
 from medddpm.bids.page import write_index, write_subject_page
 from medddpm.cohort.job import Settings, do_job, find_done
+from medddpm.cohort.pool import cpu_cores
 from medddpm.cohort.records import Outcome, load_outcome
 from medddpm.cohort.run import CohortResult, make_settings
 from medddpm.cohort.sources import Job, bids_job
@@ -47,7 +51,7 @@ class BidsRun:
     work: Path | None = None
     subjects: Collection[str] = ()
     sessions: Collection[str] = ()
-    options: RestoreOptions = RestoreOptions()
+    options: RestoreOptions = field(default_factory=RestoreOptions)
     weights: str | Path = "default"
     device: str = "auto"
 
@@ -119,3 +123,39 @@ def group(run: BidsRun) -> CohortResult:
     write_index(run.out, rows)
     tables = write_tables(run.out, outcomes, settings.deciding())
     return CohortResult(outcomes, len(jobs), tables)
+
+
+def _do_all(jobs: list[Job], settings: Settings, num_workers: int) -> Iterator[Outcome]:
+    """Do the jobs in this process, or in several."""
+    if num_workers == 1:
+        yield from (do_job(job, settings) for job in jobs)
+        return
+    settings = replace(settings, threads=max(1, cpu_cores() // num_workers))
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as processes:
+        futures = [processes.submit(do_job, job, settings) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _write_page(run: BidsRun, settings: Settings, subject: str) -> None:
+    """The page of a subject shows all that is done of it, also by other jobs."""
+    jobs = replace(run, subjects=[subject], sessions=()).jobs()
+    done = [(job, find_done(job, settings)) for job in jobs]
+    pairs = [(job.files[0], run.out / o.outputs[0]) for job, o in done if o is not None]
+    if pairs:
+        write_subject_page(run.out, subject, pairs)
+
+
+def validation_errors(root: Path) -> list[str] | None:
+    """Codes of the errors that the BIDS validator finds; None where it is not installed."""
+    name = "bids-validator-deno"
+    tool = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if tool is None:
+        return None
+    command = [tool, "--format", "json", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        issues = json.loads(done.stdout)["issues"]["issues"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return sorted({str(i.get("code")) for i in issues if i.get("severity") == "error"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 import uuid
@@ -77,8 +78,10 @@ def plan_pool(where: str, workers: int | None, memory_gb: float | None) -> Pool:
 
 
 def cpu_cores() -> int:
-    """Cores that this process may use, by its affinity and its control group."""
-    return int(_extra("dask.system").CPU_COUNT)
+    """Cores that this process may use: those of its job on a cluster."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager
