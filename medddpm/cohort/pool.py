@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -20,7 +21,7 @@ from medddpm.cohort.claims import is_claimed
 from medddpm.cohort.job import Settings, do_job, failure, find_done
 from medddpm.cohort.records import Outcome, load_outcome
 from medddpm.cohort.sources import Job
-from medddpm.errors import CohortError, ConfigError, MissingExtraError, OutputError
+from medddpm.errors import CohortError, ConfigError, MedddpmError, MissingExtraError, OutputError
 
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster"}
 GRACE_S = 20.0
@@ -31,8 +32,13 @@ _IN_HAND = 2
 """Scans a worker has at once: one computes while the other is read or written."""
 _DEATHS = 2
 """Workers that may die while at a scan before it is suspected of killing them."""
+_CONNECT_S = 10.0
 _GONE_S = 60.0
 """Local workers that are all gone for so long do not come back."""
+_LOST = (
+    "the connection to dask's scheduler is lost; what was done is kept: run the command again with "
+    "--resume"
+)
 _GB_A_WORKER = 3.0
 _CORES_A_WORKER = 4
 
@@ -88,10 +94,11 @@ def cpu_cores() -> int:
 def opened(pool: Pool) -> Iterator[Any]:
     """A dask client with the workers of the pool; they end with the block if they are ours."""
     distributed = _extra("distributed")
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it logs arguments
+    for name in ("distributed", "distributed.client"):  # they log tracebacks and arguments
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with _cluster(pool) as cluster:
         try:
-            client = distributed.Client(cluster, set_as_default=False, timeout=30)
+            client = distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S)
         except (OSError, ValueError) as error:
             raise ConfigError(f"no dask scheduler answers at {pool.where}: {error}") from None
         try:
@@ -127,13 +134,21 @@ def run_jobs(
         OutputError: The disk is full or gone.
     """
     suspects: list[Job] = []
-    yield from _rounds(client, jobs, settings, stop, suspects)
-    for job in suspects:
-        again: list[Job] = []
-        yield from _rounds(client, [job], settings, stop, again)
-        if again:
-            reason = "its worker died each time, perhaps for lack of memory"
-            yield failure(job, settings, reason, "WorkerDied")
+    try:
+        yield from _rounds(client, jobs, settings, stop, suspects)
+        for job in suspects:
+            again: list[Job] = []
+            yield from _rounds(client, [job], settings, stop, again)
+            if again:
+                reason = "its worker died each time, perhaps for lack of memory"
+                yield failure(job, settings, reason, "WorkerDied")
+    except MedddpmError:
+        raise
+    except Exception as error:
+        is_closed = isinstance(error, OSError | CancelledError)  # dask's CommClosedError is one
+        if is_closed or client.status != "running":
+            raise CohortError(_LOST) from error
+        raise
 
 
 def work(job: Job, settings: Settings) -> Outcome:
@@ -205,10 +220,7 @@ def _finished(client: Any, futures: dict[Any, Job]) -> list[Any]:
     with suppress(TimeoutError), client.as_current():
         _extra("distributed").wait(list(futures), timeout=_POLL_S, return_when="FIRST_COMPLETED")
     if client.status != "running" or any(f.status in ("cancelled", "lost") for f in futures):
-        raise CohortError(
-            "the connection to dask's scheduler is lost; what was done is kept: run the command "
-            "again with --resume"
-        )
+        raise CohortError(_LOST)
     return [future for future in futures if future.status in ("finished", "error")]
 
 
@@ -273,14 +285,15 @@ def _local(pool: Pool) -> Any:
 
 def _batch(pool: Pool) -> Any:
     """Workers as jobs of a batch system; queue, cores, memory and time come from dask's config."""
-    dask_jobqueue = _extra("dask_jobqueue")
-    try:
-        cluster = getattr(dask_jobqueue, BATCH_SYSTEMS[pool.where])(processes=1)
-    except (ValueError, TypeError) as error:
+    dask_jobqueue, dask = _extra("dask_jobqueue"), _extra("dask")
+    where = f"jobqueue.{pool.where}"
+    missing = [n for n in ("cores", "memory") if dask.config.get(f"{where}.{n}", None) is None]
+    if missing:
         raise ConfigError(
-            f"dask-jobqueue cannot ask {pool.where} for workers: {error}; set jobqueue.{pool.where}"
-            " (queue, cores, memory, walltime) in ~/.config/dask/jobqueue.yaml"
-        ) from None
+            f"dask-jobqueue is not told the {' and '.join(missing)} of a job; set {where} (cores, "
+            "memory, walltime, queue) in ~/.config/dask/jobqueue.yaml"
+        )
+    cluster = getattr(dask_jobqueue, BATCH_SYSTEMS[pool.where])(processes=1)
     cluster.scale(jobs=pool.workers)
     return cluster
 
