@@ -169,6 +169,7 @@ def _rounds(
     waiting, busy, seen = deque(jobs), deque[Job](), time.monotonic()
     futures: dict[Any, Job] = {}
     deadline = checked = float("inf")
+    begun = time.time()
     while waiting or busy or futures:
         if stop.is_set():
             deadline = min(deadline, time.monotonic() + GRACE_S)
@@ -179,7 +180,7 @@ def _rounds(
                 return
         hands = _IN_HAND * len(client.nthreads())
         seen = time.monotonic() if hands else seen
-        if time.monotonic() - seen > _GONE_S and is_local(client):
+        if time.monotonic() - seen > _GONE_S and _is_local(client):
             raise CohortError("all workers are gone and do not come back; --resume goes on")
         _fill(client, futures, waiting, settings, max(hands, _IN_HAND))
         for future in _finished(client, futures):
@@ -199,7 +200,7 @@ def _rounds(
                 yield outcome
         if busy and time.monotonic() - checked > _BUSY_POLL_S:
             checked = time.monotonic()
-            yield from _look_at(busy, waiting, settings)
+            yield from _look_at(busy, waiting, settings, begun)
 
 
 def _fill(
@@ -224,12 +225,14 @@ def _finished(client: Any, futures: dict[Any, Job]) -> list[Any]:
     return [future for future in futures if future.status in ("finished", "error")]
 
 
-def is_local(client: Any) -> bool:
+def _is_local(client: Any) -> bool:
     """True if the workers are processes of this one; those of a batch system may wait for hours."""
     return type(client.cluster).__name__ == "LocalCluster"
 
 
-def _look_at(busy: deque[Job], waiting: deque[Job], settings: Settings) -> Iterator[Outcome]:
+def _look_at(
+    busy: deque[Job], waiting: deque[Job], settings: Settings, begun: float
+) -> Iterator[Outcome]:
     """What became of scans that another process was at: its outcome, or they are to be done."""
     for _ in range(len(busy)):
         job = busy.popleft()
@@ -237,7 +240,8 @@ def _look_at(busy: deque[Job], waiting: deque[Job], settings: Settings) -> Itera
             busy.append(job)
             continue
         outcome = find_done(job, settings) or load_outcome(settings.state, job)
-        if outcome and outcome.settings == settings.fingerprint:
+        is_new = outcome is not None and (outcome.is_done or outcome.finished >= begun)
+        if outcome and is_new and outcome.settings == settings.fingerprint:
             yield replace(outcome, skipped=True)
         else:
             waiting.append(job)
@@ -247,7 +251,7 @@ def _look_at(busy: deque[Job], waiting: deque[Job], settings: Settings) -> Itera
 def _cluster(pool: Pool) -> Iterator[Any]:
     """A cluster of ours, or the address of another's."""
     if pool.where == "local":
-        with _local(pool) as cluster:
+        with _extra("dask").config.set(_local_config(pool)), _local(pool) as cluster:
             yield cluster
     elif pool.where in BATCH_SYSTEMS:
         with _batch(pool) as cluster:
@@ -256,23 +260,22 @@ def _cluster(pool: Pool) -> Iterator[Any]:
         yield pool.where
 
 
-def _local(pool: Pool) -> Any:
-    dask = _extra("dask")
-    threads = str(pool.threads)
+def _local_config(pool: Pool) -> dict[str, Any]:
+    """What dask is to do otherwise than by default, with workers that are processes of ours."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    settings = {
-        "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads),
+    preload = _extra("dask").config.get("distributed.worker.preload", [])
+    return {
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, str(pool.threads)),
         "distributed.deploy.lost-worker-timeout": "1 hour",  # a restart may take a while
         "distributed.scheduler.allowed-failures": _DEATHS - 1,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.pause": False,
-        "distributed.worker.preload": [
-            *dask.config.get("distributed.worker.preload", []),
-            "medddpm.cohort.preload",
-        ],
+        "distributed.worker.preload": [*preload, "medddpm.cohort.preload"],
     }
-    dask.config.set(settings)
+
+
+def _local(pool: Pool) -> Any:
     return _extra("distributed").LocalCluster(
         n_workers=pool.workers,
         threads_per_worker=_IN_HAND,

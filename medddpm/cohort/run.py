@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -21,7 +20,7 @@ from medddpm.cohort.sources import Found, Job, find_jobs
 from medddpm.cohort.table import Counts, write_tables
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.io import atomic_path
-from medddpm.restoration.model import find_weights
+from medddpm.restoration.model import find_weights, load_model
 from medddpm.restoration.options import RestoreOptions
 from medddpm.workflows.outputs import OutputFormat, write_json
 
@@ -90,8 +89,9 @@ def cohort(
         CohortError: The scheduler is lost.
     """
     found = find_jobs(source, out)
-    memory = pool.memory_gb * _SHARE if pool.memory_gb else None
-    options = replace(options or RestoreOptions(), memory_gb=memory)
+    options = options or RestoreOptions()
+    if pool.memory_gb:
+        options = replace(options, memory_gb=pool.memory_gb * _SHARE)
     settings = make_settings(out, options, weights, device=device, format=format)
     settings = replace(settings, threads=pool.threads)
     _begin(source, settings, resume=resume)
@@ -120,10 +120,7 @@ def make_settings(
     """The settings of a run that begins now; `state` is a folder in `out` if not given."""
     out = out.absolute()
     path = find_weights(weights).absolute()
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(f"weights file {path}: {error.strerror or error}") from None
+    digest = load_model(path).digest  # bad weights are one error now, not one a scan
     run = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
     state = (state or out / _STATE).absolute()
     return Settings(out, state, options, path, digest, format, device=device, run=run)

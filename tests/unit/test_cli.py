@@ -39,7 +39,7 @@ def test_version(cli: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["restore", "simulate", "estimate-noise", "evaluate", "train", "info", "convert", "quickstart"],
+    ["restore", "simulate", "estimate-noise", "evaluate", "train", "info", "convert", "cohort"],
 )
 def test_every_verb_has_help(cli: Callable[..., Any], verb: str) -> None:
     done = cli(verb, "--help")
@@ -88,6 +88,7 @@ def test_device() -> None:
         (errors.GeometryError("x"), 4),
         (errors.ShapeError("x"), 4),
         (errors.OutputError("x"), 5),
+        (errors.CohortError("x"), 7),
         (KeyboardInterrupt(), 130),
     ],
 )
