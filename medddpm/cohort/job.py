@@ -226,10 +226,10 @@ _restorers: dict[tuple[str, str], Restorer] = {}
 
 def _restorer(settings: Settings) -> Restorer:
     """The restorer of this process; the weights are read once."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)  # OpenMP keeps a number for each calling thread
     key = (settings.digest, settings.device)
     if key not in _restorers:
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
         restorer = Restorer.from_pretrained(settings.weights, settings.device)
         if restorer.model.digest != settings.digest:
             raise CheckpointError("the weights file changed since the run began; start it again")

@@ -16,7 +16,7 @@ import pytest
 
 from medddpm.cli.cohort import duration, exit_code, stop_on_signal
 from medddpm.cohort.job import Settings
-from medddpm.cohort.pool import Pool, plan_pool, run_jobs
+from medddpm.cohort.pool import Pool, _device, plan_pool, run_jobs
 from medddpm.cohort.records import Outcome
 from medddpm.cohort.run import cohort, make_settings
 from medddpm.cohort.sources import find_jobs
@@ -161,6 +161,16 @@ def test_shares_of_a_machine() -> None:
     assert plan_pool("tcp://host:8786", None, None).where == "tcp://host:8786"
     with pytest.raises(ConfigError, match="slurm"):
         plan_pool("lsf", None, None)
+
+
+def test_each_worker_takes_another_gpu(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = replace(settings, device="auto")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [_device(auto, name) for name in (0, 1, 2)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert _device(settings, 1) == "cpu"
+    assert plan_pool("local", None, None).workers == 2
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert _device(auto, 1) == "auto"
 
 
 def test_a_batch_system_without_settings() -> None:
