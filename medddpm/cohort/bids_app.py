@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +26,7 @@ from medddpm.cohort.records import Outcome, load_outcome
 from medddpm.cohort.run import CohortResult, make_settings
 from medddpm.cohort.sources import Job, bids_job
 from medddpm.cohort.table import write_tables
-from medddpm.errors import ConfigError, OutputError
+from medddpm.errors import CohortError, ConfigError, OutputError
 from medddpm.restoration.options import RestoreOptions
 
 OnOutcome = Callable[[Outcome, int, int], None]
@@ -133,8 +134,17 @@ def _do_all(jobs: list[Job], settings: Settings, num_workers: int) -> Iterator[O
     settings = replace(settings, threads=max(1, cpu_cores() // num_workers))
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as processes:
         futures = [processes.submit(do_job, job, settings) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise CohortError(
+                "a process died, perhaps for lack of memory; what is done is skipped when the "
+                "command is given again"
+            ) from None
+        except BaseException:
+            processes.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _write_page(run: BidsRun, settings: Settings, subject: str) -> None:

@@ -141,8 +141,13 @@ def test_a_scheduler_that_is_lost(client: Any, source: Path, settings: Settings)
 
 
 def test_nothing_to_do_needs_no_workers(
-    client: Any, source: Path, settings: Settings, tiny_weights: Path
+    client: Any,
+    source: Path,
+    settings: Settings,
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("medddpm.cohort.pool._CONNECT_S", 0.5)
     (source / "s2.nii.gz").unlink()
     jobs = find_jobs(source, settings.out).jobs
     list(run_jobs(client, jobs, settings, threading.Event()))
@@ -215,7 +220,8 @@ def test_a_dry_run_measures_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    words = ("cohort", source, tmp_path / "out", "--weights", tiny_weights, "--dry-run")
+    cheap = ("--set", "restore.shifts=1", "--set", "restore.sigma=50")
+    words = ("cohort", source, tmp_path / "out", "--weights", tiny_weights, "--dry-run", *cheap)
     first = cli(*words, "--workers", 1)
     assert first.exit_code == 0, first.stderr
     assert "scans        4, 4 to do, 0 unreadable" in first.stdout
