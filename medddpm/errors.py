@@ -1,8 +1,9 @@
 """The exception tree. A user's mistake raises one of these; anything else is a bug.
 
 Every class carries the exit code that the command line returns for it:
-2 usage or config, 3 unreadable input, 4 geometry, 5 output cannot be written. 6 is no error: the
-output was written, and a check raised a flag (a guard, a failed cell of a sweep, a copied scan).
+2 usage or config, 3 unreadable input, 4 geometry, 5 output cannot be written, 7 some scans of a
+cohort failed. 6 is no error: the output was written, and a check raised a flag (a guard, a failed
+cell of a sweep, a copied scan). 130 is an interrupt.
 """
 
 from __future__ import annotations
@@ -64,6 +65,12 @@ class OutputError(MedddpmError, OSError):
     """An output cannot be written, or exists already."""
 
     exit_code = 5
+
+
+class CohortError(MedddpmError):
+    """Some scans of a cohort failed, or were not reached; the others are done."""
+
+    exit_code = 7
 
 
 class SamplingDivergedError(MedddpmError, ArithmeticError):

@@ -10,6 +10,7 @@ from medddpm import __version__
 from medddpm.cli import (
     benchmark,
     calibrate,
+    cohort,
     data_report,
     memorisation,
     prepare,
@@ -57,6 +58,7 @@ memorisation.register(app)
 benchmark.register(app)
 data_report.register(app)
 calibrate.register(app)
+cohort.register(app)
 shipped.register(app)
 
 

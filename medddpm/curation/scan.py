@@ -17,7 +17,7 @@ from medddpm.curation.quality import Mark, marks_of, signature
 from medddpm.curation.sources import Found
 from medddpm.curation.tables import write_text
 from medddpm.errors import MedddpmError, MemoryBudgetError, OutputError, VolumeReadError
-from medddpm.io import Trust, checksum, read_dicom_files, read_volume, write_volume
+from medddpm.io import Trust, checksum, read_series, read_volume, write_volume
 from medddpm.preprocess.intensity import foreground_mask
 from medddpm.volume import Volume
 
@@ -91,7 +91,7 @@ def _left_out(found: Found, code: Code, reason: str, scan: str = "") -> LedgerRo
 
 def _pack_all(found: Found, cache: Path, deface: str, trust: Trust | None) -> dict[str, Any]:
     volumes = (
-        read_dicom_files(found.files)
+        read_series(found.files)
         if found.row.file.startswith("dicom:")
         else [read_volume(found.files[0], trust=trust)]
     )

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from medddpm.errors import VolumeReadError
-from medddpm.io.dicom import OnError, dicom_headers, read_dicom, read_dicom_files
+from medddpm.io.dicom import (
+    OnError,
+    SeriesFiles,
+    dicom_headers,
+    find_series,
+    read_dicom,
+    read_series,
+    series_shape,
+)
 from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_map
 from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
 from medddpm.io.files import atomic_path, check_output, checksum
-from medddpm.io.nifti import Trust, read_nifti, suffix_of
+from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
 from medddpm.volume import Volume
 
@@ -18,16 +27,19 @@ __all__ = [
     "DicomOptions",
     "OnError",
     "Quantity",
+    "SeriesFiles",
     "Trust",
     "atomic_path",
     "check_dicom",
     "check_output",
     "checksum",
     "dicom_headers",
+    "find_series",
     "is_parametric_map",
-    "read_dicom_files",
+    "read_series",
     "read_volume",
     "read_volumes",
+    "scan_shape",
     "write_dicom",
     "write_dicom_page",
     "write_parametric_map",
@@ -82,3 +94,17 @@ def read_volume(path: str | Path, *, force: bool = False, trust: Trust | None = 
             "name one of them, or read all with read_volumes"
         )
     return volumes[0]
+
+
+def scan_shape(files: Sequence[Path]) -> tuple[tuple[int, int, int], int]:
+    """Shape and number of frames of a scan that is not read.
+
+    Args:
+        files: One NIfTI or MGH file, or the files of a DICOM series.
+
+    Raises:
+        VolumeReadError: The header cannot be read.
+    """
+    if suffix_of(files[0]):
+        return nifti_shape(files[0])
+    return series_shape(files)

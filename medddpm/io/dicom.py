@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,21 +76,6 @@ def read_dicom(
     return volumes
 
 
-def read_dicom_files(paths: Sequence[Path], *, force: bool = False) -> list[Volume]:
-    """Read the one series that these files are; see `read_dicom` for what comes back.
-
-    Raises:
-        VolumeReadError: None of them is DICOM.
-        DicomSeriesError: As for `read_dicom`.
-    """
-    with quiet_pydicom():
-        files = _headers(paths)
-        if not files:
-            raise VolumeReadError(f"{paths[0]} is no DICOM image")
-        with _naming(_name(files)):
-            return _read_series(files, paths[0].parent, force=force)
-
-
 def dicom_headers(
     folder: Path, keywords: Sequence[str], on_error: Callable[[Path, MedddpmError], None]
 ) -> Iterator[tuple[Path, Dataset]]:
@@ -112,6 +98,72 @@ def dicom_headers(
             continue
         if header is not None and "Rows" in header:
             yield path, header
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """One series that was found, not read yet.
+
+    Attributes:
+        tag: Stands for the series and tells nothing of the patient.
+        files: Its files, sorted.
+    """
+
+    tag: str
+    files: tuple[Path, ...]
+
+
+def find_series(path: str | Path, on_error: OnError) -> list[SeriesFiles]:
+    """The series under a folder, by tag; headers are read one at a time and not kept.
+
+    Args:
+        path: A folder.
+        on_error: Called with the error of each damaged file, and of each series beside one.
+    """
+    found: dict[str, list[Path]] = {}
+    damaged: set[Path] = set()
+
+    def note(file: Path, error: MedddpmError) -> None:
+        damaged.add(file.parent)
+        on_error(error)
+
+    for file, header in dicom_headers(Path(path), [], note):
+        found.setdefault(series_tag(header), []).append(file)
+    series = []
+    for tag, files in sorted(found.items()):
+        if damaged.isdisjoint(file.parent for file in files):
+            series.append(SeriesFiles(tag, tuple(files)))
+            continue
+        on_error(
+            DicomSeriesError(
+                f"series {tag} lies in one folder with a damaged file, which may be a slice of it; "
+                "export it again, or take that file out"
+            )
+        )
+    return series
+
+
+def read_series(files: Sequence[Path], *, force: bool = False) -> list[Volume]:
+    """Read the series that `find_series` found; results and errors as for `read_dicom`."""
+    with quiet_pydicom():
+        headers = _headers(files)
+        if not headers:
+            raise DicomSeriesError("the series has no readable file any more; export it again")
+        with _naming(_name(headers)):
+            return _read_series(headers, files[0].parent, force=force)
+
+
+def series_shape(files: Sequence[Path]) -> tuple[tuple[int, int, int], int]:
+    """Shape and number of frames that a series seems to have, from one header.
+
+    Slices that repeat in time are counted as slices.
+    """
+    with quiet_pydicom():
+        header = _header(files[0])
+        if header is None or "Rows" not in header:
+            raise DicomSeriesError("a series without readable headers")
+        slices = int(header.get("NumberOfFrames") or 1) if len(files) == 1 else len(files)
+        return (int(header.Columns), int(header.Rows), slices), 1
 
 
 def _raise(error: MedddpmError) -> None:

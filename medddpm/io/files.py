@@ -76,7 +76,7 @@ def atomic_path(path: str | Path, *, is_folder: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        _remove(partial)
+        remove(partial)
 
 
 def _replace_folder(partial: Path, path: Path) -> None:
@@ -90,10 +90,11 @@ def _replace_folder(partial: Path, path: Path) -> None:
         if os.path.lexists(old):
             os.rename(old, path)
         raise
-    _remove(old)
+    remove(old)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

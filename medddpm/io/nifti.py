@@ -84,6 +84,14 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
     )
 
 
+def nifti_shape(path: Path) -> tuple[tuple[int, int, int], int]:
+    """Shape and number of frames of a NIfTI or MGH file, from its header alone."""
+    with _readable(path):
+        image: Any = nib.load(path)
+    shape = _check_kind(image, path)
+    return (shape[0], shape[1], shape[2]), (shape[3] if len(shape) > 3 else 1)
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn what nibabel raises for a broken file into one clear error."""

@@ -13,7 +13,7 @@ from medddpm.restoration.model import Model
 _GB = 1e9
 _PROCESS = 0.9 * _GB
 """Python with PyTorch and this package imported, weights included; measured."""
-_BYTES_A_VOLUME_VOXEL = 44
+BYTES_A_VOLUME_VOXEL = 44
 """Input, output, padded copy, accumulators and masks."""
 _BYTES_A_TILE_CHANNEL = 5.0
 """Live bytes a half-resolution voxel and channel of the fidelity decoder; measured in float32."""
@@ -38,7 +38,7 @@ def tile_batch(plan: TilePlan, memory_gb: float | None, device: torch.device, mo
     """
     if memory_gb is None:
         return _MOST_TILES.get(device.type, 1)
-    fixed = _PROCESS + math.prod(plan.padded) * _BYTES_A_VOLUME_VOXEL
+    fixed = _PROCESS + math.prod(plan.padded) * BYTES_A_VOLUME_VOXEL
     one = tile_bytes(plan, model)
     fitting = int((memory_gb * _GB - fixed) // one)
     if fitting < 1:

@@ -121,16 +121,20 @@ def _check_folder(path: Path) -> None:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path, name: str = "") -> Iterator[Path]:
     """A hidden folder to write into; when the block ends well its content moves to `folder`.
 
     On any error, an interrupt or a full disk nothing of it remains, and what was there before is
-    there again.
+    there again. After `kill -9` the hidden folder does remain: `stage_prefix` finds it.
+
+    Args:
+        folder: Where the content goes; made if only its last part is missing.
+        name: Stands in the name of the hidden folder.
     """
     made = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".medddpm-", dir=folder))
+        work = Path(tempfile.mkdtemp(prefix=stage_prefix(name), dir=folder))
         try:
             yield work
             _move_all(work, folder)
@@ -144,6 +148,11 @@ def staged(folder: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def stage_prefix(name: str) -> str:
+    """How the names of the hidden folders of `staged` begin."""
+    return f".medddpm-{name}-" if name else ".medddpm-"
 
 
 def _move_all(work: Path, folder: Path) -> None:

@@ -93,7 +93,17 @@ class RestoredScan:
 
 @dataclass(frozen=True)
 class Run:
-    """How a scan was read and is written; `card` is that of the weights if a page is wanted."""
+    """How a scan was read and is written.
+
+    Attributes:
+        format: Of the output.
+        force: Whether other modalities than MR were taken.
+        trust: "sform" or "qform", if that was said.
+        weights: A shipped name or a weights file.
+        dicom: How DICOM is written.
+        card: That of the weights, if a page is wanted.
+        home: Where the outputs end up, if they are moved from where they are written.
+    """
 
     format: OutputFormat
     force: bool
@@ -101,6 +111,7 @@ class Run:
     weights: str | Path
     dicom: DicomOptions
     card: dict[str, Any] | None
+    home: Path | None = None
 
 
 def restore(
@@ -237,12 +248,12 @@ def _paths(target: Target, parts: Sequence[str], report: bool) -> list[Path]:
 
 def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> dict[str, Any]:
     """The sidecar: all that is needed to do the same again."""
-    path = find_weights(run.weights)
-    source = path.stem if str(run.weights) == path.stem else relative_path(path, target.folder)
+    path, home = find_weights(run.weights), run.home or target.folder
+    source = path.stem if str(run.weights) == path.stem else relative_path(path, home)
     facts = {
         "statement": STATEMENT,
         "time": now(),
-        "input": {**describe_input(volume), "path": input_path(volume, target.folder)},
+        "input": {**describe_input(volume), "path": input_path(volume, home)},
         "run": {"format": run.format, "force": run.force, "trust": run.trust},
         **restored.facts,
         "versions": versions(),

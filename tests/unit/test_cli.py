@@ -51,6 +51,7 @@ def test_version(cli: Callable[..., Any]) -> None:
         "quickstart",
         "report",
         "replay",
+        "cohort",
     ],
 )
 def test_every_verb_has_help(cli: Callable[..., Any], verb: str) -> None:
@@ -100,6 +101,7 @@ def test_device() -> None:
         (errors.GeometryError("x"), 4),
         (errors.ShapeError("x"), 4),
         (errors.OutputError("x"), 5),
+        (errors.CohortError("x"), 7),
         (KeyboardInterrupt(), 130),
     ],
 )

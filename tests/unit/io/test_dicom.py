@@ -19,8 +19,14 @@ from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
 
 from medddpm.errors import DicomSeriesError, VolumeReadError
-from medddpm.io import dicom_headers, read_dicom_files, read_volume, read_volumes
-from medddpm.io.dicom import read_dicom
+from medddpm.io import (
+    dicom_headers,
+    find_series,
+    read_series,
+    read_volume,
+    read_volumes,
+    scan_shape,
+)
 from medddpm.io.dicom_geometry import plane
 
 AFFINE = np.array([[-0.96, 0.42, 0, 30], [-0.28, -1.44, 0, 40], [0, 0, 3.0, -25], [0, 0, 0, 1]])
@@ -523,14 +529,32 @@ def test_headers_are_read_in_part_and_damage_is_reported(
     assert "PatientName" not in header
 
 
-def test_the_files_of_one_series_are_read_alone(
-    dicom_series: Any, head: Any, tmp_path: Path
-) -> None:
-    folder = dicom_series(tmp_path, head((12, 14, 6)))
-    whole = read_dicom(folder)[0]
-    (alone,) = read_dicom_files(sorted(folder.glob("*.dcm")))
-    np.testing.assert_array_equal(alone.data, whole.data)
-    np.testing.assert_array_equal(alone.affine, whole.affine)
-    (tmp_path / "note.txt").write_text("nothing")
-    with pytest.raises(VolumeReadError, match="no DICOM image"):
-        read_dicom_files([tmp_path / "note.txt"])
+def test_series_are_found_then_read(tmp_path: Path, head: Any, dicom_series: Any) -> None:
+    for number in (1, 2):
+        dicom_series(tmp_path / str(number), head((16, 18, 5)), number=number)
+    found = find_series(tmp_path, lambda error: pytest.fail(str(error)))
+    assert [len(series.files) for series in found] == [5, 5]
+    whole = {volume.case_id: volume for volume in read_volumes(tmp_path)}
+    for series in found:
+        assert scan_shape(series.files) == ((16, 18, 5), 1)
+        [volume] = read_series(series.files)
+        assert volume.case_id == series.tag
+        np.testing.assert_array_equal(volume.data, whole[series.tag].data)
+        np.testing.assert_array_equal(volume.affine, whole[series.tag].affine)
+
+
+def test_a_series_that_is_damaged_or_gone(tmp_path: Path, head: Any, dicom_series: Any) -> None:
+    dicom_series(tmp_path / "a", head((16, 18, 5)))
+    [series] = find_series(tmp_path, lambda error: pytest.fail(str(error)))
+    errors: list[Exception] = []
+    series.files[2].write_bytes(series.files[2].read_bytes()[:200])
+    assert find_series(tmp_path, errors.append) == []
+    assert len(errors) == 2
+    for path in series.files:
+        path.rename(path.with_suffix(".txt"))
+        path.with_suffix(".txt").write_text("no scan")
+    gone = [path.with_suffix(".txt") for path in series.files]
+    with pytest.raises(DicomSeriesError, match="no readable file"):
+        read_series(gone)
+    with pytest.raises(DicomSeriesError, match="without readable headers"):
+        scan_shape(gone)

@@ -1,0 +1,1 @@
+"""The Brain Imaging Data Structure: names and side files of a derivative data set."""

@@ -1,0 +1,176 @@
+"""`medddpm cohort`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medddpm.cli.console import Report, progress, say
+from medddpm.cli.options import (
+    Device,
+    Mode,
+    OutputFormat,
+    Overrides,
+    Weights,
+    parse_device,
+    parse_memory,
+)
+from medddpm.cli.run import EXIT_FLAGGED, EXIT_INTERRUPTED, reports_errors
+
+if TYPE_CHECKING:
+    from medddpm.cohort.records import Outcome
+    from medddpm.cohort.table import Counts
+
+EXIT_FAILED = 7
+"""Some scans failed; the others are done."""
+_LINE_EVERY_S = 10.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("cohort")(cohort)
+
+
+@reports_errors
+def cohort(
+    source: Annotated[
+        Path,
+        typer.Argument(help="NIfTI folder, BIDS data set, DICOM tree or CSV with a column `file`."),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the restored scans and the tables.")],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes or jobs; what the machine holds if local.")
+    ] = None,
+    cluster: Annotated[
+        str, typer.Option(help="local, slurm, pbs, sge, or the address of a dask scheduler.")
+    ] = "local",
+    mode: Annotated[Mode | None, typer.Option(help="As for restore.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in OUT; refuse other settings.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only predict time and memory, by a measurement.")
+    ] = False,
+    memory: Annotated[str | None, typer.Option(help="Of all local workers, such as 64GB.")] = None,
+    format: Annotated[OutputFormat, typer.Option(help="Of the outputs.")] = "nifti",
+    device: Device = "auto",
+    weights: Weights = "default",
+    overrides: Overrides = None,
+) -> None:
+    """Restore all scans of a cohort that are not done yet, on many workers.
+
+    A scan is done if its bytes, the weights and the settings are the same; so the same command
+    goes on where it was ended, and several may run at once. `cohort.csv` says what failed and why.
+
+    Exit codes: 0 all restored; 6 all restored, some flagged; 7 some failed; 5 disk; 130 ended
+    early by SIGTERM or Ctrl-C.
+    """
+    flags = [f"restore.mode={mode}"] if mode else []
+
+    from medddpm.cohort.calibration import predict
+    from medddpm.cohort.pool import plan_pool
+    from medddpm.cohort.run import cohort as run
+    from medddpm.cohort.table import summary
+    from medddpm.config import load_config
+
+    config = load_config(None, [*(overrides or []), *flags])
+    pool = plan_pool(cluster, workers, parse_memory(memory))
+    common: dict[str, Any] = {
+        "pool": pool,
+        "options": config.restore,
+        "weights": weights,
+        "device": parse_device(device),
+        "format": format,
+    }
+    if dry_run:
+        typer.echo(predict(source, out, **common).text)
+        return
+    with stop_on_signal() as stop, progress() as bar:
+        result = run(
+            source,
+            out,
+            resume=resume,
+            stop=stop,
+            on_news=say,
+            on_outcome=_Reporter(bar),
+            **common,
+        )
+    typer.echo(summary(result.counts, result.outcomes))
+    typer.echo(f"{result.tables[0]}")
+    code = exit_code(result.counts, stopped=stop.is_set())
+    if code:
+        raise typer.Exit(code)
+
+
+def exit_code(counts: Counts, *, stopped: bool) -> int:
+    """What the command returns."""
+    if stopped and counts.unreached:
+        say("medddpm: ended early; no half-written output is left; --resume goes on")
+        return EXIT_INTERRUPTED
+    if counts.failed or counts.unreached:
+        return EXIT_FAILED
+    return EXIT_FLAGGED if counts.flagged else 0
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set; a second signal interrupts at once."""
+    stop = threading.Event()
+
+    def handle(*_: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Reporter:
+    """A bar on a terminal; in a log, each failure and a line of progress now and then."""
+
+    def __init__(self, bar: Report) -> None:
+        self.bar = bar
+        self.began = self.said = time.monotonic()
+        self.failed = 0
+
+    def __call__(self, outcome: Outcome, done: int, total: int) -> None:
+        if outcome.state == "failed":
+            self.failed += 1
+            say(f"failed: {outcome.scan}: {outcome.reason}")
+        if sys.stderr.isatty():
+            self.bar(f"restore, {self.failed} failed", done, total)
+            return
+        now = time.monotonic()
+        if now - self.said > _LINE_EVERY_S or done == total:
+            self.said = now
+            left = (now - self.began) / done * (total - done)
+            say(f"{done}/{total} done, {self.failed} failed, {duration(left)} left")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    Example:
+        >>> duration(4000)
+        '1 h 07 min'
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

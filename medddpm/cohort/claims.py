@@ -1,0 +1,158 @@
+"""Who works on a scan: one small file a claim, so that no two processes do the same work.
+
+A claim on a key is a file `KEY.N`, made so that only one process can make it. The claim with the
+highest N holds. A process that finds the holder dead makes N + 1, which again only one can; so a
+takeover needs no removal, and no two processes can both take over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+HEARTBEAT_S = 20.0
+SILENT_S = 300.0
+"""A holder on another machine that did not touch its claim for so long is taken for dead."""
+
+_held: set[Path] = set()
+
+
+@contextmanager
+def claimed(folder: Path, key: str, run: str) -> Iterator[bool]:
+    """Hold the claim on `key` while the block runs; yields False if another process holds it.
+
+    Args:
+        folder: Where claims lie, on a file system that all workers see.
+        key: Names the work.
+        run: Names the run that the work belongs to, for `release_run`.
+    """
+    path = _take(folder, key, run)
+    if path is None:
+        yield False
+        return
+    stop = threading.Event()
+    beat = threading.Thread(target=_keep_alive, args=(path, stop), daemon=True)
+    beat.start()
+    try:
+        yield True
+    finally:
+        stop.set()
+        beat.join()
+        _release(path)
+
+
+def is_claimed(folder: Path, key: str) -> bool:
+    """True if a living process holds the claim on `key`."""
+    return any(holder_is_alive(folder / f"{key}.{number}") for number in _numbers(folder, key))
+
+
+def release_run(folder: Path, run: str) -> list[str]:
+    """Remove the claims of dead workers of a run; returns their keys."""
+    keys = []
+    for path in folder.glob("*.*"):
+        if _owner(path).get("run") == run and not holder_is_alive(path):
+            keys.append(path.stem)
+            _release(path)
+    return keys
+
+
+def holder_is_alive(path: Path) -> bool:
+    """True unless the process that made a claim is known to be gone, or silent for too long."""
+    owner = _owner(path)
+    if owner.get("host") == socket.gethostname():
+        return owner.get("born") == _born(int(owner.get("pid") or 0))
+    try:
+        return _now_of(path.parent) - path.stat().st_mtime < SILENT_S
+    except OSError:
+        return False
+
+
+def _take(folder: Path, key: str, run: str) -> Path | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for known in _numbers(folder, key):
+        if holder_is_alive(folder / f"{key}.{known}"):
+            return None
+        number = max(number, known)
+    path = folder / f"{key}.{number + 1}"
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return None
+    pid = os.getpid()
+    owner = {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "run": run}
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(owner, file)
+    _held.add(path)
+    return path
+
+
+def _release(path: Path) -> None:
+    """Remove a claim and the dead ones below it, itself last."""
+    _held.discard(path)
+    for number in _numbers(path.parent, path.stem):
+        if number <= int(path.suffix[1:]):
+            with suppress(OSError):
+                (path.parent / f"{path.stem}.{number}").unlink()
+
+
+def _numbers(folder: Path, key: str) -> list[int]:
+    return sorted(int(p.suffix[1:]) for p in folder.glob(f"{key}.*"))
+
+
+def _owner(path: Path) -> dict[str, str | int]:
+    """Who made a claim; nothing where it is just being written, which only its age can judge."""
+    try:
+        owner: dict[str, str | int] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return owner
+
+
+def _born(pid: int) -> str:
+    """What tells a process from a later one with its number; "" if there is no such process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = stat.rpartition(")")[2].split()  # the name in brackets may hold anything
+        return "" if fields[0] == "Z" else f"{boot}:{fields[19]}"  # proc(5): state, starttime
+    except FileNotFoundError:
+        pass
+    if Path("/proc/self/stat").exists():
+        return ""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return ""
+    return "alive"
+
+
+def _now_of(folder: Path) -> float:
+    """The time by the clock of the file system, which also stamped the claims."""
+    probe = folder / f".now-{os.getpid()}-{threading.get_ident()}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _keep_alive(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_S):
+        with suppress(OSError):
+            os.utime(path)
+
+
+@atexit.register
+def _release_all() -> None:
+    for path in list(_held):
+        _release(path)

@@ -1,0 +1,194 @@
+"""Restore a whole cohort: what is done is skipped, what fails is listed, the rest is restored."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+from medddpm.bids.derivative import write_description
+from medddpm.cohort.claims import release_run
+from medddpm.cohort.job import Settings, failure, find_done, sweep
+from medddpm.cohort.pool import Pool, dashboard, opened, run_jobs
+from medddpm.cohort.records import Outcome
+from medddpm.cohort.sources import Found, Job, find_jobs
+from medddpm.cohort.table import Counts, write_tables
+from medddpm.errors import ConfigError, MedddpmError, OutputError
+from medddpm.io import atomic_path
+from medddpm.restoration.model import find_weights, load_model
+from medddpm.restoration.options import RestoreOptions
+from medddpm.workflows.outputs import OutputFormat, write_json
+
+OnNews = Callable[[str], None]
+OnOutcome = Callable[[Outcome, int, int], None]
+_STATE = ".medddpm"
+_SHARE = 0.8
+"""Of a worker's memory for the scan that computes; the rest is for the one read or written."""
+
+
+@dataclass(frozen=True)
+class CohortResult:
+    """What became of a cohort.
+
+    Attributes:
+        outcomes: One a scan, by name; scans that were not reached are missing.
+        total: Scans in the source.
+        tables: Files that list them.
+    """
+
+    outcomes: list[Outcome]
+    total: int
+    tables: tuple[Path, ...]
+
+    @property
+    def counts(self) -> Counts:
+        """How many scans are in which state."""
+        return Counts.of(self.outcomes, self.total)
+
+
+def cohort(
+    source: Path,
+    out: Path,
+    *,
+    pool: Pool,
+    options: RestoreOptions | None = None,
+    weights: str | Path = "default",
+    device: str = "auto",
+    format: OutputFormat = "nifti",
+    resume: bool = False,
+    stop: Event | None = None,
+    on_news: OnNews | None = None,
+    on_outcome: OnOutcome | None = None,
+) -> CohortResult:
+    """Restore every scan of a source that is not done yet.
+
+    A scan is done if it was restored from the same bytes with the same weights and settings. Any
+    number of runs may work on one output at once. Images have the bytes that `restore` gives.
+
+    Args:
+        source: See `find_jobs`.
+        out: A folder; `cohort.csv`, `cohort.json` and the state of the run are in it, too.
+        pool: The workers.
+        options: How to restore.
+        weights: A shipped name or a weights file that every worker can read.
+        device: "auto" (every GPU, one a worker), "cpu", "cuda", "cuda:1".
+        format: "dicom" writes derived series.
+        resume: Go on with the run that was begun in `out`; its settings must be the same.
+        stop: When set, scans in hand get a moment to finish, and the run ends.
+        on_news: Called with lines for the person.
+        on_outcome: Called with each outcome, the number of scans done, and that of all to do.
+
+    Raises:
+        ConfigError: No such source, or another settings than those to resume.
+        OutputError: The disk is full or gone.
+        CohortError: The scheduler is lost.
+    """
+    found = find_jobs(source, out)
+    options = options or RestoreOptions()
+    if pool.memory_gb:
+        options = replace(options, memory_gb=pool.memory_gb * _SHARE)
+    settings = make_settings(out, options, weights, device=device, format=format)
+    settings = replace(settings, threads=pool.threads)
+    _begin(source, settings, resume=resume)
+    outcomes = {o.scan: o for o in _known(found, settings)}
+    jobs = [job for job in found.jobs if job.name not in outcomes]
+    stop, say = stop or Event(), on_news or (lambda text: None)
+    say(f"{len(found.jobs) + len(found.broken)} scans, {len(jobs)} to do")
+    try:
+        if jobs:
+            _restore_all(jobs, settings, pool, stop, say, outcomes, on_outcome)
+    finally:
+        tables = write_tables(out, list(outcomes.values()), settings.deciding())
+    total = len(found.jobs) + len(found.broken)
+    return CohortResult(sorted(outcomes.values(), key=lambda o: o.scan), total, tables)
+
+
+def make_settings(
+    out: Path,
+    options: RestoreOptions,
+    weights: str | Path,
+    *,
+    device: str = "auto",
+    format: OutputFormat = "nifti",
+    state: Path | None = None,
+) -> Settings:
+    """The settings of a run that begins now; `state` is a folder in `out` if not given."""
+    out = out.absolute()
+    path = find_weights(weights).absolute()
+    digest = load_model(path).digest  # bad weights are one error now, not one a scan
+    run = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    state = (state or out / _STATE).absolute()
+    return Settings(out, state, options, path, digest, format, device=device, run=run)
+
+
+def _restore_all(
+    jobs: list[Job],
+    settings: Settings,
+    pool: Pool,
+    stop: Event,
+    say: OnNews,
+    outcomes: dict[str, Outcome],
+    on_outcome: OnOutcome | None,
+) -> None:
+    try:
+        with opened(pool) as client:
+            say(dashboard(client))
+            for number, outcome in enumerate(run_jobs(client, jobs, settings, stop), start=1):
+                outcomes[outcome.scan] = outcome
+                if on_outcome:
+                    on_outcome(outcome, number, len(jobs))
+    finally:
+        folders = {job.key: settings.out / job.folder for job in jobs}
+        for key in release_run(settings.claims, settings.run):
+            sweep(folders.get(key, settings.out), key)
+
+
+def _known(found: Found, settings: Settings) -> list[Outcome]:
+    """Outcomes of scans that are done, or that can never be."""
+    broken = [
+        failure(Job(name, ()), settings, reason, "VolumeReadError")
+        for name, reason in found.broken.items()
+    ]
+    done = [find_done(job, settings) for job in found.jobs]
+    return broken + [outcome for outcome in done if outcome is not None]
+
+
+def _begin(source: Path, settings: Settings, *, resume: bool) -> None:
+    """Note what the run does, and refuse to resume another one."""
+    path = settings.state / "run.json"
+    if resume:
+        _check_same(path, settings)
+        return
+    try:
+        settings.state.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            write_json(partial, {**settings.deciding(), "begun": round(time.time())})
+    except MedddpmError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write into {settings.out}: {error.strerror}") from None
+    if (source / "dataset_description.json").is_file():
+        write_description(settings.out, source)
+
+
+def _check_same(path: Path, settings: Settings) -> None:
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{settings.out} holds no run to resume; leave --resume out to begin one"
+        ) from None
+    now = json.loads(json.dumps(settings.deciding()))
+    names = [n for n in ("weights", "format") if before.get(n) != now[n]]
+    options = before.get("options", {})
+    names += [n for n, value in now["options"].items() if options.get(n) != value]
+    if names:
+        raise ConfigError(
+            f"the run in {settings.out} was begun with another {', '.join(names)}; give the same, "
+            "or leave --resume out to restore all scans anew"
+        )

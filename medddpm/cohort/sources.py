@@ -1,0 +1,163 @@
+"""Which scans a source holds: a folder of NIfTI, a BIDS data set, a DICOM tree or a manifest."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from medddpm.bids.names import find_bids_scans, is_bids, output_stem
+from medddpm.errors import ConfigError, MedddpmError
+from medddpm.io import find_series
+from medddpm.workflows.outputs import file_stem
+
+SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+_LABEL = "desc-denoised"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan to restore: one file, or the files of one DICOM series.
+
+    Attributes:
+        name: Unique in its source, without patient data; also where its outputs go.
+        files: What is read, absolute.
+        folder: Of its outputs, relative to that of the cohort.
+        stem: Name of its outputs without suffix; "" names them by series, as `restore` does.
+        bids: Path relative to the data set, for a scan of a BIDS data set.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    folder: str = ""
+    stem: str = ""
+    bids: str = ""
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that stand for the name."""
+        return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The scans of a source, and what in it cannot be read at all.
+
+    Attributes:
+        jobs: By name.
+        broken: Name to reason, such as a DICOM file that is cut short.
+    """
+
+    jobs: list[Job]
+    broken: dict[str, str]
+
+
+def find_jobs(source: Path, out: Path) -> Found:
+    """The scans of `source`.
+
+    Args:
+        source: A folder of NIfTI or MGH files (searched through), a BIDS data set (its anatomical
+            scans), a folder of DICOM series, or a CSV with a column `file`.
+        out: Where outputs will go; not inside a source that is searched through.
+
+    Raises:
+        ConfigError: There is no such source, or no scan in it.
+    """
+    source, out = source.absolute(), out.absolute()
+    broken: dict[str, str] = {}
+    if source.is_file() and source.suffix.lower() == ".csv":
+        jobs = list(_listed(source))
+    elif not source.is_dir():
+        raise ConfigError(f"{source} is neither a folder nor a CSV with a column 'file'")
+    elif is_bids(source):
+        jobs = [bids_job(source, path) for path in find_bids_scans(source)]
+    else:
+        if source in (out, *out.parents):
+            raise ConfigError(f"{out} lies in {source}: what was restored would be restored again")
+        jobs = file_jobs((p.relative_to(source), p) for p in _images(source))
+        if not jobs:
+            jobs, broken = _series_jobs(source)
+    if not jobs and not broken:
+        raise ConfigError(f"{source} holds no NIfTI, MGH or DICOM scan")
+    return Found(sorted(jobs, key=lambda job: job.name), broken)
+
+
+def bids_job(root: Path, path: Path) -> Job:
+    """The job of one scan of a BIDS data set."""
+    relative = path.relative_to(root)
+    stem = file_stem(path)
+    return Job(
+        name=str(relative.parent / stem),
+        files=(path,),
+        folder=str(relative.parent),
+        stem=output_stem(stem),
+        bids=relative.as_posix(),
+    )
+
+
+def file_jobs(files: Iterable[tuple[Path, Path]]) -> list[Job]:
+    """Jobs of (path relative to the source, path); scans that share a stem keep their suffix."""
+    pairs = list(files)
+    stems = Counter(relative.parent / file_stem(relative) for relative, _ in pairs)
+    jobs = []
+    for relative, path in pairs:
+        unique = stems[relative.parent / file_stem(relative)] == 1
+        stem = file_stem(relative) if unique else relative.name
+        folder = "" if str(relative.parent) == "." else str(relative.parent)
+        name = str(relative.parent / stem)
+        jobs.append(Job(name, (path,), folder=folder, stem=f"{stem}_{_LABEL}"))
+    return jobs
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or not path.name.lower().endswith(SUFFIXES) or _LABEL in path.name:
+            continue
+        if path.is_file():
+            yield path
+
+
+def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
+    """Series of a DICOM tree; messages name no file, since its name may name a patient."""
+    broken: dict[str, str] = {}
+
+    def keep(error: MedddpmError) -> None:
+        digest = hashlib.sha256(str(error).encode()).hexdigest()[:12]
+        text = str(error)
+        if not text.startswith("series "):
+            text = f"a DICOM file is damaged ({type(error).__name__}); `medddpm info` names it"
+        broken[f"unreadable-{digest}"] = text
+
+    series = find_series(source, keep)
+    return [Job(name=item.tag, files=item.files) for item in series], broken
+
+
+def _listed(manifest: Path) -> Iterator[Job]:
+    """Jobs of a CSV; a scan that it leaves out (no file) is left out here."""
+    try:
+        with manifest.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            if "file" not in (table.fieldnames or ()):
+                raise ConfigError(f"{manifest} has no column 'file'")
+            rows = [row for row in table if row["file"]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{manifest} cannot be read as CSV: {error}") from None
+    names = [row.get("scan") or file_stem(Path(row["file"])) for row in rows]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice:
+        raise ConfigError(f"{manifest} names two scans {twice!r}; add a column 'scan' of names")
+    for name, row in zip(names, rows, strict=True):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ConfigError(f"{manifest}: {name!r} cannot name an output")
+        path = manifest.parent / row["file"]
+        folder = str(Path(name).parent)
+        yield Job(
+            name,
+            tuple(sorted(p for p in path.iterdir() if p.is_file())) if path.is_dir() else (path,),
+            folder="" if folder == "." else folder,
+            stem=f"{Path(name).name}_{_LABEL}",
+        )
