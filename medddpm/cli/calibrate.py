@@ -25,7 +25,7 @@ def calibrate(
         list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
     ] = None,
     samples: Annotated[int, typer.Option(min=2, help="Samples of the ensemble.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each sample.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each sample.")] = 4,
     crop: Annotated[
         str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
     ] = None,

@@ -46,7 +46,7 @@ class RestoreOptions:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     mode: Mode = "mean"
     samples: Annotated[int, Ge(2)] = 8
-    steps: Annotated[int, Ge(1)] = 8
+    steps: Annotated[int, Ge(1)] = 4
     sampler: SamplerName = "ddim"
     sigma: Annotated[float, Gt(0)] | None = None
     fidelity: Annotated[float, Interval(ge=0, le=1)] = 1.0
