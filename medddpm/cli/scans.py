@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,9 @@ from medddpm.cli.options import (
     parse_sigma,
 )
 from medddpm.cli.run import EXIT_FLAGGED, LeftOut, reports_errors
+
+if TYPE_CHECKING:
+    from medddpm.workflows.restoring import RestoredScan
 
 
 def register(app: typer.Typer) -> None:
@@ -115,17 +118,23 @@ def restore(
             on_progress=step,
             on_error=left_out,
         )
+    flagged = _say_restored(done)
+    left_out.exit_if_any(len(done))
+    if flagged:
+        raise typer.Exit(EXIT_FLAGGED)
+
+
+def _say_restored(done: list[RestoredScan]) -> bool:
+    """Say what was written, and what a check flagged; True if there is a flag."""
     for scan in done:
         typer.echo(f"{scan.image}")
         if scan.html is not None:
             typer.echo(f"{scan.html}")
         say(scan.summary)
-    flags_raised = [f"{scan.image}: {text}" for scan in done for text in scan.flags]
-    for text in flags_raised:
+    flags = [f"{scan.image}: {text}" for scan in done for text in scan.flags]
+    for text in flags:
         typer.echo(f"medddpm: flagged: {text}", err=True)
-    left_out.exit_if_any(len(done))
-    if flags_raised:
-        raise typer.Exit(EXIT_FLAGGED)
+    return bool(flags)
 
 
 @reports_errors
