@@ -86,11 +86,12 @@ def test_a_signal_ends_the_command_with_its_work_saved(
 ) -> None:
     from medddpm.cli import training
 
-    def interrupt(row: dict[str, Any]) -> None:
+    def interrupt(row: dict[str, Any]) -> str:
         if row.get("step") == 2 and "loss" in row:
             os.kill(os.getpid(), signal.SIGTERM)
+        return ""
 
-    monkeypatch.setattr(training, "_log_line", interrupt)
+    monkeypatch.setattr(training, "log_line", interrupt)
     run = tmp_path / "run"
     done = train(cli, "autoencoder", scans, run, *steps(4), "--set", "train.log_every=1")
     assert done.exit_code == 130

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,17 @@ def started(words: list[str]) -> subprocess.Popen[str]:
     )
 
 
+def finished(words: list[str]) -> str:
+    """What a process said that ran to its end.
+
+    Never this process: what ran in it before may change in which order sums are added.
+    """
+    process = started(words)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return said
+
+
 def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
     assert process.stderr
     for line in process.stderr:
@@ -66,19 +77,7 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in log if "loss" in row]
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in the processes that are started here: sums are then added in the same order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_a_run_killed_at_random_equals_an_uninterrupted_one(
-    cli: Callable[..., Any], scans: Path, tmp_path: Path
-) -> None:
+def test_a_run_killed_at_random_equals_an_uninterrupted_one(scans: Path, tmp_path: Path) -> None:
     step, killed = 0, []
     whole, halves = tmp_path / "whole", tmp_path / "killed"
     changes = {"autoencoder__steps": 60, "train__save_minutes": 1e-4}
@@ -92,8 +91,7 @@ def test_a_run_killed_at_random_equals_an_uninterrupted_one(
         assert process.returncode == -signal.SIGKILL
         killed.append(step)
     for run in (halves, whole):
-        done = cli(*arguments(scans, run, **changes), "--resume")
-        assert done.exit_code == 0, done.stderr
+        finished([*arguments(scans, run, **changes), "--resume"])
     assert losses(whole) == losses(halves), killed
     for file in ("autoencoder/state.safetensors", "model.safetensors"):
         a, b = (load_file(run / file) for run in (whole, halves))
@@ -101,16 +99,11 @@ def test_a_run_killed_at_random_equals_an_uninterrupted_one(
         assert all(torch.equal(value, b[name]) for name, value in a.items()), killed
 
 
-def test_two_processes_equal_one_with_the_doubled_batch(
-    cli: Callable[..., Any], scans: Path, tmp_path: Path
-) -> None:
+def test_two_processes_equal_one_with_the_doubled_batch(scans: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    done = cli(*arguments(scans, one, autoencoder__batch=4, autoencoder__steps=12))
-    assert done.exit_code == 0, done.stderr
+    finished(arguments(scans, one, autoencoder__batch=4, autoencoder__steps=12))
     split = {"autoencoder__batch": 2, "train__devices": 2, "autoencoder__steps": 12}
-    process = started(arguments(scans, two, **split))
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    said = finished(arguments(scans, two, **split))
     assert said.count("autoencoder 12/12: loss") == 1
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     a, b = (load_file(run / "model.safetensors") for run in (one, two))
