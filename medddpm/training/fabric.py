@@ -83,6 +83,12 @@ def on_first_process(fabric: Fabric, function: Callable[[], object]) -> None:
         raise error
 
 
+def leave() -> None:
+    """Leave the process group, if there is one: its threads must not outlive the interpreter."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def end_others(fabric: Fabric) -> None:
     """End the processes that this one started; they would wait for it for hours."""
     for process in getattr(fabric.strategy.launcher, "procs", []):

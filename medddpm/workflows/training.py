@@ -12,7 +12,7 @@ from medddpm.errors import MedddpmError, OutputError
 from medddpm.io import atomic_path
 from medddpm.restoration.model import find_weights
 from medddpm.training import StageName, begin_from, train_stage
-from medddpm.training.fabric import end_others, launch, on_first_process
+from medddpm.training.fabric import end_others, launch, leave, on_first_process
 from medddpm.training.options import Options
 from medddpm.workflows.outputs import check_targets, write_json
 from medddpm.workflows.provenance import versions
@@ -49,12 +49,15 @@ def train(
     options = options_of(config)
     try:
         on_first_process(fabric, lambda: _open(out, stage, config, resume=resume, start=start))
-        return train_stage(
+        path = train_stage(
             stage, options, data, out, fabric=fabric, replay=replay, resume=resume, on_log=on_log
         )
     except BaseException:
         end_others(fabric)
         raise
+    fabric.barrier()
+    leave()
+    return path
 
 
 def _open(

@@ -105,10 +105,12 @@ def test_two_processes_equal_one_with_the_doubled_batch(scans: Path, tmp_path: P
     split = {"autoencoder__batch": 2, "train__devices": 2, "autoencoder__steps": 12}
     said = finished(arguments(scans, two, **split))
     assert said.count("autoencoder 12/12: loss") == 1
-    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    # Rounding is 1e-7 of a loss, and may grow: Adam makes a full step of a gradient that is
+    # rounding error alone. Training with half the batch differs by 1e-3 in the weights.
+    assert losses(two) == pytest.approx(losses(one), rel=1e-3)
     a, b = (load_file(run / "model.safetensors") for run in (one, two))
-    for name, value in a.items():
-        torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-5, msg=name)
+    weights = [torch.cat([t.flatten() for _, t in sorted(w.items())]) for w in (a, b)]
+    assert torch.linalg.norm(weights[0] - weights[1]) < 2e-4 * torch.linalg.norm(weights[0])
 
 
 def test_a_signal_to_one_process_stops_both_and_one_goes_on(
