@@ -213,9 +213,11 @@ class Restorer:
                 done += len(group)
                 if on_progress:
                     on_progress(done, num_samples * num_tiles)
-            blended = np.where(weight > 0, total / np.maximum(weight, 1e-8), padded)
+            nothing = weight == 0
+            np.divide(total, weight, out=total, where=~nothing)
+            np.copyto(total, padded, where=nothing)
             x, yy, z = (slice(0, n) for n in plan.shape)
-            moments.add(blended[x, yy, z])
+            moments.add(total[x, yy, z])
         if not np.isfinite(moments.mean).all():
             raise SamplingDivergedError("the restoration holds NaN or infinity; nothing was kept")
         std = _smooth_spread(moments.std()) if num_samples > 1 else None
@@ -309,7 +311,7 @@ class _Moments:
     def add(self, x: Array) -> None:
         self.count += 1
         if self.count == 1:
-            self.mean = x.astype(np.float32)
+            self.mean = x  # its owner makes a new array for each sample
             return
         if self.count == 2:
             self._squares = np.zeros_like(self.mean)
