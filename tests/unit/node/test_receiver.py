@@ -178,16 +178,16 @@ def test_garbage_and_a_dropped_association_harm_nothing(
     association = ae.associate("127.0.0.1", port, ae_title="NODE")
     assert association.send_c_store(dcmread(series[0])).Status == 0
     half = b"\x04\x00\x00\x00\x10\x00\x00\x00\x08\x00\x01\x03partial"  # a P-DATA cut short
-    association.dul.socket.socket.sendall(half)
-    association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+    line = association.dul.socket.socket
+    line.sendall(half)
+    line.shutdown(socket.SHUT_RDWR)
     association.join(5)
+    line.close()
     assert store(port, series) == [0] * 5
     assert len(queue.files(queue.series()[0])) == 5
 
 
-def test_an_object_that_is_not_what_it_is_called(
-    listen: Any, series: list[Path]
-) -> None:
+def test_an_object_that_is_not_what_it_is_called(listen: Any, series: list[Path]) -> None:
     port, queue = listen()
     ae = AE("SCANNER")
     ae.add_requested_context(MRImageStorage)
