@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("pynetdicom")
@@ -21,6 +20,8 @@ pytest.importorskip("pynetdicom")
 from pydicom import dcmread
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import MRImageStorage
+
+from medddpm.volume import Volume
 
 
 class Node:
@@ -51,7 +52,7 @@ class Node:
         assert content["healthy"], content
         return dict(content["series"])
 
-    def wait_for_counts(self, limit_s: float = 60, **expected: int) -> None:
+    def wait_for_counts(self, limit_s: float = 20, **expected: int) -> None:
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             counts = self.counts()
@@ -59,6 +60,21 @@ class Node:
                 return
             time.sleep(0.1)
         raise AssertionError(f"{counts}\n{self.log.read_text()}")
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Node]]:
+    """Starts a node: start(out, weights, destination, rules, log)."""
+    running: list[Node] = []
+
+    def make(*arguments: Any) -> Node:
+        running.append(Node(*arguments))
+        return running[-1]
+
+    yield make
+    for node in running:
+        node.process.kill()
+        node.process.wait()
 
 
 @pytest.fixture
@@ -92,12 +108,13 @@ def test_killed_between_accept_and_restore_then_all_is_there_once(
     tmp_path: Path,
     tiny_weights: Path,
     dicom_series: Callable[..., Path],
-    rng: np.random.Generator,
+    noisy_phantom: Volume,
     archive: tuple[int, list[Any]],
+    start: Callable[..., Node],
 ) -> None:
     destination, got = archive
     made = [
-        dicom_series(tmp_path / name, rng.uniform(50, 900, (16, 16, 8)), number=number)
+        dicom_series(tmp_path / name, noisy_phantom.data[:, :, 10:18], number=number)
         for number, name in enumerate("ab", start=1)
     ]
     mixed = [path for folder in made for path in sorted(folder.iterdir())][::-1]
@@ -106,14 +123,14 @@ def test_killed_between_accept_and_restore_then_all_is_there_once(
     out = tmp_path / "out"
 
     rules.write_text("quiet_s: 60\nmin_free_gb: 0\npoll_s: 0.1\n")
-    node = Node(out, tiny_weights, destination, rules, tmp_path / "first.log")
+    node = start(out, tiny_weights, destination, rules, tmp_path / "first.log")
     assert send(node.port, mixed) == [0] * 16
     assert node.counts()["received"] == 2
     node.process.kill()
     node.process.wait()
 
     rules.write_text("quiet_s: 0.5\nmin_free_gb: 0\npoll_s: 0.1\n")
-    node = Node(out, tiny_weights, destination, rules, tmp_path / "second.log")
+    node = start(out, tiny_weights, destination, rules, tmp_path / "second.log")
     node.wait_for_counts(done=2, received=0)
     assert send(node.port, mixed) == [0] * 16  # again: nothing is doubled
     time.sleep(1)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("pynetdicom")
@@ -20,6 +19,7 @@ from pydicom import dcmread
 
 from medddpm.node.options import NodeOptions
 from medddpm.node.serve import serve_dicom
+from medddpm.volume import Volume
 
 pytestmark = [
     pytest.mark.peers,
@@ -81,9 +81,9 @@ def test_a_series_goes_round(
     storescp: tuple[int, Path],
     tmp_path: Path,
     dicom_series: Callable[..., Path],
-    rng: np.random.Generator,
+    noisy_phantom: Volume,
 ) -> None:
-    folder = dicom_series(tmp_path / "scan", rng.uniform(50, 900, (16, 16, 8)))
+    folder = dicom_series(tmp_path / "scan", noisy_phantom.data[:, :, 10:18])
     address = ("127.0.0.1", node, "+sd", folder)
     assert run("storescu", "-aet", "SCANNER", "-aec", "NODE", *address) == 0
     for _ in range(300):

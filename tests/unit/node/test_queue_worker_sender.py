@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -166,6 +167,7 @@ def test_the_destination_is_down_and_comes_back(
         queue.save(name, replace(record, next_try=0.0))
     assert waits == [100, 200, 250, 250]
     destination.start(port)
+    gc.collect()
     again = Queue(queue.incoming.parent)  # a node that was started again
     sender(again, port).step(GO)
     assert again.load(name).state == "done"
