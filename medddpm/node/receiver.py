@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from io import BytesIO
@@ -42,6 +43,7 @@ _JPEG = [JPEGLosslessSV1, JPEGLSLossless]  # what the extra `dicom` reads
 # Status codes of C-STORE (PS3.4 table B.2-1) and of all services (PS3.7 annex C).
 SUCCESS, OUT_OF_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 NOT_AUTHORIZED = 0x0124
+_STOP_S = 15.0
 _UIDS = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
 
 log = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class Receiver:
         self.ae = AE(aet)
         self.ae.maximum_associations = options.max_associations
         self.ae.require_called_aet = True
+        self.ae.acse_timeout = 10
         if ANY not in self.allow:
             self.ae.require_calling_aet = sorted({*allow, answers})
         syntaxes = [*_SYNTAXES, *(_JPEG if find_spec("libjpeg") else [])]
@@ -101,12 +104,13 @@ class Receiver:
             (evt.EVT_N_EVENT_REPORT, report_handler(self.on_commitment)),
         ]
         tls = self.options.tls
+        context = _server_context(tls) if tls else None
         try:
             server = self.ae.start_server(
                 ("0.0.0.0", port),
                 block=False,
                 evt_handlers=handlers,
-                ssl_context=_server_context(tls) if tls else None,
+                ssl_context=context,
             )
         except OSError as error:
             raise ConfigError(f"port {port}: {error.strerror or error}; take another") from error
@@ -114,7 +118,15 @@ class Receiver:
         return int(server.server_address[1])
 
     def stop(self) -> None:
-        """Take no more; associations that are open are ended."""
+        """Take no more; associations that are open are ended, stuck ones are left behind."""
+        ending = threading.Thread(target=self._end, daemon=True)
+        ending.start()
+        ending.join(_STOP_S)
+
+    def _end(self) -> None:
+        for association in self.ae.active_associations:
+            if not association.is_established:  # pynetdicom cannot abort what was never asked for
+                association.kill()
         self.ae.shutdown()
 
     def _store(self, event: Any) -> int:
@@ -157,17 +169,22 @@ def report_handler(on_commitment: OnCommitment) -> Callable[[Any], tuple[int, No
 
 def client_context(tls: Tls) -> ssl.SSLContext:
     """How we speak to a destination: it must show a certificate of the authority."""
-    context = ssl.create_default_context(cafile=str(tls.ca))
-    context.load_cert_chain(tls.cert, tls.key)
-    return context
+    return _with_keys(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls)
 
 
 def _server_context(tls: Tls) -> ssl.SSLContext:
-    context = _LateHandshake(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert, tls.key)
-    context.load_verify_locations(tls.ca)
+    context = _with_keys(_LateHandshake(ssl.PROTOCOL_TLS_SERVER), tls)
     context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _with_keys(context: ssl.SSLContext, tls: Tls) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+        context.load_verify_locations(tls.ca)
+    except OSError as error:  # SSLError is one
+        raise ConfigError(f"tls: a key or certificate cannot be read: {error}") from error
     return context
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 import time
@@ -24,6 +23,9 @@ from medddpm.node.queue import Queue
 from medddpm.node.sender import Sender
 from medddpm.node.worker import Worker, why_left_out
 from medddpm.restoration.options import RestoreOptions
+
+# see no_sockets_left
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 GO = threading.Event()
 OPTIONS = NodeOptions(quiet_s=0, retry_s=0, commitment=False, max_refusals=2)
@@ -148,8 +150,6 @@ def test_what_we_made_is_left_alone(queue: Queue, worker: Worker, scan: Path) ->
     assert "medddpm" in queue.load(name).reason
 
 
-# pynetdicom leaves the socket of a refused connection to the garbage collector
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_destination_is_down_and_comes_back(
     queue: Queue, worker: Worker, scan: Path, destination: Any
 ) -> None:
@@ -167,7 +167,6 @@ def test_the_destination_is_down_and_comes_back(
         queue.save(name, replace(record, next_try=0.0))
     assert waits == [100, 200, 250, 250]
     destination.start(port)
-    gc.collect()
     again = Queue(queue.incoming.parent)  # a node that was started again
     sender(again, port).step(GO)
     assert again.load(name).state == "done"

@@ -23,6 +23,9 @@ from medddpm.node.options import NodeOptions
 from medddpm.node.queue import Queue
 from medddpm.node.receiver import Receiver
 
+# see no_sockets_left
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
 OPTIONS = NodeOptions(min_free_gb=0, max_associations=30)
 
 
