@@ -100,6 +100,7 @@ class Receiver:
             ConfigError: The port is taken, or the keys cannot be read.
         """
         handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, _let_go),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_EVENT_REPORT, report_handler(self.on_commitment)),
         ]
@@ -125,7 +126,10 @@ class Receiver:
 
     def _end(self) -> None:
         for association in self.ae.active_associations:
-            if not association.is_established:  # pynetdicom cannot abort what was never asked for
+            if not association.is_established:  # a peer that says nothing; it cannot be aborted
+                association.dul.kill_dul()
+                if association.dul.socket is not None:
+                    association.dul.socket.close()
                 association.kill()
         self.ae.shutdown()
 
@@ -154,6 +158,11 @@ class Receiver:
             log.warning("refused: an object cannot be stored (%s)", type(error).__name__)
             return OUT_OF_RESOURCES
         return SUCCESS
+
+
+def _let_go(event: Any) -> None:
+    """A connection that says nothing must not keep the process from ending."""
+    event.assoc.dul.daemon = True
 
 
 def report_handler(on_commitment: OnCommitment) -> Callable[[Any], tuple[int, None]]:
