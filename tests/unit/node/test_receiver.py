@@ -16,8 +16,15 @@ import pytest
 pytest.importorskip("pynetdicom")
 
 from pydicom import dcmread
-from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_role
+from pynetdicom.sop_class import (
+    CTImageStorage,
+    MRImageStorage,
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    Verification,
+)
 
 from medddpm.node.options import NodeOptions
 from medddpm.node.queue import Queue
@@ -32,6 +39,7 @@ OPTIONS = NodeOptions(min_free_gb=0, max_associations=30)
 @pytest.fixture
 def listen(tmp_path: Path) -> Iterator[Callable[..., tuple[int, Queue]]]:
     running: list[Receiver] = []
+    told: list[tuple[str, bool]] = []
 
     def start(options: NodeOptions = OPTIONS, allow: tuple[str, ...] = ("SCANNER",)) -> Any:
         queue = Queue(tmp_path / "out")
@@ -41,11 +49,12 @@ def listen(tmp_path: Path) -> Iterator[Callable[..., tuple[int, Queue]]]:
             aet="NODE",
             allow=allow,
             answers="ARCHIVE",
-            on_commitment=lambda transaction, is_safe: None,
+            on_commitment=lambda *answer: told.append(answer),
         )
         running.append(receiver)
         return receiver.start(0), queue
 
+    start.told = told  # type: ignore[attr-defined]
     yield start
     for receiver in running:
         receiver.stop()
@@ -200,3 +209,22 @@ def test_an_object_that_is_not_what_it_is_called(listen: Any, series: list[Path]
     assert association.send_c_store(dataset).Status == 0xC000
     association.release()
     assert queue.series() == []
+
+
+def test_the_destination_may_report_on_commitment(listen: Any) -> None:
+    port, _ = listen()
+    ae = AE("ARCHIVE")
+    ae.add_requested_context(StorageCommitmentPushModel)
+    role = build_role(StorageCommitmentPushModel, scp_role=True)
+    association = ae.associate("127.0.0.1", port, ae_title="NODE", ext_neg=[role])
+    assert association.is_established
+    told = Dataset()
+    told.TransactionUID = "1.2.3"
+    instance = StorageCommitmentPushModelInstance
+    for kind in (1, 2):
+        status, _ = association.send_n_event_report(
+            told, kind, StorageCommitmentPushModel, instance
+        )
+        assert status.Status == 0
+    association.release()
+    assert listen.told == [("1.2.3", True), ("1.2.3", False)]
