@@ -28,6 +28,7 @@ from medddpm.node.receiver import client_context, report_handler
 
 _UIDS = ["SOPClassUID", "SOPInstanceUID"]
 _MOST_ASKED = 3
+_LOST = "the association was lost"
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Sender:
             if record.next_try > time.time():
                 continue
             if record.state == "restored":
-                self._keep(name, record, self._send(name, record, stop))
+                self._keep(name, record, self._try(name, record, stop))
             elif record.state == "sent":  # no answer came: ask again, or go without
                 again = record.asked < _MOST_ASKED
                 new = replace(record, state="restored" if again else "done", next_try=0.0)
@@ -74,23 +75,33 @@ class Sender:
                     new = self._later(replace(record, sent=[]), why, refused=True)
                 self._keep(name, record, new)
 
+    def _try(self, name: str, record: Record, stop: Event) -> Record:
+        """Send; whatever happens to one series, the others are sent."""
+        try:
+            return self._send(name, record, stop)
+        except Exception as error:  # a file that is gone or damaged, or a bug
+            return self._later(record, f"it cannot be sent ({type(error).__name__})", refused=True)
+
     def _send(self, name: str, record: Record, stop: Event) -> Record:
         folder = self.derived / name
         files = {str(path.relative_to(folder)): path for path in _outputs(folder)}
         known = {key: _header(path) for key, path in files.items()}
+        if not files:
+            return replace(record, state="failed", reason="its restored images are gone")
         left = [key for key in files if key not in record.sent]
         with self._association([known[key] for key in left]) as association:
             if association is None:
                 return self._later(record, "the destination cannot be reached", refused=False)
             sent, why = list(record.sent), ""
             for key in left:
-                why = "the node was stopped" if stop.is_set() else _store(association, files[key])
-                if why:
+                if stop.is_set():
+                    return replace(record, sent=sent)
+                if why := _store(association, files[key]):
                     break
                 sent.append(key)
             record = replace(record, sent=sent)
             if why:
-                return self._later(record, why, refused=association.is_established)
+                return self._later(record, why, refused=why != _LOST)
             record = replace(record, state="done", next_try=0.0)
             if not self.options.commitment or not _offers_commitment(association):
                 return record
@@ -184,9 +195,9 @@ def _store(association: Any, path: Path) -> str:
     except ValueError:
         return "the destination does not take objects of this kind"
     except RuntimeError:
-        return "the association was lost"
+        return _LOST
     if "Status" not in status:
-        return "the association was lost"
+        return _LOST
     code = int(status.Status)
     return "" if code == 0 or code >> 12 == 0xB else f"the destination answered {code:04X}"
 

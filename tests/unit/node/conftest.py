@@ -32,6 +32,7 @@ class Destination:
         self.got: list[str] = []
         self.answers: list[int] = []
         self.commitments: list[str] = []
+        self.on_store: Callable[[], Any] = lambda: None
         self.server: Any = None
 
     def start(self, port: int = 0, *, commitment: bool = False) -> int:
@@ -52,6 +53,7 @@ class Destination:
         answer = self.answers.pop(0) if self.answers else 0
         if answer == 0:
             self.got.append(str(event.request.AffectedSOPInstanceUID))
+        self.on_store()
         return answer
 
     def _action(self, event: Any) -> tuple[int, None]:

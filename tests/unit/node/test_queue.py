@@ -19,7 +19,7 @@ from pydicom import dcmread
 
 from medddpm.cohort.run import make_settings
 from medddpm.node.options import NodeOptions, Peer, Rules
-from medddpm.node.queue import Queue
+from medddpm.node.queue import Queue, Record
 from medddpm.node.sender import Sender
 from medddpm.node.worker import Worker, why_left_out
 from medddpm.restoration.options import RestoreOptions
@@ -219,3 +219,35 @@ def test_without_an_answer_it_is_asked_three_times(
     assert len(destination.commitments) == 3
     assert (queue.load(name).state, queue.load(name).committed) == ("done", None)
     assert len(destination.got) == 8
+
+
+def test_one_series_that_cannot_be_sent_does_not_hold_up_the_next(
+    queue: Queue, worker: Worker, scan: Path, destination: Any
+) -> None:
+    name = fill(queue, scan)
+    worker.step(GO)
+    for other, content in (("0damaged", b"no DICOM"), ("0gone", None)):
+        queue.incoming.joinpath(other).mkdir()
+        queue.save(other, Record("restored", "x"))
+        if content:
+            worker.settings.out.joinpath(other).mkdir()
+            worker.settings.out.joinpath(other, "1.dcm").write_bytes(content)
+    sender(queue, destination.start()).step(GO)
+    assert queue.load(name).state == "done"
+    assert queue.load("0gone").state == "failed"
+    assert (queue.load("0damaged").state, queue.load("0damaged").refusals) == ("restored", 1)
+
+
+def test_a_stop_is_no_failure_of_the_destination(
+    queue: Queue, worker: Worker, scan: Path, destination: Any
+) -> None:
+    name = fill(queue, scan)
+    worker.step(GO)
+    stop = threading.Event()
+    destination.on_store = lambda: len(destination.got) == 3 and stop.set()
+    sending = sender(queue, destination.start())
+    sending.step(stop)
+    record = queue.load(name)
+    assert (record.state, len(record.sent), record.attempts) == ("restored", 3, 0)
+    sending.step(GO)
+    assert len(destination.got) == len(set(destination.got)) == 8
