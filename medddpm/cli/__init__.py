@@ -16,6 +16,7 @@ from medddpm.cli import (
     prepare,
     report,
     scans,
+    serve_dicom,
     shipped,
     sweep,
     training,
@@ -59,6 +60,7 @@ benchmark.register(app)
 data_report.register(app)
 calibrate.register(app)
 cohort.register(app)
+serve_dicom.register(app)
 shipped.register(app)
 
 

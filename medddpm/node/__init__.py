@@ -1,0 +1,1 @@
+"""A DICOM node: what arrives is stored, restored and sent on; its queue survives any crash."""

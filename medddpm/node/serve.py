@@ -1,0 +1,182 @@
+"""Run a node until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from medddpm.cohort.run import make_settings
+from medddpm.errors import ConfigError, MissingExtraError, OutputError
+from medddpm.node.health import health_endpoint
+from medddpm.node.options import NodeOptions, check_aet, parse_peer
+from medddpm.node.queue import Queue
+from medddpm.node.worker import Worker
+from medddpm.restoration.options import RestoreOptions
+
+OnNews = Callable[[str], None]
+log = logging.getLogger(__name__)
+
+
+def serve_dicom(
+    out: Path,
+    *,
+    port: int,
+    aet: str,
+    send_to: str,
+    allow: Sequence[str],
+    node: NodeOptions | None = None,
+    options: RestoreOptions | None = None,
+    weights: str | Path = "default",
+    device: str = "auto",
+    health_port: int | None = None,
+    stop: Event | None = None,
+    on_news: OnNews | None = None,
+) -> None:
+    """Receive series, restore those that the rules select, send them on; until `stop` is set.
+
+    All that was accepted is in `out`, and goes on from there when the node starts again.
+
+    Args:
+        out: Made if missing; one node at a time uses it.
+        port: To listen on; 0 takes a free one.
+        aet: Our AE title.
+        send_to: Destination, AET@HOST:PORT.
+        allow: Titles of peers that may send; "any" lets everyone.
+        node: Rules, limits, keys.
+        options: How to restore.
+        weights: A shipped name or a weights file.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        health_port: Of the health report on localhost; none without it.
+        stop: Ends the node: the series in hand is finished.
+        on_news: Called with lines for the person.
+
+    Raises:
+        ConfigError: A title, address, port or key cannot be used; nobody may send.
+        OutputError: Another node uses `out`, or it cannot be written.
+        MissingExtraError: pynetdicom is not installed.
+    """
+    node, stop, say = node or NodeOptions(), stop or Event(), on_news or (lambda text: None)
+    if not allow:
+        raise ConfigError("nobody may send: name AE titles with --allow, or say --allow any")
+    peer, titles = parse_peer(send_to), [check_aet(title) for title in allow]
+    settings = make_settings(
+        out / "derived",
+        options or RestoreOptions(),
+        weights,
+        device=device,
+        format="dicom",
+        state=out / "restoring",
+    )
+    receiving, sending = _network()
+    with ExitStack() as stack:
+        stack.callback(_only_node(out).release)
+        queue = Queue(out)
+        settings.out.mkdir(exist_ok=True)
+        sender = sending(queue, node, derived=settings.out, aet=check_aet(aet), peer=peer)
+        receiver = receiving(
+            queue,
+            node,
+            aet=check_aet(aet),
+            allow=titles,
+            answers=peer.aet,
+            on_commitment=sender.on_commitment,
+        )
+        loops = [
+            _Loop(part.step, stop, node.poll_s) for part in (Worker(queue, node, settings), sender)
+        ]
+        if health_port is not None:
+            report = _reporter(queue, node, loops)
+            number = stack.enter_context(health_endpoint(health_port, report))
+            say(f"health: http://127.0.0.1:{number}/")
+        listening = receiver.start(port)
+        say(f"{aet} listens on port {listening}; {_words(queue)}")
+        try:
+            for loop in loops:
+                loop.start()
+            stop.wait()
+        finally:
+            stop.set()
+            receiver.stop()
+            say("stopping: the series in hand is finished first")
+            for loop in loops:
+                loop.join()
+        say(f"stopped; {_words(queue)}")
+
+
+class _Loop(threading.Thread):
+    """Calls a step again and again; an error of one call is logged, and the next is tried."""
+
+    def __init__(self, step: Callable[[Event], None], stop: Event, every_s: float) -> None:
+        super().__init__(daemon=True)
+        self.step, self.stop, self.every_s = step, stop, every_s
+        self.error = ""
+
+    def run(self) -> None:
+        """Until `stop` is set."""
+        while not self.stop.is_set():
+            try:
+                self.step(self.stop)
+                self.error = ""
+            except Exception as error:  # a full disk may be emptied; the node lives on
+                if not self.error:
+                    log.warning("the queue cannot go on now: %s", type(error).__name__)
+                self.error = type(error).__name__
+            self.stop.wait(self.every_s)
+
+
+def _only_node(out: Path) -> FileLock:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / "node.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"{out} is used by another node; stop it or take another folder"
+        ) from None
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    return lock
+
+
+def _network() -> tuple[Any, Any]:
+    """The classes that need pynetdicom; its log may name patients, so it is silenced."""
+    try:
+        import pynetdicom  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtraError(
+            "pynetdicom is not installed: pip install 'medddpm[node]'"
+        ) from None
+    from medddpm.node.receiver import Receiver
+    from medddpm.node.sender import Sender
+
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+    return Receiver, Sender
+
+
+def _reporter(
+    queue: Queue, node: NodeOptions, loops: Sequence[_Loop]
+) -> Callable[[], dict[str, Any]]:
+    def report() -> dict[str, Any]:
+        free_gb = shutil.disk_usage(queue.incoming).free / 1e9
+        errors = [loop.error for loop in loops if loop.error]
+        alive = all(loop.is_alive() for loop in loops)
+        return {
+            "healthy": alive and not errors and free_gb > node.min_free_gb,
+            "series": queue.counts(),
+            "free_gb": round(free_gb, 2),
+            "errors": errors,
+        }
+
+    return report
+
+
+def _words(queue: Queue) -> str:
+    return ", ".join(f"{number} {state}" for state, number in queue.counts().items())
