@@ -43,7 +43,7 @@ _JPEG = [JPEGLosslessSV1, JPEGLSLossless]  # what the extra `dicom` reads
 # Status codes of C-STORE (PS3.4 table B.2-1) and of all services (PS3.7 annex C).
 SUCCESS, OUT_OF_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 NOT_AUTHORIZED = 0x0124
-_STOP_S = 15.0
+_STOP_S = 5.0
 _UIDS = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
 
 log = logging.getLogger(__name__)

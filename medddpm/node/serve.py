@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -101,7 +102,8 @@ def serve_dicom(
         try:
             for loop in loops:
                 loop.start()
-            stop.wait()
+            while not stop.is_set():  # not wait(): its lock may be held when the signal sets it
+                time.sleep(0.2)
         finally:
             stop.set()
             receiver.stop()

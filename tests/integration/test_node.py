@@ -138,7 +138,7 @@ def test_killed_between_accept_and_restore_then_all_is_there_once(
     assert node.counts()["done"] == 2
     with socket.create_connection(("127.0.0.1", node.port)):  # says nothing, and holds up nobody
         node.process.send_signal(signal.SIGTERM)
-        assert node.process.wait(timeout=10) == 0
+        assert node.process.wait(timeout=30) == 0
 
     uids = [dataset.SOPInstanceUID for dataset in got]
     assert len(uids) == len(set(uids)) == 16
