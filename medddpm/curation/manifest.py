@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
@@ -62,6 +63,12 @@ class ScanRow:
 
 
 COLUMNS = tuple(f.name for f in fields(ScanRow))
+
+
+def bids_subject(name: str) -> str:
+    """Who a BIDS name is of, with what stands before it: "site1_sub-07"; "" if it does not say."""
+    found = re.match(r"(?:.*_)?sub-[A-Za-z0-9]+", name)
+    return found.group() if found else ""
 
 
 def write_manifest(path: Path, rows: Iterable[ScanRow]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +21,9 @@ from medddpm.node.options import NodeOptions, check_aet, parse_peer
 from medddpm.node.queue import Queue
 from medddpm.node.worker import Worker
 from medddpm.restoration.options import RestoreOptions
+
+if TYPE_CHECKING:
+    from medddpm.node.receiver import Receiver
 
 OnNews = Callable[[str], None]
 log = logging.getLogger(__name__)
@@ -99,18 +102,23 @@ def serve_dicom(
             say(f"health: http://127.0.0.1:{number}/")
         listening = receiver.start(port)
         say(f"{aet} listens on port {listening}; {_words(queue)}")
-        try:
-            for loop in loops:
-                loop.start()
-            while not stop.is_set():  # not wait(): its lock may be held when the signal sets it
-                time.sleep(0.2)
-        finally:
-            stop.set()
-            receiver.stop()
-            say("stopping: the series in hand is finished first")
-            for loop in loops:
-                loop.join()
+        _work(loops, receiver, stop, say)
         say(f"stopped; {_words(queue)}")
+
+
+def _work(loops: list[_Loop], receiver: Receiver, stop: Event, say: OnNews) -> None:
+    """Run the loops until `stop` is set; what is in hand is finished."""
+    try:
+        for loop in loops:
+            loop.start()
+        while not stop.is_set():  # not wait(): its lock may be held when the signal sets it
+            time.sleep(0.2)
+    finally:
+        stop.set()
+        receiver.stop()
+        say("stopping: the series in hand is finished first")
+        for loop in loops:
+            loop.join()
 
 
 class _Loop(threading.Thread):

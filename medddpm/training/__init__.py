@@ -127,6 +127,10 @@ def _open_scans(
             f"the {stage} learns from clean scans and fidelity.objective is {objective}: keep the "
             "shipped one and train only the fidelity decoder, or set it to supervised"
         )
+    if objective != "supervised" and folders["replay"] is not None:
+        raise ConfigError(
+            f"--replay mixes in clean scans, and fidelity.objective is {objective}: leave one out"
+        )
     pairs = objective == "pairs"
 
     def measured() -> MeasuredScans:

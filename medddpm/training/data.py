@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import re
 from collections.abc import Iterable, Sequence
 from copy import copy
 from itertools import combinations
@@ -26,7 +25,7 @@ from medddpm.curation.cache import (
     find_scans,
     read_index,
 )
-from medddpm.curation.manifest import SPLITS, ScanRow, Split, read_manifest
+from medddpm.curation.manifest import SPLITS, ScanRow, Split, bids_subject, read_manifest
 from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError
 
@@ -97,7 +96,7 @@ class PackedScans:
 
     def subject(self, case: Case) -> str:
         """Who was scanned, "" if that is not known."""
-        return self.rows[case.name].subject if self.rows is not None else _subject(case.name)
+        return self.rows[case.name].subject if self.rows is not None else bids_subject(case.name)
 
     def only(self, number: int) -> PackedScans:
         """One of the scans alone."""
@@ -232,11 +231,6 @@ def record_subjects(folder: Path, scans: PackedScans | Mixture) -> None:
         subject = scans.subject(case) or case.name
         subjects[subject] = sorted({*subjects.get(subject, []), case.name})
     write_text(path, json.dumps(facts, indent=2, sort_keys=True) + "\n")
-
-
-def _subject(name: str) -> str:
-    found = re.match(r"(?:.*_)?sub-[A-Za-z0-9]+", name)
-    return found.group() if found else ""
 
 
 def crop(

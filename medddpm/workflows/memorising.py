@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from medddpm.config import load_config
 from medddpm.curation.cache import build_cache, find_scans
-from medddpm.curation.manifest import read_manifest
+from medddpm.curation.manifest import bids_subject, read_manifest
 from medddpm.errors import CheckpointError, ConfigError, VolumeReadError
 from medddpm.evaluation.memorisation import (
     METRICS,
@@ -168,11 +167,7 @@ def _subjects(run: Path, names: Sequence[str]) -> dict[str, str]:
     listed = {
         row.scan: row.subject for path in paths if path.is_file() for row in read_manifest(path)
     }
-    found = {}
-    for name in names:
-        bids = re.match(r"(?:.*_)?sub-[A-Za-z0-9]+", name)
-        found[name] = listed.get(name) or (bids.group() if bids else name)
-    return found
+    return {name: listed.get(name) or bids_subject(name) or name for name in names}
 
 
 def _drawn(known: _Run, samples: int, seed: int, report: Report) -> list[Sample]:

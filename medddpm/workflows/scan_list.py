@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import re
 from pathlib import Path
 
+from medddpm.curation.manifest import bids_subject
 from medddpm.errors import ConfigError
 from medddpm.workflows.outputs import NIFTI_SUFFIXES, file_stem
 
@@ -61,12 +61,8 @@ def subjects_of(data: Path, files: list[Path]) -> dict[Path, str]:
         with data.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 told[data.parent / row["file"]] = row.get("subject") or ""
-    return {path: told.get(path) or _bids_subject(file_stem(path)) for path in files}
-
-
-def _bids_subject(name: str) -> str:
-    found = re.match(r"(?:.*_)?sub-[A-Za-z0-9]+", name)
-    return found.group() if found else name
+    names = {path: file_stem(path) for path in files}
+    return {path: told.get(path) or bids_subject(name) or name for path, name in names.items()}
 
 
 def _listed(manifest: Path) -> list[Path]:

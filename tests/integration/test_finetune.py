@@ -111,6 +111,27 @@ def test_replay_draws_from_the_other_scans_too(
     assert changed(plain / "model.safetensors", mixed / "model.safetensors")
 
 
+def test_noisy_scans_tune_the_decoder_alone(
+    cli: Cli, scans: Path, tiny_weights: Path, head: Any, save_nifti: Any, tmp_path: Path
+) -> None:
+    rng, noisy = np.random.default_rng(0), tmp_path / "noisy"
+    noisy.mkdir()
+    for number in (1, 3):
+        data = head((36 + 2 * number, 40, 38))
+        parts = rng.normal(0, 40, (2, *data.shape))
+        image = np.hypot(data + parts[0], parts[1]).astype(np.float32)
+        save_nifti(noisy / f"sub-0{number}_T1w.nii.gz", image, np.diag([1.0, 1.0, 1.1, 1.0]))
+    options = ("--from", tiny_weights, "--set", "fidelity.objective=single")
+    done = tune(cli, "fidelity", noisy, tmp_path / "run", *options)
+    assert done.exit_code == 0, done.stderr
+    names = changed(tiny_weights, tmp_path / "run" / "model.safetensors")
+    assert names
+    assert all(name.startswith("fidelity.") for name in names)
+    done = tune(cli, "fidelity", noisy, tmp_path / "other", *options, "--replay", scans)
+    assert done.exit_code == 2
+    assert "--replay mixes in clean scans" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("stage", "setting", "words"),
     [
