@@ -7,10 +7,13 @@ import shutil
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,7 +35,7 @@ from medddpm.io import DicomOptions, read_series, read_volumes
 from medddpm.io.files import remove
 from medddpm.io.nifti import suffix_of
 from medddpm.restoration.options import RestoreOptions
-from medddpm.restoration.restorer import Restorer
+from medddpm.restoration.restorer import Restored, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import OutputFormat, Target, plan_targets, stage_prefix, staged
 from medddpm.workflows.provenance import STATEMENT
@@ -44,6 +47,7 @@ from medddpm.workflows.restoring import (
     write_restored,
 )
 
+_T = TypeVar("_T")
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENODEV}
 
 
@@ -172,9 +176,7 @@ def _restore(job: Job, settings: Settings) -> Outcome:
     folder = settings.out / job.folder
     targets = _targets(job, volumes, settings)
     _check_free(targets, folder, job, settings)
-    with _network:  # one scan at a time computes; others of the process read or write meanwhile
-        restorer = _restorer(settings)
-        restored = [restorer.restore(volume, options=settings.options) for volume in volumes]
+    restored = _network.run(lambda: _compute(volumes, settings))
     folder.mkdir(parents=True, exist_ok=True)
     scans: list[RestoredScan] = []
     run = Run(settings.format, False, None, settings.weights, DicomOptions(), None, folder)
@@ -228,7 +230,45 @@ def _check_free(targets: list[Target], folder: Path, job: Job, settings: Setting
     sweep(folder, job.key)
 
 
-_network = threading.Lock()
+def _compute(volumes: list[Volume], settings: Settings) -> list[Restored]:
+    restorer = _restorer(settings)
+    return [restorer.restore(volume, options=settings.options) for volume in volumes]
+
+
+class _Network:
+    """One thread that computes scan by scan, while others of the process read and write.
+
+    A lock would do the same, but OpenMP keeps a team of threads for each thread that calls it,
+    and when these are more than the cores they sleep after each loop: 9.3 s a scan, not 7.5 s.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._start = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def run(self, work: Callable[[], _T]) -> _T:
+        """What `work` returns or raises in that thread."""
+        with self._start:
+            if self._thread is None:
+                # a daemon: whoever ends the process does not wait for the scan
+                self._thread = threading.Thread(target=self._serve, name="network", daemon=True)
+                self._thread.start()
+        future: Future[_T] = Future()
+        self._waiting.put((future, work))
+        return future.result()
+
+    def _serve(self) -> None:
+        while True:
+            future, work = self._waiting.get()
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+            del future, work  # or the last scan stays in memory until the next one comes
+
+
+_network = _Network()
 _restorers: dict[tuple[str, str], Restorer] = {}
 
 
