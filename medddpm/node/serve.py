@@ -102,17 +102,17 @@ def serve_dicom(
             report = _reporter(queue, sender, node, loops, told)
             number = stack.enter_context(health_endpoint(health_port, report))
             say(f"health: http://127.0.0.1:{number}/")
-        listening = receiver.start(port)
-        say(f"{aet} listens on port {listening}; {_words(queue)}")
-        _work(loops, receiver, stop, say)
+        words = f"{aet} listens on port {receiver.start(port)}; {_words(queue)}"
+        _work(loops, receiver, stop, say, words)
         say(f"stopped; {_words(queue)}")
 
 
-def _work(loops: list[_Loop], receiver: Receiver, stop: Event, say: OnNews) -> None:
+def _work(loops: list[_Loop], receiver: Receiver, stop: Event, say: OnNews, ready: str) -> None:
     """Run the loops until `stop` is set; what is in hand is finished."""
     try:
         for loop in loops:
             loop.start()
+        say(ready)  # not before: until now the health report says 503
         while not stop.is_set():  # not wait(): its lock may be held when the signal sets it
             time.sleep(0.2)
     finally:

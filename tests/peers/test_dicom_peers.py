@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom import dcmread
+from support.validator import errors_in
 
 from medddpm.io import (
     DicomOptions,
@@ -54,17 +55,6 @@ def dcm2niix(folder: Path, out: Path) -> Any:
     subprocess.run(command, check=True, capture_output=True)
     (path,) = out.glob("*.nii")
     return nib.load(path)
-
-
-def errors_in(folder: Path) -> set[str]:
-    """What dciodvfy calls an error, in any file of the folder."""
-    if shutil.which("dciodvfy") is None:
-        pytest.skip("dciodvfy (Debian: dicom3tools) is not installed")
-    found: set[str] = set()
-    for path in folder.iterdir():
-        done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
-        found |= {line for line in (done.stdout + done.stderr).splitlines() if "Error" in line}
-    return found
 
 
 def assert_no_error(folder: Path) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,12 +60,16 @@ class NodeProcess:
         raise AssertionError(self.log.read_text())
 
     def get(self, path: str = "") -> str:
-        with urllib.request.urlopen(f"{self.health}{path}", timeout=10) as answer:
-            return str(answer.read().decode())
+        try:
+            with urllib.request.urlopen(f"{self.health}{path}", timeout=30) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(error.read().decode())
 
     def counts(self) -> dict[str, int]:
         content = json.loads(self.get())
-        assert content["healthy"], content
+        assert content["healthy"], f"{content}\n{self.log.read_text()}"
         return dict(content["series"])
 
     def wait_for(self, limit_s: float = 60, **expected: int) -> None:
