@@ -20,7 +20,10 @@ from support.node_process import NodeProcess, half_files, wait_until
 from medddpm.volume import Volume
 
 # the destination and the sender in this process lose connections to the node that is killed
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.usefixtures("no_sockets_left"),
+]
 
 Series = list[list[Path]]
 NOT_QUIET = {"quiet_s": 60}
@@ -95,6 +98,7 @@ def test_killed_before_it_restores(
     assert "P-0001" not in told
 
 
+@pytest.mark.slow
 def test_killed_while_it_receives(
     again: Callable[..., NodeProcess], series: Series, destination: Any, store: Any
 ) -> None:
@@ -110,7 +114,7 @@ def test_killed_while_it_receives(
     kept = {dcmread(path).SOPInstanceUID for path in node.out.glob("incoming/*/[!.]*.dcm")}
     assert {dcmread(path).SOPInstanceUID for path in mixed[:accepted]} <= kept
 
-    node = again()
+    node = again(quiet_s=5)
     assert store(node.port, mixed) == [0] * 16  # as a scanner does that got no answer
     node.wait_for(done=2, received=0)
     assert len(destination.got) == 16
@@ -135,6 +139,7 @@ def test_killed_while_it_restores(
     check_all_is_there(node, series[:1], destination)
 
 
+@pytest.mark.slow
 def test_killed_while_it_sends_to_a_slow_destination(
     again: Callable[..., NodeProcess], series: Series, destination: Any, store: Any
 ) -> None:
@@ -184,13 +189,13 @@ def test_killed_twenty_times_anywhere(
     destination.on_store = lambda: time.sleep(0.1)
     more = (*SLOW[:-1], "restore.steps=4")
     for _ in range(20):
-        node = again(*more, quiet_s=1.5)
-        end = threading.Timer(rng.uniform(0.0, 4.0), node.process.kill)
+        node = again(*more, quiet_s=3)
+        end = threading.Timer(rng.uniform(0.0, 6.0), node.process.kill)
         end.start()
         store(node.port, mixed)
         end.join()
         node.process.wait()
-    node = again(*more, quiet_s=1.5)
+    node = again(*more, quiet_s=3)
     store(node.port, mixed)
     node.wait_for(done=2, received=0)
     check_all_is_there(node, series, destination)

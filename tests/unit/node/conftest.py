@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,8 @@ from medddpm.volume import Volume
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_sockets_left() -> Iterator[None]:
-    """Collects the sockets that pynetdicom leaves open after a failed connection."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+def clean(no_sockets_left: None) -> None:
+    """In all tests of this folder."""
 
 
 @pytest.fixture

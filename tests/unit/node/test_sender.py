@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -197,3 +198,23 @@ def test_images_that_come_while_it_is_sent_are_not_overlooked(
     destination.on_store = lambda: queue.save(restored, newer)  # the worker restored it again
     make_sender(destination.start()).step(GO)
     assert queue.load(restored) == newer
+
+
+def test_a_destination_that_dies_in_the_middle_gets_the_rest_later(
+    queue: Queue, restored: str, make_sender: MakeSender, destination: Any
+) -> None:
+    def die() -> None:
+        if len(destination.got) == 3:
+            (association,) = destination.server.active_associations
+            association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+
+    destination.on_store = die
+    sending = make_sender(destination.start())
+    sending.step(GO)
+    record = queue.load(restored)
+    assert (record.state, len(record.sent), record.refusals) == ("restored", 2, 0)
+    assert "lost" in record.reason
+    destination.on_store = lambda: None
+    sending.step(GO)
+    assert queue.load(restored).state == "done"
+    assert (len(destination.got), len(set(destination.got))) == (9, 8)  # one answer was lost
