@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import socket
 import threading
@@ -25,6 +26,7 @@ pytestmark = [
     pytest.mark.usefixtures("no_sockets_left"),
 ]
 
+log = logging.getLogger(__name__)
 Series = list[list[Path]]
 NOT_QUIET = {"quiet_s": 60}
 SLOW = ("--set", "restore.mode=sample", "--set", "restore.steps=20")
@@ -197,8 +199,9 @@ def test_killed_twenty_times_anywhere(
         node.process.wait()
     node = again(*more, quiet_s=3)
     store(node.port, mixed)
-    node.wait_for(done=2, received=0)
+    node.wait_for(120, done=2, received=0)
     check_all_is_there(node, series, destination)
+    log.info("the destination got 16 images, %d of them again", len(destination.got) - 16)
 
 
 def test_an_enhanced_object_goes_round(

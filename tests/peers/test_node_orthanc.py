@@ -127,3 +127,24 @@ def test_orthanc_is_down_when_it_shall_get_the_series(
     node.wait_for(300, done=1)
     assert [r["committed"] for r in node.records().values()] == [True]
     assert orthanc.get("statistics")["CountInstances"] == 2 * len(list(scan.iterdir()))
+
+
+def test_an_enhanced_object_and_its_maps_go_round(
+    pair: Any, tmp_path: Path, enhanced_object: Callable[[Path, Any], Path], noisy_phantom: Volume
+) -> None:
+    ensemble = ("--set", "restore.mode=ensemble", "--set", "restore.steps=2")
+    orthanc, node = pair(rules={"min_images": 8}, more=ensemble)
+    path = enhanced_object(tmp_path / "enhanced" / "a.dcm", noisy_phantom.data[:, :, :8, None])
+    orthanc.upload(path.parent)
+    (source,) = orthanc.get("series")
+    assert orthanc.send(source)["InstancesCount"] == 1
+    node.wait_for(200, done=1)
+    assert [r["committed"] for r in node.records().values()] == [True]
+    (study,) = orthanc.get("studies")
+    tags = [orthanc.get(f"instances/{i}/simplified-tags") for i in orthanc.get("instances")]
+    assert {t["StudyInstanceUID"] for t in tags} == {
+        orthanc.get(f"studies/{study}")["MainDicomTags"]["StudyInstanceUID"]
+    }
+    assert len({t["FrameOfReferenceUID"] for t in tags}) == 1
+    assert len({t["SOPInstanceUID"] for t in tags}) == len(tags) == 5  # and three maps
+    assert {t["NumberOfFrames"] for t in tags} == {"8"}
