@@ -82,8 +82,10 @@ class Queue:
         self._lock = threading.RLock()
         self._folders: dict[str, _Folder] = {}
         self._known: dict[str, Record | None] = {}
+        self._arrived: dict[str, float] = {}
         for partial in (*self.incoming.glob("*/.*"), *self.records.glob(".*")):
             partial.unlink()  # half-written when the node was killed, so never accepted
+        self._cut_off = {name for name, _, _ in self.waiting()}
 
     def add(self, series_uid: str, instance_uid: str, content: bytes) -> bool:
         """Keep an object; when this returns it is on the disk.
@@ -102,7 +104,8 @@ class Queue:
             OutputError: The disk is full or gone.
             OSError: As well.
         """
-        folder = self.incoming / _hash(series_uid)[:16]
+        name = series_name(series_uid)
+        folder = self.incoming / name
         path = folder / f"{_hash(instance_uid)[:32]}.dcm"
         is_new = not path.exists()
         if is_new:
@@ -115,7 +118,18 @@ class Queue:
             sync(place)
         with self._lock:
             self.num_received += is_new
+            self._arrived[name] = time.time()
+            self._cut_off.discard(name)
         return is_new
+
+    def cut_off(self, name: str) -> None:
+        """Remember that a series was cut off: its sender may go on later."""
+        with self._lock:
+            self._cut_off.add(name)
+
+    def is_cut_off(self, name: str) -> bool:
+        """True if it was, or was there when the queue was made, and nothing came since."""
+        return name in self._cut_off
 
     def series(self) -> list[str]:
         """Names of all series, in a fixed order."""
@@ -127,14 +141,16 @@ class Queue:
         return sorted(self.incoming.joinpath(name).glob("[!.]*.dcm"))
 
     def waiting(self) -> Iterator[tuple[str, list[Path], float]]:
-        """Series with new images: name, files, seconds since the last one came.
+        """Series with new images: name, files, seconds since the last image came.
 
-        Time in which no node ran does not count: what it cut off may still be on its way.
+        An image that was there already counts, too: others may follow. Time in which no node ran
+        does not count.
         """
         for name in self.series():
             folder, known = self._look(name), self.load(name)
             if folder.newest and (known is None or known.images != folder.images):
-                yield name, self.files(name), time.time() - max(folder.newest, self._began)
+                last = max(folder.newest, self._began, self._arrived.get(name, 0.0))
+                yield name, self.files(name), time.time() - last
 
     def load(self, name: str) -> Record | None:
         """The record of a series; None if there is none that can be read."""
@@ -195,6 +211,11 @@ class Queue:
 def images_of(files: list[Path]) -> str:
     """Stands for a set of images."""
     return _hash(" ".join(sorted(path.name for path in files)))[:16]
+
+
+def series_name(uid: str) -> str:
+    """What the folder of a series is called."""
+    return _hash(uid)[:16]
 
 
 def _hash(uid: str) -> str:

@@ -43,7 +43,7 @@ class Worker:
         for name, files, quiet_s in self.queue.waiting():
             if stop.is_set():
                 break
-            if quiet_s < self.options.quiet_s:
+            if quiet_s < self._wait_s(name):
                 continue
             try:
                 self._keep(name, self._do(name, files))
@@ -51,6 +51,12 @@ class Worker:
                 trouble = error
         if trouble is not None:
             raise trouble
+
+    def _wait_s(self, name: str) -> float:
+        """How long no image of a series must have come."""
+        if self.queue.is_cut_off(name):
+            return max(self.options.quiet_s, self.options.cut_off_s)
+        return self.options.quiet_s
 
     def _keep(self, name: str, record: Record) -> None:
         self.queue.save(name, record)

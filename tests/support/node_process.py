@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-QUICK = {"quiet_s": 0.5, "poll_s": 0.1, "min_free_gb": 0}
+QUICK = {"quiet_s": 0.5, "cut_off_s": 0.5, "poll_s": 0.1, "min_free_gb": 0}
 
 
 class NodeProcess:

@@ -29,7 +29,7 @@ def clean(no_sockets_left: None) -> None:
 
 @pytest.fixture
 def options() -> NodeOptions:
-    return NodeOptions(quiet_s=0, retry_s=0, commitment=False, max_refusals=2)
+    return NodeOptions(quiet_s=0, cut_off_s=0, retry_s=0, commitment=False, max_refusals=2)
 
 
 @pytest.fixture

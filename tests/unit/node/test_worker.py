@@ -64,9 +64,32 @@ def test_time_without_a_node_is_not_quiet(
     for path in queue.files(name):
         os.utime(path, (time.time() - 3600,) * 2)  # the node was down for an hour since
     worker.queue = Queue(queue.incoming.parent)
-    worker.options = replace(worker.options, quiet_s=60)
+    worker.options = replace(worker.options, cut_off_s=60)
     worker.step(GO)
     assert worker.queue.load(name) is None
+    worker.options = replace(worker.options, cut_off_s=0)
+    worker.step(GO)
+    assert worker.queue.load(name).state == "restored"
+
+
+def test_a_series_that_was_cut_off_waits_longer(
+    queue: Queue, worker: Worker, scan: Path, fill: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = fill(scan)
+    worker.options = replace(worker.options, quiet_s=10, cut_off_s=60)
+    queue.cut_off(name)
+    now = [time.time()]
+    monkeypatch.setattr("medddpm.node.queue.time.time", lambda: now[0])
+    now[0] += 55
+    worker.step(GO)
+    assert queue.load(name) is None
+    fill(scan)  # its sender goes on: what is there already counts as well
+    now[0] += 9
+    worker.step(GO)
+    assert queue.load(name) is None
+    now[0] += 2
+    worker.step(GO)
+    assert queue.load(name).state == "restored"
 
 
 def test_a_late_image_makes_it_new(queue: Queue, worker: Worker, scan: Path, fill: Any) -> None:
