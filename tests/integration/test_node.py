@@ -29,7 +29,7 @@ pytestmark = [
 log = logging.getLogger(__name__)
 Series = list[list[Path]]
 NOT_QUIET = {"quiet_s": 60}
-SLOW = ("--set", "restore.mode=sample", "--set", "restore.steps=20")
+SLOW = ("--set", "restore.mode=sample", "--set", "restore.steps=1000")  # two seconds
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_killed_while_it_restores(
     node = again(*SLOW)
     store(node.port, series[0])
     wait_until(lambda: bool(node.claims()), every_s=0.01)
-    time.sleep(0.3)
+    time.sleep(0.2)
     node.kill()
     assert len(node.claims()) == 1
     assert node.records() == {}
