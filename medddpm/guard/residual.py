@@ -192,9 +192,10 @@ def _structure(z: Image, slope: Image, inside: Mask) -> float:
 
 
 def _correlation(a: Image, b: Image) -> float:
-    if float(a.std()) == 0 or float(b.std()) == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
+    a, b = (v - np.float32(v.mean(dtype=np.float64)) for v in (a, b))
+    power = np.mean(np.square(a), dtype=np.float64) * np.mean(np.square(b), dtype=np.float64)
+    # np.corrcoef would make four copies in float64
+    return float(np.mean(a * b, dtype=np.float64) / np.sqrt(power)) if power > 0 else 0.0
 
 
 def _peak(z: Image, inside: Mask, axes: tuple[int, ...]) -> Finding:
