@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,24 +187,44 @@ def test_a_stop_lets_the_restoration_finish(
 
 @pytest.mark.slow
 def test_killed_twenty_times_anywhere(
-    again: Callable[..., NodeProcess], series: Series, destination: Any, store: Any
+    again: Callable[..., NodeProcess],
+    destination: Any,
+    store: Any,
+    dicom_series: Callable[..., Path],
+    noisy_phantom: Volume,
+    tmp_path: Path,
 ) -> None:
-    """Whatever it is at: a scanner that repeats what was not taken, a slow destination."""
-    rng, mixed = random.Random(20), interleaved(series)
+    """A new series each time; the scanner repeats what was not taken, the destination is slow."""
+    rng, pending, series = random.Random(20), [], []
     destination.on_store = lambda: time.sleep(0.1)
-    more = (*SLOW[:-1], "restore.steps=4")
-    for _ in range(20):
-        node = again(*more, cut_off_s=3)
-        end = threading.Timer(rng.uniform(0.0, 6.0), node.process.kill)
+    stages: Counter[str] = Counter()
+    for number in range(20):
+        folder = dicom_series(tmp_path / f"s{number}", noisy_phantom.data[:, :, 10:18])
+        series.append(sorted(folder.iterdir()))
+        pending += series[-1]
+        node = again(cut_off_s=5)
+        end = threading.Timer(rng.uniform(0.0, 8.0), node.process.kill)
         end.start()
-        store(node.port, mixed)
+        pending = pending[len(store(node.port, pending)) :]
         end.join()
         node.process.wait()
-    node = again(*more, cut_off_s=3)
-    store(node.port, mixed)
-    node.wait_for(120, done=2, received=0)
+        stages[stage(node, pending)] += 1
+    node = again()
+    store(node.port, pending)
+    node.wait_for(300, done=20, received=0)
     check_all_is_there(node, series, destination)
-    log.info("the destination got 16 images, %d of them again", len(destination.got) - 16)
+    again_sent = len(destination.got) - 160
+    log.info("killed while %s; %d of 160 images were sent again", dict(stages), again_sent)
+
+
+def stage(node: NodeProcess, pending: list[Path]) -> str:
+    """What a node was at when it was killed."""
+    if pending:
+        return "receiving"
+    if node.claims():
+        return "restoring"
+    is_sending = any(record["state"] == "restored" for record in node.records().values())
+    return "sending" if is_sending else "waiting"
 
 
 def test_an_enhanced_object_goes_round(
