@@ -19,7 +19,13 @@ from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
-from medddpm.preprocess.noise import NoiseEstimate, estimate_noise, given_noise
+from medddpm.preprocess.noise import (
+    NoiseEstimate,
+    degrees_of_freedom,
+    estimate_noise,
+    expected_magnitude,
+    given_noise,
+)
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
 from medddpm.restoration.interval import NOMINAL, interval_table
@@ -169,6 +175,8 @@ class Restorer:
         )
         if options.noise != "gaussian":
             np.maximum(mean, 0, out=mean)
+        if options.give_back:
+            mean = _given_back(y, mean, sigma, options)
         background = zero_background(image)
         for part in (mean, std):
             if part is not None and background is not None:
@@ -324,6 +332,14 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
     return torch.device(name)
+
+
+def _given_back(y: Array, x_hat: Array, sigma: float | Array, options: RestoreOptions) -> Array:
+    """x_hat with the smooth part of what was removed: weak signal, and little noise."""
+    dof = degrees_of_freedom(options.noise, options.coils)
+    removed = y - expected_magnitude(x_hat, sigma, dof)
+    out: Array = x_hat + gaussian_filter(removed, options.give_back, truncate=3.0)
+    return out if options.noise == "gaussian" else np.maximum(out, 0)
 
 
 def _smooth_spread(std: Array) -> Array:
