@@ -183,7 +183,7 @@ class Restorer:
                 part[background] = 0
         seen = probe(self.model, mean, plan, self.device, uses_bf16(options, self.device))
         guard = self._guard(y, mean, sigma, mask, std, seen, volume, options)
-        width = None if std is None else self._half_width(mean, std, sigma)
+        width = None if std is None else self._half_width(mean, std, sigma, volume.spacing)
         for part in (mean, std, width):
             if part is not None:
                 part *= np.float32(scale)
@@ -261,10 +261,12 @@ class Restorer:
     def _guard_of(self, options: RestoreOptions) -> Guard:
         return guard_of(self.model.card, self.model.arrays, asdict(options))
 
-    def _half_width(self, mean: Array, std: Array, sigma: float | Array) -> Array:
+    def _half_width(
+        self, mean: Array, std: Array, sigma: float | Array, spacing: tuple[float, float, float]
+    ) -> Array:
         if self.intervals is None:
             return np.float32(NOMINAL) * std
-        return self.intervals.half_width(mean, std, sigma)
+        return self.intervals.half_width(mean, std, sigma, spacing)
 
     def _noise(
         self, image: Array, volume: Volume, mask: NDArray[np.bool_], options: RestoreOptions
