@@ -1,4 +1,4 @@
-"""What a report shows of one restored scan: its numbers, and its doubts in plain words."""
+"""What a report shows of one restored scan, and its numbers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,6 @@ Image = NDArray[np.float32]
 
 _FLAT_SHARE = 0.3
 _WINDOW = 5
-_GUARD_WORDS = {
-    "residual_ratio": "What was removed, over the noise that was assumed (1: all of it)",
-    "noise_ratio": "Noise in flat parts of the scan, over the noise that was assumed (1: equal)",
-    "whiteness": "Likeness of neighbours in what was removed (0 or less: noise; more: anatomy)",
-    "structure": "How far what was removed follows the edges of the anatomy (0: not at all)",
-    "peak": "Largest local mean of what was removed, in units of sigma",
-}
 
 
 @dataclass(frozen=True)
@@ -103,16 +96,6 @@ def measure(scan: ReportScan) -> list[Figure]:
     if scan.reference is not None:
         return _closeness(scan, scan.reference)
     return _contrast(scan)
-
-
-def guard_rows(frame: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the guard measured, as (words, value)."""
-    rows = []
-    for key, value in frame["guard"].items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            words = _GUARD_WORDS.get(key, key.replace("_", " "))
-            rows.append((words, f"{value:.2f}"))
-    return rows
 
 
 def _closeness(scan: ReportScan, reference: Image) -> list[Figure]:

@@ -16,7 +16,9 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from medddpm.evaluation.picture import comparison_picture
-from medddpm.evaluation.report import Figure, ReportScan, guard_rows, measure
+from medddpm.evaluation.report import Figure, ReportScan, measure
+from medddpm.evaluation.report_calibration import calibration_part, listed
+from medddpm.evaluation.report_checks import check_rows
 from medddpm.evaluation.report_view import pack_view
 
 NIIVUE = "niivue-0.69.0.umd.js.gz"
@@ -75,7 +77,8 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         picture_alt="Sagittal, coronal and axial plane through the middle of the scan: "
         + ", ".join(_PANES[name].lower() for name in shown),
         picture_note="Planes through the middle of the foreground, from the whole scan.",
-        guard=guard_rows(frame),
+        checks=check_rows(frame),
+        calibration=calibration_part(scan.facts, scan.card or {}, scan.frame),
         frames=[_frame_row(f) for f in scan.facts["frames"]],
         origin=_origin(scan.facts),
         options=scan.facts["options"],
@@ -147,7 +150,7 @@ def _interval(facts: Mapping[str, Any] | None) -> str:
     if not facts["calibrated"]:
         return "not calibrated: expect it to be too narrow"
     other = facts.get("calibrated_for_other_options")
-    return f"calibrated, but for other options: {other}" if other else "calibrated"
+    return f"calibrated, but for {listed(other)}" if other else "calibrated"
 
 
 def _picture(scan: ReportScan) -> str:

@@ -109,7 +109,7 @@ def calibrate(
                 on_scan(file_stem(path), sigma)
     rows = cross_validate(points)
     content = _content(points, rows, settings, crop)
-    _write(out, points, rows, content, find_weights(weights), restorer.model.card)
+    _write(out, rows, content, find_weights(weights), restorer.model.card)
     return Calibration(rows, content, out / NAMES[0])
 
 
@@ -168,25 +168,27 @@ def _content(
         "subjects": len({p.subject for p in points}),
         "crop": crop,
         "coverage_of_other_subjects": coverage,
+        "reliability": _rounded(reliability(points, table)),
+        "risk_coverage": _rounded(risk_coverage(points)),
     }
+
+
+def _rounded(rows: Sequence[tuple[float, ...]]) -> list[list[float]]:
+    """Short enough for a card: two curves of 11 and 20 points."""
+    return [[round(value, 5) for value in row] for row in rows]
 
 
 def _write(
     out: Path,
-    points: Sequence[Points],
     rows: Sequence[Row],
     content: dict[str, Any],
     weights: Path,
     card: dict[str, Any],
 ) -> None:
-    table = fit_table(points)
-    curves: dict[str, Any] = {
-        "reliability": reliability(points, table),
-        "risk_coverage": risk_coverage(points),
-    }
+    curves = {name: content[name] for name in ("reliability", "risk_coverage")}
     with staged(out) as folder:
         with_card(weights, folder / NAMES[0], card | {"calibration": content})
-        write_json(folder / NAMES[1], content | curves)
+        write_json(folder / NAMES[1], content)
         with (folder / NAMES[2]).open("w", newline="", encoding="utf-8") as file:
             columns = list(dict.fromkeys(name for row in rows for name in row))
             writer = csv.DictWriter(file, columns, lineterminator="\n")

@@ -127,6 +127,28 @@
     showValues();
   }
 
+  // The inverse of the affine, by its adjugate: millimetres to voxels.
+  function voxelOf(mm) {
+    const a = view.affine;
+    const column = (c) => [0, 1, 2].map((r) => a[4 * r + c]);
+    const cross = (u, v) => [0, 1, 2].map((i) =>
+      u[(i + 1) % 3] * v[(i + 2) % 3] - u[(i + 2) % 3] * v[(i + 1) % 3]);
+    const dot = (u, v) => u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
+    const [x, y, z] = [0, 1, 2].map(column);
+    const from = mm.map((value, r) => value - a[4 * r + 3]);
+    const size = dot(x, cross(y, z));
+    return [cross(y, z), cross(z, x), cross(x, y)].map((row, axis) =>
+      Math.min(view.shape[axis] - 1, Math.max(0, Math.round(dot(row, from) / size))));
+  }
+
+  function showPlace(button) {
+    state.at = voxelOf(button.dataset.mm.split(" ").map(Number));
+    showSlice();
+    fillSliders();
+    $("viewer").scrollIntoView({ block: "start" });
+    $("canvas-after").focus({ preventScroll: true });
+  }
+
   function showValues() {
     const [x, y, z] = state.at;
     const index = x + view.shape[0] * (y + view.shape[1] * z);
@@ -207,6 +229,10 @@
     for (const kind of ["keydown", "keyup"]) {
       $("panes").addEventListener(kind, kind === "keydown" ? onKey : (e) => e.stopPropagation(),
         { capture: true });
+    }
+    for (const button of document.querySelectorAll("button.place")) {
+      button.disabled = false;
+      button.addEventListener("click", () => showPlace(button));
     }
     $("reset").addEventListener("click", () => { state = start(); showAll(); showWindow(); });
     $("divider").addEventListener("pointerdown", (event) => {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medddpm.errors import GeometryError, ShapeError
-from medddpm.evaluation.report import ReportScan, guard_rows, measure
+from medddpm.evaluation.report import ReportScan, measure
 from medddpm.evaluation.report_group import GroupRow, group_page, outlyingness
 from medddpm.evaluation.report_page import report_page
 from medddpm.evaluation.report_view import pack_view
@@ -77,13 +77,6 @@ def test_with_a_reference_it_is_psnr_and_ssim(phantom: Volume, noisy_phantom: Vo
     assert psnr.before is not None
     assert 20 < psnr.before < 35
     assert ssim.text(ssim.after) == "1.0000"
-
-
-def test_guard_rows_say_known_checks_in_words_and_unknown_ones_by_name() -> None:
-    rows = dict(guard_rows({"guard": {**GUARD, "new_check": 0.123}}))
-    assert rows["new check"] == "0.12"
-    assert any("noise that was assumed" in words for words in rows)
-    assert len(rows) == 3
 
 
 def test_arrays_of_another_shape_are_refused(phantom: Volume) -> None:
@@ -182,6 +175,37 @@ def test_numbers_of_the_page_are_json_without_markup(phantom: Volume) -> None:
     page = report_page(scan_of(phantom, phantom))
     [data] = re.findall(r'<script type="application/json" id="view-data">(.*?)</script>', page)
     assert json.loads(data)["sigma"] == 50
+
+
+def test_the_page_has_a_table_of_checks_with_places_to_press(phantom: Volume) -> None:
+    failed = {
+        "name": EVIL, "value": 3.1, "low": None, "high": 2.5, "passed": False, "words": EVIL,
+        "false_alarms": 0.01, "where": [10, -4.25, 33],
+    }  # fmt: skip
+    told = facts()
+    told["frames"][0]["guard"] = {**GUARD, "passed": False, "messages": ["m"], "checks": [failed]}
+    page = report_page(scan_of(phantom, phantom, facts=told))
+    assert "<img src=x" not in page
+    assert '<button type="button" class="place" disabled data-mm="10.0 -4.25 33.0"' in page
+    assert "<strong>flagged</strong>" in page
+    assert "at most 2.50" in page
+    old = report_page(scan_of(phantom, phantom))
+    assert 'class="place"' not in old
+    assert "Allowed" not in old
+
+
+def test_an_ensemble_says_how_far_its_interval_can_be_trusted(phantom: Volume) -> None:
+    level = {"mean": 0.9, "lowest": 0.8, "highest": 0.95}
+    known = {"scans": 7, "subjects": 5, "coverage_of_other_subjects": {"0.05": level}}
+    card = {"calibration": {**known, "reliability": [[0.5, 0.5], [0.9, 0.9]]}}
+    told = facts(interval={"level": 0.9, "calibrated": True})
+    page = report_page(scan_of(phantom, phantom, facts=told, card=card, std=0.1 * phantom.data))
+    html = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "held 90.0 % of the voxels: from 80.0 to 95.0 %" in page
+    assert page.count("<svg ") == 1
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", html)  # "#": within the drawing
+    assert "<metadata" not in page
+    assert "<svg " not in report_page(scan_of(phantom, phantom, card=card))
 
 
 def rows() -> list[GroupRow]:
