@@ -86,6 +86,13 @@ class Figure:
     form: str
     note: str = ""
 
+    @property
+    def gain(self) -> float | None:
+        """After less before."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after - self.before
+
     def text(self, value: float | None) -> str:
         """The value as it is printed."""
         return "n/a" if value is None else self.form.format(value)

@@ -215,12 +215,14 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
             "files": {path.name: checksum([path]) for path in folder.iterdir() if path.is_file()},
         }
         if run.card is not None:
-            from medddpm.workflows.reporting import show  # it draws, which takes a while to import
+            # it draws, which takes a while to import
+            from medddpm.evaluation.report_page import report_page
+            from medddpm.workflows.reporting import scan_of
 
-            shown = show(
+            scan = scan_of(
                 target.stem, volume, restored.volume, facts, std=restored.std, card=run.card
             )
-            place.html.write_text(shown.page, encoding="utf-8")
+            place.html.write_text(report_page(scan), encoding="utf-8")
         write_json(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,

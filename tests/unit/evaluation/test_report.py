@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from medddpm.errors import GeometryError, ShapeError
-from medddpm.evaluation.report import ReportScan, measure
-from medddpm.evaluation.report_group import GroupRow, group_page, outlyingness
+from medddpm.evaluation.report import Figure, ReportScan, measure
+from medddpm.evaluation.report_group import GroupRow, Missing, group_page, outlyingness
 from medddpm.evaluation.report_page import report_page
 from medddpm.evaluation.report_view import pack_view
 from medddpm.volume import Geometry, Volume
@@ -237,3 +237,42 @@ def test_the_group_page_escapes_names_and_links() -> None:
     assert "<img" not in page
     assert page.count("<script") == 1
     assert 'href="a%20b/' in page
+
+
+def test_a_small_group_is_dots_and_a_crowd_is_bars_with_dots_for_what_stands_apart() -> None:
+    few = group_page(rows())
+    assert few.count("<circle") == 2 * 11
+    assert "<rect" not in few
+    rng = np.random.default_rng(1)
+    many = [
+        GroupRow(f"s{i}", f"s{i}.html", {"fraction": 0.05 + 0.001 * rng.random()}, ())
+        for i in range(500)
+    ]
+    many.append(GroupRow("far", "far.html", {"fraction": 0.08}, ()))
+    page = group_page(many)
+    assert page.count("<circle") == 1
+    assert ">far: 0.0800<" in page
+    assert 2 <= page.count("<rect") <= 30
+
+
+def test_scans_without_a_result_are_listed_with_their_reason() -> None:
+    page = group_page(rows(), missing=[Missing(EVIL, EVIL)], num_unreached=3, advice="Look.")
+    assert "1 could not be restored, 3 were not reached" in page
+    assert "Look." in page
+    assert "<img" not in page
+    alone = group_page([], missing=[Missing("a", "gone")])
+    assert "0 restored scans" in alone
+    assert "How the numbers are spread" not in alone
+
+
+def test_the_row_of_a_result_has_gains_over_its_input() -> None:
+    figures = [
+        Figure("psnr", "PSNR", 20.0, 26.5, "{}"),
+        Figure("ssim", "SSIM", None, 0.9, "{}"),
+        Figure("snr", "SNR", 1.0, 2.0, "{}"),
+    ]
+    values = GroupRow.of("a", "a.html", facts(), figures).values
+    assert values["psnr_gain"] == 6.5
+    assert values["psnr"] == 26.5
+    assert "ssim_gain" not in values
+    assert "snr_gain" not in values
