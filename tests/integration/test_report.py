@@ -243,7 +243,44 @@ def test_dicom_with_markup_in_its_names(
     dicom_series(tmp_path / "in" / "broken", noisy_phantom.data, number=2, skip=(7,))
     done = cli("replay", sidecar, "--source", tmp_path / "in")
     assert done.exit_code == 0, done.stderr
+    assert "the same bytes" in done.stdout
+
+
+def test_replay_of_dicom_compares_bytes(
+    cli: Cli, noisy_phantom: Volume, dicom_series: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """Series, Parametric Maps and page are written again; a tag that changed is found."""
+    dicom_series(tmp_path / "in", noisy_phantom.data)
+    out = tmp_path / "out"
+    options = (
+        "--format", "dicom", "--weights", tiny_weights, "--mode", "ensemble", "--samples", 2,
+        "--steps", 1, "--set", "dicom.transfer_syntax=rle", "--set", "dicom.report=pdf",
+    )  # fmt: skip
+    assert cli("restore", tmp_path / "in", out, *options).exit_code in WRITTEN
+    [sidecar] = out.glob("*.json")
+    series = next(path for path in out.iterdir() if path.is_dir())
+    facts = json.loads(sidecar.read_text())
+    assert len(facts["output"]["files"]) == 5
+    replay = ("replay", sidecar, "--source", tmp_path / "in")
+    done = cli(*replay)
+    assert done.exit_code == 0, done.stdout
+    assert f"{sidecar.name}: the same bytes" in done.stdout
+    facts["run"]["dicom"]["transfer_syntax"] = "explicit"
+    sidecar.write_text(json.dumps(facts))
+    done = cli(*replay)
+    assert done.exit_code == 0, done.stdout
     assert "the same voxels" in done.stdout
+    assert f"the bytes of {series.name} are not" in done.stdout
+    first = sorted(series.iterdir())[0]
+    dataset = pydicom.dcmread(first)
+    dataset.SeriesDescription = "changed"
+    dataset.save_as(first)
+    done = cli("report", series, "--source", tmp_path / "in")
+    assert done.exit_code == 3
+    assert "has changed since" in done.stderr
+    facts["run"]["dicom"]["unheard_of"] = 1
+    sidecar.write_text(json.dumps(facts))
+    assert cli(*replay).exit_code == 3
 
 
 def test_replay_gives_the_same_bytes(cli: Cli, restored: Path) -> None:
