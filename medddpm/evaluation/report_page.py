@@ -19,9 +19,11 @@ from medddpm.evaluation.picture import comparison_picture
 from medddpm.evaluation.report import Figure, ReportScan, measure
 from medddpm.evaluation.report_calibration import calibration_part, listed
 from medddpm.evaluation.report_checks import check_rows
-from medddpm.evaluation.report_view import pack_view
+from medddpm.evaluation.report_view import MAX_BYTES, pack_view
 
 NIIVUE = "niivue-0.69.0.umd.js.gz"
+MAX_PAGE = 14_500_000
+"""Bytes of a page but for its words, which are a few tens of thousands; below 15 MB with them."""
 _FOLDER = files("medddpm") / "evaluation" / "report_files"
 _SLIDERS = (
     ("x", "Left-right"),
@@ -53,8 +55,9 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         figures: What `measure` found in it, if it was asked already.
     """
     figures = measure(scan) if figures is None else figures
-    view = pack_view(scan)
-    niivue, script = _niivue(), text("report.js")
+    niivue, script, picture = _niivue(), text("report.js"), _picture(scan)
+    left = MAX_PAGE - len(niivue) - len(picture) - len(script)
+    view = pack_view(scan, min(MAX_BYTES, max(left, 0) * 3 // 4))  # base64 adds a third
     frame = scan.frame_facts
     shown = ["before", "after", "residual"]
     shown += ["uncertainty"] if scan.std is not None else []
@@ -73,7 +76,7 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         sliders=_SLIDERS,
         panes=[(name, _PANES[name]) for name in shown],
         view_note=view.note,
-        picture=_picture(scan),
+        picture=picture,
         picture_alt="Sagittal, coronal and axial plane through the middle of the scan: "
         + ", ".join(_PANES[name].lower() for name in shown),
         picture_note="Planes through the middle of the foreground, from the whole scan.",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from medddpm.errors import GeometryError, ShapeError
+from medddpm.evaluation.metrics import evaluate_arrays
 from medddpm.evaluation.report import Figure, ReportScan, measure
 from medddpm.evaluation.report_group import GroupRow, Missing, group_page, outlyingness
 from medddpm.evaluation.report_page import report_page
@@ -77,6 +78,31 @@ def test_with_a_reference_it_is_psnr_and_ssim(phantom: Volume, noisy_phantom: Vo
     assert psnr.before is not None
     assert 20 < psnr.before < 35
     assert ssim.text(ssim.after) == "1.0000"
+
+
+@pytest.mark.parametrize("slab", [1, 7, 100])
+def test_ssim_of_slabs_is_that_of_the_whole(
+    phantom: Volume, noisy_phantom: Volume, slab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medddpm.evaluation.report._SLAB", slab)
+    clean, noisy = phantom.frame(0), noisy_phantom.frame(0)
+    psnr, ssim = measure(scan_of(noisy_phantom, phantom, reference=clean))
+    expected = evaluate_arrays(clean, noisy)
+    assert psnr.before == pytest.approx(expected["psnr"], abs=1e-4)
+    assert ssim.before == pytest.approx(expected["ssim"], abs=1e-6)
+
+
+def test_a_page_has_a_limit_whatever_its_pictures_take(
+    phantom: Volume, noisy_phantom: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = scan_of(noisy_phantom, phantom)
+    whole = report_page(scan)
+    limit = len(whole) - 20_000
+    assert "All its planes are there" in whole
+    monkeypatch.setattr("medddpm.evaluation.report_page.MAX_PAGE", limit)
+    small = report_page(scan)
+    assert "only some planes" in small
+    assert len(small) < limit + 20_000
 
 
 def test_arrays_of_another_shape_are_refused(phantom: Volume) -> None:
