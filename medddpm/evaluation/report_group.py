@@ -16,20 +16,20 @@ from medddpm.evaluation.report_strip import strip
 _FAR = 3.5
 """Distance from the median, in robust standard deviations, that makes an outlier (Iglewicz and
 Hoaglin, How to Detect and Handle Outliers, 1993)."""
-_COLUMNS = {
+COLUMNS = {
     "fraction": ("Sigma, of the scale", "{:.4f}"),
+    "psnr": ("PSNR after, dB", "{:.2f}"),
+    "psnr_gain": ("PSNR gain, dB", "{:.2f}"),
+    "ssim": ("SSIM after", "{:.4f}"),
+    "ssim_gain": ("SSIM gain", "{:.4f}"),
+    "snr": ("SNR after", "{:.1f}"),
+    "cnr": ("CNR after", "{:.1f}"),
     "ceiling": ("VAE ceiling, dB", "{:.1f}"),
     "residual_ratio": ("Removed over assumed noise", "{:.2f}"),
     "noise_ratio": ("Found over assumed noise", "{:.2f}"),
     "whiteness": ("Likeness of neighbours", "{:.2f}"),
     "structure": ("Follows anatomy", "{:.2f}"),
     "peak": ("Largest local mean, sigma", "{:.2f}"),
-    "snr": ("SNR after", "{:.1f}"),
-    "cnr": ("CNR after", "{:.1f}"),
-    "psnr": ("PSNR after, dB", "{:.2f}"),
-    "psnr_gain": ("PSNR gain, dB", "{:.2f}"),
-    "ssim": ("SSIM after", "{:.4f}"),
-    "ssim_gain": ("SSIM gain", "{:.4f}"),
     "seconds": ("Seconds", "{:.1f}"),
 }
 
@@ -59,9 +59,9 @@ class GroupRow:
         values = {
             "fraction": first["sigma"]["fraction"],
             "ceiling": first["vae_ceiling_db"],
-            **{k: v for k, v in first["guard"].items() if k in _COLUMNS},
+            **{k: v for k, v in first["guard"].items() if k in COLUMNS},
             **{f.key: f.after for f in figures},
-            **{f"{f.key}_gain": f.gain for f in figures if f"{f.key}_gain" in _COLUMNS},
+            **{f"{f.key}_gain": f.gain for f in figures if f"{f.key}_gain" in COLUMNS},
             "seconds": facts["seconds"],
         }
         flags = dict.fromkeys(m for frame in facts["frames"] for m in frame["guard"]["messages"])
@@ -94,7 +94,7 @@ def group_page(
     """
     far = outlyingness(rows)
     order = sorted(range(len(rows)), key=lambda i: (not rows[i].flags, -far[i][0]))
-    columns = {k: c for k, c in _COLUMNS.items() if any(k in row.values for row in rows)}
+    columns = {k: c for k, c in COLUMNS.items() if any(k in row.values for row in rows)}
     apart = [
         bool(row.flags) or distance > _FAR for row, (distance, _) in zip(rows, far, strict=True)
     ]
@@ -124,7 +124,7 @@ def outlyingness(rows: Sequence[GroupRow]) -> list[tuple[float, str]]:
     more than half of the rows are equal say nothing.
     """
     found = [(0.0, "")] * len(rows)
-    for key, (label, _) in _COLUMNS.items():
+    for key, (label, _) in COLUMNS.items():
         if key == "seconds":
             continue
         values = np.array([row.values.get(key, np.nan) for row in rows])

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from medddpm.evaluation.report import ReportScan
-from medddpm.evaluation.report_group import GroupRow, group_page
+from medddpm.evaluation.report_group import COLUMNS, GroupRow, group_page
 from medddpm.evaluation.report_page import report_page
 from medddpm.volume import Geometry
 
@@ -249,7 +249,7 @@ def test_without_the_viewer_there_are_pictures(
 
 def test_the_group_table_sorts_by_a_press_of_a_key(browser: Any, tmp_path: Path) -> None:
     rows = [
-        GroupRow(f"s{i}{EVIL}", f"s{i}.html", {"fraction": 0.1 * v}, ())
+        GroupRow(f"s{i}{EVIL}", f"s{i}.html", dict.fromkeys(COLUMNS, 0.1 * v), ())
         for i, v in enumerate((2.0, 1.0, 30.0, 1.5))
     ]
     path = tmp_path / "index.html"
@@ -268,4 +268,9 @@ def test_the_group_table_sorts_by_a_press_of_a_key(browser: Any, tmp_path: Path)
     assert page.locator("th[aria-sort=ascending]").count() == 1
     assert page.get_by_role("img", name="Sigma, of the scale: 0.1").count() == 1
     assert noise == [path.as_uri()]
+    page.emulate_media(media="print")
+    table = page.locator("#results")
+    assert table.evaluate("e => e.scrollWidth <= e.parentElement.clientWidth")  # nothing is cut off
+    pdf = page.pdf(prefer_css_page_size=True, print_background=True)
+    assert b"/MediaBox [0 0 841" in pdf  # A4, landscape
     page.close()
