@@ -15,6 +15,13 @@ from medddpm.workflows.outputs import file_stem
 from medddpm.workflows.provenance import describe_input, output_checksum
 
 _NEEDED = ("statement", "input", "options", "weights", "frames", "versions", "seconds", "device")
+_NEEDED_WITHIN = {
+    "input": ("case_id", "format", "sha256", "num_files", "shape", "spacing_mm", "orientation"),
+    "options": ("mode", "seed"),
+    "weights": ("name", "sha256"),
+    "versions": ("medddpm",),
+}
+_NEEDED_OF_A_FRAME = ("sigma", "vae_ceiling_db", "guard")
 
 
 @dataclass(frozen=True)
@@ -162,5 +169,21 @@ def _facts(path: Path) -> dict[str, Any] | None:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    ours = isinstance(facts, dict) and all(name in facts for name in _NEEDED)
-    return facts if ours else None
+    return facts if _is_ours(facts) else None
+
+
+def _is_ours(facts: Any) -> bool:
+    """Whether this is a sidecar with all that others rely on."""
+    if not _has(facts, _NEEDED) or not facts["frames"] or not isinstance(facts["frames"], list):
+        return False
+    within = all(_has(facts[part], names) for part, names in _NEEDED_WITHIN.items())
+    return within and all(
+        _has(frame, _NEEDED_OF_A_FRAME)
+        and _has(frame["sigma"], ("sigma", "fraction", "method"))
+        and _has(frame["guard"], ("messages",))
+        for frame in facts["frames"]
+    )
+
+
+def _has(found: Any, names: Sequence[str]) -> bool:
+    return isinstance(found, dict) and all(name in found for name in names)
