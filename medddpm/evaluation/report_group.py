@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from medddpm.evaluation.report import Figure
+from medddpm.evaluation.report_checks import check_values
 from medddpm.evaluation.report_page import policy, template, text
 from medddpm.evaluation.report_strip import strip
 
@@ -28,8 +29,11 @@ COLUMNS = {
     "residual_ratio": ("Removed over assumed noise", "{:.2f}"),
     "noise_ratio": ("Found over assumed noise", "{:.2f}"),
     "whiteness": ("Likeness of neighbours", "{:.2f}"),
-    "structure": ("Follows anatomy", "{:.2f}"),
+    "structure": ("Follows edges", "{:.2f}"),
+    "anatomy": ("Holds anatomy", "{:.2f}"),
     "peak": ("Largest local mean, sigma", "{:.2f}"),
+    "strangeness": ("Unlike known scans", "{:.1f}"),
+    "disagreement": ("Samples disagree, sigma", "{:.2f}"),
     "seconds": ("Seconds", "{:.1f}"),
 }
 
@@ -59,7 +63,7 @@ class GroupRow:
         values = {
             "fraction": first["sigma"]["fraction"],
             "ceiling": first["vae_ceiling_db"],
-            **{k: v for k, v in first["guard"].items() if k in COLUMNS},
+            **{k: v for k, v in check_values(first).items() if k in COLUMNS},
             **{f.key: f.after for f in figures},
             **{f"{f.key}_gain": f.gain for f in figures if f"{f.key}_gain" in COLUMNS},
             "seconds": facts["seconds"],

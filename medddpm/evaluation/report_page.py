@@ -81,6 +81,7 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         + ", ".join(_PANES[name].lower() for name in shown),
         picture_note="Planes through the middle of the foreground, from the whole scan.",
         checks=check_rows(frame),
+        guard_calibrated=scan.facts.get("guard_calibrated"),
         calibration=calibration_part(scan.facts, scan.card or {}, scan.frame),
         frames=[_frame_row(f) for f in scan.facts["frames"]],
         origin=_origin(scan.facts),

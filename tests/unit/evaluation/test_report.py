@@ -217,7 +217,7 @@ def test_the_page_has_a_table_of_checks_with_places_to_press(phantom: Volume) ->
     assert "at most 2.50" in page
     old = report_page(scan_of(phantom, phantom))
     assert 'class="place"' not in old
-    assert "Allowed" not in old
+    assert "Usual" not in old
 
 
 def test_an_ensemble_says_how_far_its_interval_can_be_trusted(phantom: Volume) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 
-from medddpm.evaluation.report_checks import check_rows
+from medddpm.evaluation.report_checks import check_rows, check_values
+from medddpm.guard.checks import CHECKS, judge
+from medddpm.guard.residual import Finding
 
 OLD = {"residual_ratio": 0.9, "noise_ratio": 1.0, "passed": True, "messages": []}
 
@@ -29,6 +34,24 @@ def test_without_a_list_known_numbers_are_in_words_and_unknown_ones_by_name() ->
     assert check_rows({"guard": {**OLD, "checks": []}}) == rows[:2]
 
 
+def test_what_the_guard_says_is_what_the_report_shows() -> None:
+    findings = {
+        "residual_ratio": Finding(2.0, (1, 2, 3)),
+        "whiteness": Finding(0.01, None),
+        "strangeness": Finding(4.0, None),
+    }
+    ranges = {"residual_ratio": (0.3, 1.35), "whiteness": (None, 0.3)}
+    report = judge(findings, ranges, {"residual_ratio": 0.02}, np.diag([2, 2, 2, 1.0]))
+    frame = {"guard": json.loads(json.dumps(asdict(report)))}
+    first, white, strange = check_rows(frame)
+    assert (first.allowed, first.passed, first.place) == ("0.30 to 1.35", False, "2.0, 4.0, 6.0 mm")
+    assert "anatomy may be lost" in first.words
+    assert (white.passed, white.words, white.name) == (True, "", CHECKS["whiteness"].label)
+    assert (strange.passed, strange.allowed) == (None, "")
+    assert check_values(frame) == {"residual_ratio": 2.0, "whiteness": 0.01, "strangeness": 4.0}
+    assert check_values({"guard": OLD}) == {"residual_ratio": 0.9, "noise_ratio": 1.0}
+
+
 def test_a_list_of_checks_is_shown_and_those_that_failed_come_first() -> None:
     bad = check("lesion_loss", passed=False, value=3.1, false_alarms=0.0123, where=[10, -4.25, 33])
     peak, lost = rows_of(check(), bad)[::-1]
@@ -36,8 +59,11 @@ def test_a_list_of_checks_is_shown_and_those_that_failed_come_first() -> None:
     assert (lost.passed, lost.false_alarms) == (False, "1.2 %")
     assert lost.where == (10, -4.25, 33)
     assert lost.place == "10.0, -4.2, 33.0 mm"
-    assert peak.name.startswith("Largest local mean")
+    assert peak.name == CHECKS["peak"].label
     assert (peak.passed, peak.words, peak.false_alarms, peak.where) == (True, "ok", "", None)
+    [named] = rows_of(check(words=CHECKS["peak"].label, value=0.0234, high=None))
+    assert (named.words, named.value) == ("", "0.023")  # its name is not said twice
+    assert named.passed is None  # nobody knows what is usual
 
 
 @pytest.mark.parametrize(
