@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medddpm.errors import CheckpointError
 from medddpm.guard.checks import GuardReport, judge
 from medddpm.guard.known import Known, Usual, uncalibrated
+from medddpm.guard.quality import quality_findings
 from medddpm.guard.residual import Finding, residual_findings
 from medddpm.guard.tissue import tissue_shift
 from medddpm.preprocess.noise import NoiseKind
@@ -134,6 +135,7 @@ def find_all(
 ) -> dict[str, Finding]:
     """What is found, without a verdict; arguments and errors as in `inspect`."""
     findings = residual_findings(y, x_hat, sigma, mask, kind=kind, coils=coils, spacing=spacing)
+    findings |= quality_findings(x_hat, mask, spacing)
     level = float(np.median(np.asarray(sigma)))
     shift, _, _ = tissue_shift(y, x_hat, level, mask, kind=kind, coils=coils)
     findings |= {

@@ -57,9 +57,11 @@ class Known:
 
         Args:
             features: (2 C,) of the latents of a restored scan.
-            level: Its noise as a fraction of the intensity scale.
+            level: Its noise as a fraction of the intensity scale; less than any known level counts
+                as the lowest, for with no noise nothing changes any more, and likewise above.
         """
-        steps = (np.log(self.levels) - np.log(max(level, 1e-6))) / _LEVEL_STEP
+        level = float(np.clip(level, self.levels.min(), self.levels.max()))
+        steps = (np.log(self.levels) - np.log(level)) / _LEVEL_STEP
         squares = self._squares(features) + np.square(steps)
         nearest = np.argsort(squares, kind="stable")[:_NEIGHBOURS]
         weight = 1 / (squares[nearest] + _NEAREST**2)
