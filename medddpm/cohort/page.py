@@ -15,8 +15,8 @@ from medddpm.workflows.results import read_result
 
 NAME = "cohort.html"
 _ADVICE = (
-    "Names lead to the report of a scan where there is one, else to its sidecar. `medddpm report` "
-    "on this folder, or on some of its scans, writes reports with a viewer."
+    "Names lead to the report of a scan where there is one, else to its sidecar. The command "
+    "medddpm report, on this folder or on some of its scans, writes reports with a viewer."
 )
 
 

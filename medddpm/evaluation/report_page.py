@@ -24,6 +24,7 @@ from medddpm.evaluation.report_view import MAX_BYTES, pack_view
 NIIVUE = "niivue-0.69.0.umd.js.gz"
 MAX_PAGE = 14_500_000
 """Bytes of a page but for its words, which are a few tens of thousands; below 15 MB with them."""
+_GRADIENT = "function Ti(B){"
 _FOLDER = files("medddpm") / "evaluation" / "report_files"
 _SLIDERS = (
     ("x", "Left-right"),
@@ -191,8 +192,14 @@ def _script_json(content: Mapping[str, Any]) -> Markup:
 
 @cache
 def _niivue() -> str:
-    text = gzip.decompress((_FOLDER / NIIVUE).read_bytes()).decode("utf-8")
-    return text.replace("</script", "<\\/script")
+    """The viewer's script, less the gradients that it computes for 3D rendering.
+
+    A report renders none, and without a GPU they take most of the time of each change of window.
+    """
+    script = gzip.decompress((_FOLDER / NIIVUE).read_bytes()).decode("utf-8")
+    assert script.count(_GRADIENT) == 1, "another build of NiiVue has another such function"
+    script = script.replace(_GRADIENT, f"{_GRADIENT}return null;")
+    return script.replace("</script", "<\\/script")
 
 
 @cache

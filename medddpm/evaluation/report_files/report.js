@@ -16,7 +16,9 @@
   // Data: bytes to volumes
 
   async function inflate(text) {
-    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    const letters = atob(text);
+    const bytes = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
@@ -96,9 +98,18 @@
 
   function showWindow() {
     eachPane((nv, name) => {
-      [nv.volumes[0].cal_min, nv.volumes[0].cal_max] = range(name);
+      const [low, high] = range(name), shown = nv.volumes[0];
+      if (shown.cal_min === low && shown.cal_max === high) return;
+      [shown.cal_min, shown.cal_max] = [low, high];
       nv.updateGLVolume();
     });
+  }
+
+  let waiting = false;
+  function showWindowSoon() { // once a frame, however fast the slider moves
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; showWindow(); });
   }
 
   function showSlice() {
@@ -197,7 +208,7 @@
     else {
       state[name] = Number(value);
       if (name === "swipe") $("panes").style.setProperty("--swipe", `${value}%`);
-      else showWindow();
+      else showWindowSoon();
     }
     fillSliders();
   }
