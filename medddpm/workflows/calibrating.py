@@ -37,7 +37,17 @@ from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans, subjects_of
 
 Row = dict[str, Any]
-_SETTINGS = ("samples", "steps", "sampler", "texture", "fidelity", "start", "noise", "coils")
+_SETTINGS = (
+    "samples",
+    "steps",
+    "sampler",
+    "texture",
+    "fidelity",
+    "start",
+    "noise",
+    "coils",
+    "give_back",
+)
 """Options of a restoration that change the spread of an ensemble."""
 _ARRAYS = ("mean", "std", "error", "block_std", "block_error")
 NAMES = ("model.safetensors", "calibration.json", "coverage.csv", "coverage.png")

@@ -40,6 +40,11 @@ def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, scans, tiny_we
     table = after.card["calibration"]
     assert table["subjects"] == 2
     assert len(table["factors"]) == 2
+    assert table == json.loads((out / "calibration.json").read_text())
+    nominal, observed = zip(*table["reliability"], strict=True)
+    assert nominal[0] < nominal[-1]
+    assert list(observed) == sorted(observed)
+    assert table["risk_coverage"][-1][0] == 1
 
     noisy = scans / "sub-0_T1w.nii.gz"
     args = ["--mode", "ensemble", "--set", "restore.samples=2", "--set", "restore.steps=1"]
