@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from medddpm.errors import CohortError, ConfigError, MissingExtraError
@@ -35,13 +36,22 @@ def extra(name: str) -> Any:
         ) from None
 
 
-def open_batch(system: str, num_jobs: int) -> Any:
+def open_batch(system: str, num_jobs: int, folder: Path) -> Any:
     """A dask cluster whose jobs are submitted; queue, cores, memory and time are of dask's config.
+
+    Others on the cluster's network can reach the scheduler, so it speaks TLS, with keys made for
+    this run: only who can read them can have workers run something.
+
+    Args:
+        system: One of `BATCH_SYSTEMS`.
+        num_jobs: Each has one worker.
+        folder: Seen by all nodes; holds the keys (readable by the user alone) while the run lasts.
 
     Raises:
         ConfigError: The config lacks something, or the batch system refuses the jobs.
     """
     dask_jobqueue, dask = extra("dask_jobqueue"), extra("dask")
+    extra("cryptography")
     where = f"jobqueue.{system}"
     missing = [n for n in ("cores", "memory") if dask.config.get(f"{where}.{n}", None) is None]
     if missing:
@@ -52,8 +62,13 @@ def open_batch(system: str, num_jobs: int) -> Any:
     preload = dask.config.get("distributed.worker.preload", [])
     told = {"distributed.worker.preload": [*preload, "medddpm.cohort.batch_preload"]}
     prologue = [*(dask.config.get(f"{where}.job-script-prologue", None) or []), *_exports(told)]
+    known = dask.config.get(f"{where}.scheduler-options", None) or {}
     cluster = getattr(dask_jobqueue, BATCH_SYSTEMS[system])(
-        processes=1, job_script_prologue=prologue
+        processes=1,
+        job_script_prologue=prologue,
+        scheduler_options={"dashboard_address": "127.0.0.1:0", **known},
+        security=True,
+        shared_temp_directory=str(folder),
     )
     try:
         cluster.scale(jobs=num_jobs)

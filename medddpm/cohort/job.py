@@ -229,7 +229,8 @@ def _check_free(targets: list[Target], folder: Path, job: Job, settings: Setting
         if not was_killed or target.sidecar.exists():
             raise OutputError(f"{target.image.name} exists and was not made here; move it away")
         remove(target.image)  # its report, which comes last, is still in the hidden folder
-    sweep(folder, job.key)
+    if was_killed:  # else the folder, which may hold 100,000 files, need not be listed again
+        sweep(folder, job.key)
 
 
 def _compute(volumes: list[Volume], settings: Settings) -> list[Restored]:

@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -99,12 +100,17 @@ def cpu_cores() -> int:
 
 
 @contextmanager
-def opened(pool: Pool) -> Iterator[Any]:
-    """A dask client with the workers of the pool; they end with the block if they are ours."""
+def opened(pool: Pool, folder: Path) -> Iterator[Any]:
+    """A dask client with the workers of the pool; they end with the block if they are ours.
+
+    Args:
+        pool: The workers.
+        folder: Seen by all workers; for the keys of a batch system's workers.
+    """
     distributed = extra("distributed")
     for name in ("distributed", "distributed.client"):  # they log tracebacks and arguments
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _cluster(pool) as cluster:
+    with _cluster(pool, folder) as cluster:
         try:
             client = distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S)
         except (OSError, ValueError) as error:
@@ -281,14 +287,14 @@ def _look_at(
 
 
 @contextmanager
-def _cluster(pool: Pool) -> Iterator[Any]:
+def _cluster(pool: Pool, folder: Path) -> Iterator[Any]:
     """A cluster of ours, or the address of another's."""
     if pool.where == "local":
         with extra("dask").config.set(_local_config(pool)), _local(pool) as cluster:
             yield cluster
     elif pool.where in BATCH_SYSTEMS:
         config = extra("dask").config.set(batch_config(pool.where))
-        with config, open_batch(pool.where, pool.workers) as cluster:
+        with config, open_batch(pool.where, pool.workers, folder) as cluster:
             yield cluster
     else:
         yield pool.where

@@ -134,7 +134,7 @@ def _restore_all(
     on_outcome: OnOutcome | None,
 ) -> None:
     try:
-        with opened(pool) as client:
+        with opened(pool, settings.state) as client:
             say(dashboard(client))
             for number, outcome in enumerate(run_jobs(client, jobs, settings, stop), start=1):
                 outcomes[outcome.scan] = outcome

@@ -179,11 +179,11 @@ def test_each_worker_takes_another_gpu(settings: Settings, monkeypatch: pytest.M
     assert _device(auto, 1) == "auto"
 
 
-def test_a_batch_system_without_settings() -> None:
+def test_a_batch_system_without_settings(tmp_path: Path) -> None:
     pytest.importorskip("dask_jobqueue")
     from medddpm.cohort.pool import opened
 
-    with pytest.raises(ConfigError, match=r"jobqueue\.slurm"), opened(Pool("slurm", 2)):
+    with pytest.raises(ConfigError, match=r"jobqueue\.slurm"), opened(Pool("slurm", 2), tmp_path):
         pass
 
 
