@@ -274,10 +274,10 @@ class Workplace:
             start_new_session=True,
         )
 
-    def run(self, *options: object, seconds: float = 150, **spy: object) -> tuple[int, str]:
+    def run(self, *options: object, seconds: float = 400, **spy: object) -> tuple[int, str]:
         return self.finish(self.start(*options, **spy), seconds)
 
-    def finish(self, process: subprocess.Popen[str], seconds: float = 150) -> tuple[int, str]:
+    def finish(self, process: subprocess.Popen[str], seconds: float = 400) -> tuple[int, str]:
         """Its exit code and what it said; it never outlives the test."""
         try:
             said = process.communicate(timeout=seconds)[1]
@@ -287,7 +287,7 @@ class Workplace:
         return process.returncode, said
 
     def wait_for_records(self, count: int = 1) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while len(self.saved()) < count and time.monotonic() < deadline:
             time.sleep(0.05)
         assert len(self.saved()) >= count

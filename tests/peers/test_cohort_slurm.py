@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from medddpm.cohort.bids_app import BidsRun, participant
 from medddpm.share import share_dir
 
 pytest.importorskip("dask_jobqueue")
@@ -148,7 +149,7 @@ class Slurm:
         sbatch = ("sbatch", "--parsable", f"--chdir={self.folder}")
         return self.call("env", *told, *sbatch, *words).split(";")[0]
 
-    def wait(self, seconds: float = 240) -> None:
+    def wait(self, seconds: float = 600) -> None:
         wait_until(lambda: not self.jobs(), seconds)
 
     def state(self, job: str) -> str:
@@ -217,11 +218,11 @@ def test_cancelled_jobs_come_back(place: Any, slurm: Slurm, num_cancelled: int) 
     work = place(16)
     process = work.start("--cluster", "slurm", "--workers", 2, sleep=2)
     work.wait_for_records(2)
-    wait_until(lambda: len(slurm.running()) == 2, 60)
+    wait_until(lambda: len(slurm.running()) == 2, 120)
     before = slurm.running()
     for job in before[:num_cancelled]:
         slurm.call("scancel", job)
-    wait_until(lambda: len(set(slurm.running()) - set(before)) == num_cancelled, 90)
+    wait_until(lambda: len(set(slurm.running()) - set(before)) == num_cancelled, 180)
     code, said = work.finish(process)
     assert code == 0, said
     work.check_whole()
@@ -233,7 +234,7 @@ def test_the_main_process_killed(place: Any, slurm: Slurm) -> None:
     work.wait_for_records(2)
     process.kill()
     process.communicate()
-    slurm.wait(60)  # the jobs end by themselves
+    slurm.wait(180)  # the jobs end by themselves
     before = len(work.saved())
     assert 2 <= before < 8
     code, said = work.run("--cluster", "slurm", "--workers", 2, "--resume")
@@ -269,8 +270,7 @@ def test_the_array_recipe(place: Any, slurm: Slurm) -> None:
     assert [slurm.state(f"{job}_{task}") for task in (1, 2, 3)] == ["COMPLETED"] * 3
     assert slurm.state(last) == "COMPLETED"
     assert (out / "index.html").exists()
-    command = [sys.executable, "-m", "medddpm", "cohort", raw, work.out, *options]
-    subprocess.run([*map(str, command), "--workers", "1"], check=True, timeout=200)
+    participant(BidsRun(raw, work.out, weights=work.weights))
     ours = digests(out)
     assert len(ours) == 4
     assert digests(work.out) == ours
