@@ -278,26 +278,26 @@ def test_the_array_recipe(place: Any, slurm: Slurm) -> None:
 
 def test_the_signal_before_the_limit(place: Any, slurm: Slurm) -> None:
     """Slurm sends it 30 to 60 s too early; the limit itself would come at 180 s."""
-    work = place(60)
-    raw, spied = bids_from(work, 1, 60), work.folder / "spied"
+    work = place(40)
+    raw, spied = bids_from(work, 1, 40), work.folder / "spied"
     (spied / "bin").mkdir(parents=True)
     program = spied / "bin" / "medddpm-bids"
     program.write_text(PROGRAM.format(python=sys.executable, spy=work.spy), encoding="utf-8")
     program.chmod(0o755)
-    small = ["--cpus-per-task=1", "--mem=2G", "--time=3"]
-    told = work.environment(sleep=3)
+    small = ["--cpus-per-task=1", "--mem=2G"]
+    told = work.environment(sleep=4)
     words = shlex.join(work.command("--workers", 1))
     submit = partial(slurm.submit, f"--output={slurm.folder}/%A.log", *small)
-    cohort = submit("--signal=B:TERM@60", f"--wrap=exec {words}", **told)
+    cohort = submit("--time=3", "--signal=B:TERM@60", f"--wrap=exec {words}", **told)
     given = [RECIPE, raw, work.folder / "array", "--weights", work.weights]
     with_spy = told | {"SPY_FOLDER": str(spied), "PATH": f"{spied / 'bin'}:{PATH}"}
-    array = submit("--array=1", *given, **with_spy)
+    array = submit("--time=3", "--array=1", *given, **with_spy)
     slurm.wait()
     for job, name in ((cohort, cohort), (array, f"{array}_1")):
         assert slurm.state(name) == "FAILED", "not TIMEOUT"
         assert "no half-written output is left" in (slurm.folder / f"{job}.log").read_text()
     for folder in (work.out, work.folder / "array"):
-        assert 1 <= len(digests(folder)) < 60
+        assert 1 <= len(digests(folder)) < 40
         assert not list(folder.rglob(".medddpm-*"))
         assert not list((folder / ".medddpm" / "claims").iterdir())
     again = submit("--array=1", *given, **(with_spy | {"SPY_SLEEP": "0"}))
@@ -306,9 +306,9 @@ def test_the_signal_before_the_limit(place: Any, slurm: Slurm) -> None:
     work.check_whole()
     slurm.wait()
     assert slurm.state(f"{again}_1") == "COMPLETED"
-    assert len(digests(work.folder / "array")) == 60
+    assert len(digests(work.folder / "array")) == 40
     records = (spied / "saved.log").read_text().splitlines()
-    assert len(records) == len(set(records)) == 60
+    assert len(records) == len(set(records)) == 40
 
 
 def test_jobs_that_slurm_refuses(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
