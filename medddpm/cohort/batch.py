@@ -70,10 +70,15 @@ def open_batch(system: str, num_jobs: int, folder: Path) -> Any:
         security=True,
         shared_temp_directory=str(folder),
     )
-    try:
+
+    async def submit() -> None:
         cluster.scale(jobs=num_jobs)
-        cluster.sync(cluster.scale_down, [])  # waits until all are submitted
+        await cluster  # until all are submitted; scale() alone would only log what goes wrong
+
+    try:
+        cluster.sync(submit)
     except (RuntimeError, OSError) as error:
+        _mark_refused(cluster)
         cluster.close()
         raise ConfigError(f"{system} takes no jobs: {_reason(error)}") from None
     return cluster
@@ -127,6 +132,7 @@ class JobKeeper:
                 "jobs of the batch system end before they work; their logs say why (log-directory "
                 "in jobqueue.yaml, or here). --resume goes on"
             )
+        _mark_refused(self.cluster)
         try:
             if ended:
                 self.cluster.sync(self.cluster.scale_down, ended)
@@ -150,6 +156,13 @@ class JobKeeper:
             return []
         known = set(done.stdout.split())
         return [name for name, job in jobs.items() if job.job_id not in known]
+
+
+def _mark_refused(cluster: Any) -> None:
+    """Note which jobs the batch system did not take; dask cannot close what is not yet begun."""
+    for job in list(cluster.workers.values()):
+        if job.job_id is None:
+            job.status = extra("distributed.core").Status.failed
 
 
 def _exports(told: Mapping[str, Any]) -> list[str]:

@@ -108,7 +108,7 @@ def opened(pool: Pool, folder: Path) -> Iterator[Any]:
         folder: Seen by all workers; for the keys of a batch system's workers.
     """
     distributed = extra("distributed")
-    for name in ("distributed", "distributed.client"):  # they log tracebacks and arguments
+    for name in ("distributed", "distributed.client", "tornado.application"):  # log tracebacks
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _cluster(pool, folder) as cluster:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -184,6 +185,23 @@ def test_a_batch_system_without_settings(tmp_path: Path) -> None:
     from medddpm.cohort.pool import opened
 
     with pytest.raises(ConfigError, match=r"jobqueue\.slurm"), opened(Pool("slurm", 2), tmp_path):
+        pass
+
+
+def test_a_batch_system_that_takes_no_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dask_jobqueue")
+    pytest.importorskip("cryptography")
+    dask = pytest.importorskip("dask")
+    from medddpm.cohort.pool import opened
+
+    for name, says in (("sbatch", "echo no such partition >&2; exit 1"), ("scancel", "exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n", encoding="ascii")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    given = {"cores": 1, "memory": "1GB", "scheduler-options": {"host": "127.0.0.1"}}
+    config = {f"jobqueue.slurm.{name}": value for name, value in given.items()}
+    refused = pytest.raises(ConfigError, match="slurm takes no jobs: no such partition")
+    with dask.config.set(config), refused, opened(Pool("slurm", 2), tmp_path):
         pass
 
 

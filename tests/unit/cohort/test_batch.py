@@ -31,9 +31,10 @@ with claimed(Path(sys.argv[1]) / "claims", "a", "run", half.unlink):
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class FakeJob:
     job_id: str | None
+    status: Any = None
 
 
 @dataclass
