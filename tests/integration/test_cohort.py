@@ -18,7 +18,7 @@ import pytest
 
 from medddpm.cli.cohort import duration, exit_code, stop_on_signal
 from medddpm.cohort.job import Settings
-from medddpm.cohort.pool import Pool, _device, plan_pool, run_jobs
+from medddpm.cohort.pool import Pool, _device, _within, plan_pool, run_jobs
 from medddpm.cohort.records import Outcome
 from medddpm.cohort.run import cohort, make_settings
 from medddpm.cohort.sources import find_jobs
@@ -168,6 +168,12 @@ def test_shares_of_a_machine() -> None:
     assert plan_pool("tcp://host:8786", None, None).where == "tcp://host:8786"
     with pytest.raises(ConfigError, match="slurm"):
         plan_pool("lsf", None, None)
+
+
+def test_a_scan_keeps_within_the_memory_of_its_worker() -> None:
+    assert _within(RestoreOptions(), 10_000_000_000).memory_gb == 8.0
+    assert _within(RestoreOptions(memory_gb=3.0), 10_000_000_000).memory_gb == 3.0
+    assert _within(RestoreOptions(), None).memory_gb is None
 
 
 def test_each_worker_takes_another_gpu(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,7 +277,7 @@ def test_the_array_recipe(place: Any, slurm: Slurm) -> None:
 
 
 def test_the_signal_before_the_limit(place: Any, slurm: Slurm) -> None:
-    """Slurm sends it 30 to 60 s too early; the limit itself would come at 180 s."""
+    """Slurm sends it 30 to 60 s too early; the limit itself would come at 240 s."""
     work = place(40)
     raw, spied = bids_from(work, 1, 40), work.folder / "spied"
     (spied / "bin").mkdir(parents=True)
@@ -285,13 +285,13 @@ def test_the_signal_before_the_limit(place: Any, slurm: Slurm) -> None:
     program.write_text(PROGRAM.format(python=sys.executable, spy=work.spy), encoding="utf-8")
     program.chmod(0o755)
     small = ["--cpus-per-task=1", "--mem=2G"]
-    told = work.environment(sleep=4)
+    told = work.environment(sleep=5)
     words = shlex.join(work.command("--workers", 1))
     submit = partial(slurm.submit, f"--output={slurm.folder}/%A.log", *small)
-    cohort = submit("--time=3", "--signal=B:TERM@60", f"--wrap=exec {words}", **told)
+    cohort = submit("--time=4", "--signal=B:TERM@60", f"--wrap=exec {words}", **told)
     given = [RECIPE, raw, work.folder / "array", "--weights", work.weights]
     with_spy = told | {"SPY_FOLDER": str(spied), "PATH": f"{spied / 'bin'}:{PATH}"}
-    array = submit("--time=3", "--array=1", *given, **with_spy)
+    array = submit("--time=4", "--array=1", *given, **with_spy)
     slurm.wait()
     for job, name in ((cohort, cohort), (array, f"{array}_1")):
         assert slurm.state(name) == "FAILED", "not TIMEOUT"
@@ -301,7 +301,7 @@ def test_the_signal_before_the_limit(place: Any, slurm: Slurm) -> None:
         assert not list(folder.rglob(".medddpm-*"))
         assert not list((folder / ".medddpm" / "claims").iterdir())
     again = submit("--array=1", *given, **(with_spy | {"SPY_SLEEP": "0"}))
-    code, said = work.run("--workers", 1, "--resume")
+    code, said = work.run("--workers", 1, "--resume", seconds=500)
     assert code == 0, said
     work.check_whole()
     slurm.wait()
