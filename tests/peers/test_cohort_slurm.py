@@ -316,7 +316,7 @@ def test_jobs_that_slurm_refuses(place: Any, monkeypatch: pytest.MonkeyPatch) ->
     code, said = place(1).run("--cluster", "slurm")
     assert code == 2
     assert "slurm takes no jobs" in said
-    assert "invalid partition" in said
+    assert "Invalid partition" in said
 
 
 def test_jobs_that_end_before_they_work(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
