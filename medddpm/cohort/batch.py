@@ -7,7 +7,8 @@ import shlex
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def extra(name: str) -> Any:
         ) from None
 
 
-def open_batch(system: str, num_jobs: int, folder: Path) -> Any:
+@contextmanager
+def open_batch(system: str, num_jobs: int, folder: Path) -> Iterator[Any]:
     """A dask cluster whose jobs are submitted; queue, cores, memory and time are of dask's config.
 
     Others on the cluster's network can reach the scheduler, so it speaks TLS, with keys made for
@@ -48,8 +50,28 @@ def open_batch(system: str, num_jobs: int, folder: Path) -> Any:
         folder: Seen by all nodes; holds the keys (readable by the user alone) while the run lasts.
 
     Raises:
-        ConfigError: The config lacks something, or the batch system refuses the jobs.
+        ConfigError: The config lacks something or is wrong, or the batch system refuses the jobs.
     """
+    cluster = _new_cluster(system, folder)
+
+    async def submit() -> None:
+        cluster.scale(jobs=num_jobs)
+        await cluster  # until all are submitted; scale() alone would only log what goes wrong
+
+    try:
+        try:
+            cluster.sync(submit)
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(f"{system} takes no jobs: {_reason(error)}") from None
+        yield cluster
+    finally:
+        _mark_refused(cluster)
+        cluster.close()
+        _remove_keys(cluster)
+
+
+def _new_cluster(system: str, folder: Path) -> Any:
+    """A cluster without jobs yet."""
     dask_jobqueue, dask = extra("dask_jobqueue"), extra("dask")
     extra("cryptography")
     where = f"jobqueue.{system}"
@@ -63,25 +85,18 @@ def open_batch(system: str, num_jobs: int, folder: Path) -> Any:
     told = {"distributed.worker.preload": [*preload, "medddpm.cohort.batch_preload"]}
     prologue = [*(dask.config.get(f"{where}.job-script-prologue", None) or []), *_exports(told)]
     known = dask.config.get(f"{where}.scheduler-options", None) or {}
-    cluster = getattr(dask_jobqueue, BATCH_SYSTEMS[system])(
-        processes=1,
-        job_script_prologue=prologue,
-        scheduler_options={"dashboard_address": "127.0.0.1:0", **known},
-        security=True,
-        shared_temp_directory=str(folder),
-    )
-
-    async def submit() -> None:
-        cluster.scale(jobs=num_jobs)
-        await cluster  # until all are submitted; scale() alone would only log what goes wrong
-
     try:
-        cluster.sync(submit)
-    except (RuntimeError, OSError) as error:
-        _mark_refused(cluster)
-        cluster.close()
-        raise ConfigError(f"{system} takes no jobs: {_reason(error)}") from None
-    return cluster
+        return getattr(dask_jobqueue, BATCH_SYSTEMS[system])(
+            processes=1,
+            job_script_prologue=prologue,
+            scheduler_options={"dashboard_address": "127.0.0.1:0", **known},
+            security=True,
+            shared_temp_directory=str(folder),
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"dask-jobqueue cannot start with {where} of its config: {_reason(error)}"
+        ) from None
 
 
 def batch_config(system: str) -> dict[str, Any]:
@@ -163,6 +178,13 @@ def _mark_refused(cluster: Any) -> None:
     for job in list(cluster.workers.values()):
         if job.job_id is None:
             job.status = extra("distributed.core").Status.failed
+
+
+def _remove_keys(cluster: Any) -> None:
+    """Close dask-jobqueue's files of keys, which removes them; it leaves that to chance."""
+    for name, file in vars(cluster).items():
+        if name.startswith("_job_") and hasattr(file, "close"):
+            file.close()
 
 
 def _exports(told: Mapping[str, Any]) -> list[str]:

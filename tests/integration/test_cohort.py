@@ -53,7 +53,7 @@ def settings(tmp_path: Path, tiny_weights: Path) -> Settings:
 def client() -> Iterator[Any]:
     """Dask with its workers as threads of this process."""
     with distributed.Client(
-        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0"
     ) as client:
         yield client
 
@@ -209,6 +209,7 @@ def test_a_batch_system_that_takes_no_jobs(tmp_path: Path, monkeypatch: pytest.M
     refused = pytest.raises(ConfigError, match="slurm takes no jobs: no such partition")
     with dask.config.set(config), refused, opened(Pool("slurm", 2), tmp_path):
         pass
+    assert not list(tmp_path.glob(".dask-jobqueue*")), "keys are left"
 
 
 @pytest.mark.parametrize(

@@ -285,8 +285,8 @@ def test_the_signal_before_the_limit(place: Any, slurm: Slurm) -> None:
     program.write_text(PROGRAM.format(python=sys.executable, spy=work.spy), encoding="utf-8")
     program.chmod(0o755)
     small = ["--cpus-per-task=1", "--mem=2G"]
-    told = work.environment(sleep=5)
-    words = shlex.join(work.command("--workers", 1))
+    told = work.environment(sleep=10)
+    words = shlex.join(work.command("--workers", 2))
     submit = partial(slurm.submit, f"--output={slurm.folder}/%A.log", *small)
     cohort = submit("--time=4", "--signal=B:TERM@60", f"--wrap=exec {words}", **told)
     given = [RECIPE, raw, work.folder / "array", "--weights", work.weights]
@@ -301,7 +301,7 @@ def test_the_signal_before_the_limit(place: Any, slurm: Slurm) -> None:
         assert not list(folder.rglob(".medddpm-*"))
         assert not list((folder / ".medddpm" / "claims").iterdir())
     again = submit("--array=1", *given, **(with_spy | {"SPY_SLEEP": "0"}))
-    code, said = work.run("--workers", 1, "--resume", seconds=500)
+    code, said = work.run("--workers", 2, "--resume", seconds=500)
     assert code == 0, said
     work.check_whole()
     slurm.wait()
