@@ -15,7 +15,7 @@ from medddpm.bids.derivative import write_description
 from medddpm.cohort.claims import release_run
 from medddpm.cohort.job import Settings, failure, find_done, sweep
 from medddpm.cohort.page import write_page
-from medddpm.cohort.pool import Pool, dashboard, opened, run_jobs
+from medddpm.cohort.pool import MEMORY_SHARE, Pool, dashboard, opened, run_jobs
 from medddpm.cohort.records import Outcome
 from medddpm.cohort.sources import Found, Job, find_jobs
 from medddpm.cohort.table import Counts, write_tables
@@ -28,8 +28,6 @@ from medddpm.workflows.outputs import OutputFormat, write_json
 OnNews = Callable[[str], None]
 OnOutcome = Callable[[Outcome, int, int], None]
 _STATE = ".medddpm"
-_SHARE = 0.8
-"""Of a worker's memory for the scan that computes; the rest is for the one read or written."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def cohort(
     found = find_jobs(source, out)
     options = options or RestoreOptions()
     if pool.memory_gb:
-        options = replace(options, memory_gb=pool.memory_gb * _SHARE)
+        options = replace(options, memory_gb=pool.memory_gb * MEMORY_SHARE)
     settings = make_settings(out, options, weights, device=device, format=format)
     settings = replace(settings, threads=pool.threads)
     _begin(source, settings, resume=resume)
@@ -141,7 +139,7 @@ def _restore_all(
     on_outcome: OnOutcome | None,
 ) -> None:
     try:
-        with opened(pool) as client:
+        with opened(pool, settings.state) as client:
             say(dashboard(client))
             for number, outcome in enumerate(run_jobs(client, jobs, settings, stop), start=1):
                 outcomes[outcome.scan] = outcome
