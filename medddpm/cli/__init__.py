@@ -12,6 +12,7 @@ from medddpm.cli import (
     calibrate,
     cohort,
     data_report,
+    lesions,
     memorisation,
     prepare,
     report,
@@ -57,6 +58,7 @@ training.register(app)
 sweep.register(app)
 memorisation.register(app)
 benchmark.register(app)
+lesions.register(app)
 data_report.register(app)
 calibrate.register(app)
 cohort.register(app)
