@@ -79,6 +79,23 @@ class LesionOptions:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One restoration to try.
+
+    Attributes:
+        draw: Which of the draws; new noise for each.
+        sigma: Noise as a fraction of the scale.
+        method: What restores.
+        source: Where its sigma comes from.
+    """
+
+    draw: int
+    sigma: float
+    method: Method
+    source: Source
+
+
+@dataclass(frozen=True)
 class Planted:
     """The lesions of one size in one scan.
 
@@ -140,10 +157,7 @@ def lesion_image(shape: Sequence[int], spacing: Sequence[float], planted: list[P
 def measure_lesions(
     case: Case,
     planted: list[Planted],
-    draw: int,
-    sigma: float,
-    method: Method,
-    source: Source,
+    trial: Trial,
     options: LesionOptions,
     restorer: Restorer | None,
 ) -> dict[str, Any]:
@@ -156,46 +170,48 @@ def measure_lesions(
     Args:
         case: The clean scan.
         planted: Its lesions.
-        draw: Which of the draws; new noise for each.
-        sigma: Noise as a fraction of the scale.
-        method: What restores.
-        source: Where its sigma comes from.
+        trial: What is done.
         options: The run.
         restorer: Our model; only our own methods need it.
 
     Raises:
         ConfigError: Our model or another package is missing.
     """
-    noise = replace(options.run.noise, seed=options.run.noise.seed + draw)
     clean, scale = case.volume.data, np.float32(case.scale)
     lesions = lesion_image(clean.shape, case.volume.spacing, planted) * scale
-    known = case.level(sigma) if source == "oracle" else None
-
-    def restored(image: Image) -> Image:
-        noisy = degrade(case.volume.with_data(image), sigma * case.scale, noise)
-        found, _ = restore_case(noisy, case, known, method, noise, restorer)
-        return (found - clean) / scale
-
     began = time.perf_counter()
-    without = restored(clean)
+    without = _error(case, clean, trial, options, restorer)
     seconds = time.perf_counter() - began
     rows: list[dict[str, Any]] = []
     for contrast in options.contrasts:
-        present = restored(np.maximum(clean + np.float32(contrast) * lesions, 0))
+        image = np.maximum(clean + np.float32(contrast) * lesions, 0)
+        present = _error(case, image, trial, options, restorer)
         for group in planted:
             rows += _rows(group, contrast, present, without)
     free = {f"{g.diameter:g}": read_channels(without, g.free, g.channels) for g in planted}
     return {
         "case": case.volume.case_id,
-        "draw": draw,
-        "sigma": sigma,
-        "method": method.label,
-        "sigma_source": source,
+        "draw": trial.draw,
+        "sigma": trial.sigma,
+        "method": trial.method.label,
+        "sigma_source": trial.source,
         "seconds": round(seconds, 3),
         "psnr": psnr(clean / scale, clean / scale + without, 1.0, case.regions["foreground"]),
         "lesions": rows,
         "free": {size: np.round(values, _DIGITS).tolist() for size, values in free.items()},
     }
+
+
+def _error(
+    case: Case, image: Image, trial: Trial, options: LesionOptions, restorer: Restorer | None
+) -> Image:
+    """The image with noise, restored, less the clean scan; a fraction of the scale."""
+    noise = replace(options.run.noise, seed=options.run.noise.seed + trial.draw)
+    noisy = degrade(case.volume.with_data(image), trial.sigma * case.scale, noise)
+    known = case.level(trial.sigma) if trial.source == "oracle" else None
+    found, _ = restore_case(noisy, case, known, trial.method, noise, restorer)
+    error: Image = (found - case.volume.data) / np.float32(case.scale)
+    return error
 
 
 def _rows(group: Planted, contrast: float, present: Image, without: Image) -> list[dict[str, Any]]:

@@ -7,13 +7,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from medddpm.evaluation.benchmark import prepare_case
 from medddpm.evaluation.lesion_figure import lesion_plot
 from medddpm.evaluation.lesion_summary import summarise_lesions
-from medddpm.evaluation.lesion_trial import LesionOptions, measure_lesions, plant_lesions
+from medddpm.evaluation.lesion_trial import LesionOptions, Trial, measure_lesions, plant_lesions
 from medddpm.io import read_volume
 from medddpm.workflows.benchmarking import BenchmarkRun, prepare_run
 from medddpm.workflows.outputs import file_stem, staged, write_json
@@ -88,38 +90,37 @@ def lesion_test(
 
 def _cells_of(path: Path, folder: Path, options: LesionOptions, run: BenchmarkRun) -> Iterator[Row]:
     """Each cell of one scan: read where it is there, else computed and kept."""
-    scan, case = checksum([path]), None
-    for draw in range(options.draws):
-        planted = None
-        for sigma in options.run.sigmas:
-            for method in run.methods:
-                for source in options.run.sources(method):
-                    parts = {
-                        "scan": scan,
-                        "options": asdict(options) | {"run": None, "draws": None},
-                        "noise": asdict(options.run.noise),
-                        "crop": options.run.crop,
-                        "cell": [draw, sigma, method.label, source],
-                        "versions": [versions()["medddpm"], run.peers[method.name]],
-                        "weights": run.digest(method),
-                    }
-                    text = json.dumps(parts, sort_keys=True)
-                    kept = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
-                    if not kept.exists():
-                        case = case or prepare_case(read_volume(path), options.run)
-                        planted = planted or plant_lesions(case, options, draw)
-                        cell = measure_lesions(
-                            case,
-                            planted,
-                            draw,
-                            sigma,
-                            method,
-                            source,
-                            options,
-                            run.restorer(method),
-                        )
-                        _keep(kept, cell)
-                    yield json.loads(kept.read_text(encoding="utf-8"))
+    scan = checksum([path])
+    prepare = cache(lambda: prepare_case(read_volume(path), options.run))
+    plant = cache(lambda draw: plant_lesions(prepare(), options, draw))
+    for trial in _trials(options, run):
+        kept = folder / f"{_key(scan, trial, options, run)}.json"
+        if not kept.exists():
+            cell = measure_lesions(
+                prepare(), plant(trial.draw), trial, options, run.restorer(trial.method)
+            )
+            _keep(kept, cell)
+        yield json.loads(kept.read_text(encoding="utf-8"))
+
+
+def _trials(options: LesionOptions, run: BenchmarkRun) -> Iterator[Trial]:
+    for draw, sigma, method in product(range(options.draws), options.run.sigmas, run.methods):
+        for source in options.run.sources(method):
+            yield Trial(draw, sigma, method, source)
+
+
+def _key(scan: str, trial: Trial, options: LesionOptions, run: BenchmarkRun) -> str:
+    """A name for all that a cell depends on."""
+    parts = {
+        "scan": scan,
+        "options": asdict(options) | {"run": None, "draws": None},
+        "noise": asdict(options.run.noise),
+        "crop": options.run.crop,
+        "cell": [trial.draw, trial.sigma, trial.method.label, trial.source],
+        "versions": [versions()["medddpm"], run.peers[trial.method.name]],
+        "weights": run.digest(trial.method),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _keep(kept: Path, cell: Row) -> None:
