@@ -29,6 +29,9 @@ def lesions(
     method: Annotated[
         list[str] | None, typer.Option(help="As for `medddpm benchmark`. Repeatable.")
     ] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Look at bright lesions of the scans; plant none.")
+    ] = False,
     diameter: Annotated[
         list[float] | None, typer.Option(help="Of the lesions, in mm; repeatable.")
     ] = None,
@@ -52,7 +55,7 @@ def lesions(
     device: Device = "auto",
     seed: Seed = 0,
 ) -> None:
-    """See what denoisers leave of lesions that are planted in clean scans."""
+    """See what denoisers leave of lesions, planted in clean scans or their own."""
     from medddpm.evaluation.benchmark import BenchmarkOptions
     from medddpm.evaluation.degradation import NoiseModel
     from medddpm.evaluation.lesion_trial import LesionOptions
@@ -65,7 +68,12 @@ def lesions(
         sigma_source=sigma_source,
         crop=parse_crop(crop),
     )
-    given: dict[str, Any] = {"run": run, "count": count, "draws": draws}
+    given: dict[str, Any] = {
+        "kind": "real" if real else "synthetic",
+        "run": run,
+        "count": count,
+        "draws": draws,
+    }
     given |= {"diameters": tuple(diameter)} if diameter else {}
     given |= {"contrasts": tuple(contrast)} if contrast else {}
     done = lesion_test(
@@ -78,8 +86,8 @@ def lesions(
         limit=limit,
         on_cell=_say_cell,
     )
-    _say_summary(done.summary)
-    typer.echo(f"shares of the truth; d' of the Hotelling observer; tables are in {out}")
+    (_say_real if real else _say_summary)(done.summary)
+    typer.echo(f"shares of the clean scan's; tables are in {out}")
 
 
 def _say_cell(cell: dict[str, Any]) -> None:
@@ -105,4 +113,19 @@ def _say_summary(lines: list[dict[str, Any]]) -> None:
             f"{line['contrast_kept']:>8.2f} {line['volume_kept']:>6.2f} "
             f"{line['dprime_hotelling']:>6.2f}   {low:>5.2f} to {high:<5.2f}  "
             f"{line['auc_hotelling']:.3f}"
+        )
+
+
+def _say_real(lines: list[dict[str, Any]]) -> None:
+    from medddpm.evaluation.lesion_summary import method_name
+
+    names = [method_name(line["method"], line["sigma_source"]) for line in lines]
+    wide = max(len(name) for name in names)
+    typer.echo(f"{'sigma':>6} {'method':<{wide}} lesions contrast  95 % interval  volume  CNR")
+    for name, line in zip(names, lines, strict=True):
+        low, high = line["contrast_restored_low"], line["contrast_restored_high"]
+        typer.echo(
+            f"{line['sigma']:>6g} {name:<{wide}} {line['lesions']:>7} "
+            f"{line['contrast_restored']:>8.2f}  {low:.2f} to {high:.2f}   "
+            f"{line['volume_restored']:>6.2f} {line['cnr_restored']:>5.1f}"
         )

@@ -45,10 +45,30 @@ def lesion_plot(lines: Sequence[Line]) -> bytes:
     for panel in panels[-1]:
         panel.set_xlabel("diameter, mm")
     panels[0][0].legend(fontsize=7)
-    FigureCanvasAgg(figure)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=95, facecolor="white")
-    return stream.getvalue()
+    return _png(figure)
+
+
+def own_lesion_plot(lines: Sequence[Line]) -> bytes:
+    """A PNG with the contrast, volume and contrast-to-noise of real lesions against noise.
+
+    Args:
+        lines: Of `real_lesion_trial.summarise_own_lesions`.
+    """
+    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    names = dict.fromkeys((line["method"], line["sigma_source"]) for line in lines)
+    shown = (("contrast", "contrast kept"), ("volume", "volume over the clean scan's"))
+    for panel, (key, label) in zip(panels, (*shown, ("cnr", "contrast over shell")), strict=True):
+        for name in names:
+            mine = [x for x in lines if (x["method"], x["sigma_source"]) == name]
+            values = np.array(
+                [[x[f"{key}_restored{end}"] for end in ("", "_low", "_high")] for x in mine]
+            )
+            _curve(panel, [x["sigma"] for x in mine], values, method_name(*name))
+        panel.set(xlabel="sigma", ylabel=label)
+        panel.grid(axis="both", alpha=0.3)
+    panels[0].legend(fontsize=7)
+    return _png(figure)
 
 
 def _curves(panel: Any, lines: Sequence[Line], figures: Any) -> None:
@@ -58,14 +78,24 @@ def _curves(panel: Any, lines: Sequence[Line], figures: Any) -> None:
         mine.sort(key=lambda line: float(line["diameter"]))
         values = np.array([figures(line) for line in mine], np.float64)  # None becomes NaN
         sizes = [line["diameter"] for line in mine]
-        [curve] = panel.plot(
-            sizes, values[:, 0], marker="o", markersize=3, label=method_name(*name)
-        )
-        panel.fill_between(
-            sizes, values[:, 1], values[:, 2], color=curve.get_color(), alpha=0.15, linewidth=0
-        )
+        _curve(panel, sizes, values, method_name(*name))
     panel.axhline(1.0, color="#888888", linewidth=0.8)
     panel.grid(axis="both", alpha=0.3)
+
+
+def _curve(panel: Any, places: Sequence[float], values: Any, name: str) -> None:
+    """A line through the first column, and a band between the two others."""
+    [curve] = panel.plot(places, values[:, 0], marker="o", markersize=3, label=name)
+    panel.fill_between(
+        places, values[:, 1], values[:, 2], color=curve.get_color(), alpha=0.15, linewidth=0
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=95, facecolor="white")
+    return stream.getvalue()
 
 
 def _kept(line: Line) -> list[float | None]:

@@ -99,7 +99,7 @@ def _lines(
         line["lesions"] = sum(len(part.kept) for part in groups[name].values())
         line["scans"] = len({case for case, _ in keys})
         for figure, value in truth[name].items():
-            low, high = _interval([f[figure] for f in found[name]])
+            low, high = interval([f[figure] for f in found[name]])
             line |= {figure: value, f"{figure}_low": low, f"{figure}_high": high}
         line["over"] = {
             method_name(*other): {
@@ -117,6 +117,15 @@ def method_name(method: str, source: str) -> str:
     return method if source == "none" else f"{method} ({source})"
 
 
+def interval(values: Sequence[float] | Values) -> tuple[float | None, float | None]:
+    """The 95 % percentile interval of bootstrap values; of those that are finite, if any."""
+    known = [value for value in values if np.isfinite(value)]
+    if not known:
+        return None, None
+    low, high = np.percentile(known, _LEVEL)
+    return float(low), float(high)
+
+
 def _ratio(
     name: tuple[str, str],
     other: tuple[str, str],
@@ -130,17 +139,9 @@ def _ratio(
         return mine / theirs if theirs > 0 else np.nan
 
     pairs = zip(found[name], found[other], strict=True)
-    low, high = _interval([share(a[figure], b[figure]) for a, b in pairs])
+    low, high = interval([share(a[figure], b[figure]) for a, b in pairs])
     middle = share(truth[name][figure], truth[other][figure])
     return [middle if np.isfinite(middle) else None, low, high]
-
-
-def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    known = [value for value in values if np.isfinite(value)]
-    if not known:
-        return None, None
-    low, high = np.percentile(known, _LEVEL)
-    return float(low), float(high)
 
 
 def _picks(

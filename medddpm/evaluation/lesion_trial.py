@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -42,6 +42,7 @@ from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import Mask
 from medddpm.restoration.restorer import Restorer
 
+Kind = Literal["synthetic", "real"]
 _DARKEST = 0.25
 """Of the scale: fluid and air are darker in T1w and FLAIR, and a dark lesion needs room."""
 _FREE_PLACES = 300
@@ -50,17 +51,20 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class LesionOptions:
-    """What one run plants, and what restores it.
+    """What one run looks at, and what restores it.
 
     Attributes:
+        kind: Lesions are planted ("synthetic"), or are those of the scan ("real"); for real ones
+            only `run` and `draws` count.
         run: Methods, noise levels, noise and crop, as in a benchmark.
         diameters: Of the lesions, in mm.
         contrasts: Fractions of the intensity scale; every second lesion is a dark one.
         count: At most so many lesions of each size in a scan.
-        draws: Times that a scan gets new noise and new places.
+        draws: Times that a scan gets new noise, and new places for planted lesions.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    kind: Kind = "synthetic"
     run: BenchmarkOptions = field(default_factory=BenchmarkOptions)
     diameters: tuple[Annotated[float, Gt(0)], ...] = (2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
     contrasts: tuple[Annotated[float, Gt(0)], ...] = (0.05, 0.1)
@@ -127,7 +131,7 @@ def plant_lesions(case: Case, options: LesionOptions, draw: int) -> list[Planted
     """
     seed = volume_seed(options.run.noise.seed + draw, case.volume.case_id)
     rng, spacing = np.random.default_rng(seed), case.volume.spacing
-    image, tissue = case.volume.data / np.float32(case.scale), _tissue(case)
+    image, tissue = case.volume.data / np.float32(case.scale), tissue_mask(case)
     left, planted = tissue, []
     for diameter in sorted(options.diameters, reverse=True):
         places = lesion_places(image, left, diameter, spacing, options.count, rng)
@@ -180,15 +184,46 @@ def measure_lesions(
     clean, scale = case.volume.data, np.float32(case.scale)
     lesions = lesion_image(clean.shape, case.volume.spacing, planted) * scale
     began = time.perf_counter()
-    without = _error(case, clean, trial, options, restorer)
-    seconds = time.perf_counter() - began
+    _, restored = restore_trial(case, clean, trial, options, restorer)
+    facts = trial_facts(case, trial, restored, time.perf_counter() - began)
+    without = restored - clean / scale
     rows: list[dict[str, Any]] = []
     for contrast in options.contrasts:
         image = np.maximum(clean + np.float32(contrast) * lesions, 0)
-        present = _error(case, image, trial, options, restorer)
+        _, restored = restore_trial(case, image, trial, options, restorer)
         for group in planted:
-            rows += _rows(group, contrast, present, without)
+            rows += _rows(group, contrast, restored - clean / scale, without)
     free = {f"{g.diameter:g}": read_channels(without, g.free, g.channels) for g in planted}
+    rounded = {size: np.round(values, _DIGITS).tolist() for size, values in free.items()}
+    return facts | {"lesions": rows, "free": rounded}
+
+
+def restore_trial(
+    case: Case, image: Image, trial: Trial, options: LesionOptions, restorer: Restorer | None
+) -> tuple[Image, Image]:
+    """The image with the noise of a trial, and restored, as fractions of the scale.
+
+    Args:
+        case: The clean scan.
+        image: It, or it with lesions, in scan units.
+        trial: What is done.
+        options: The run.
+        restorer: Our model; only our own methods need it.
+
+    Raises:
+        ConfigError: Our model or another package is missing.
+    """
+    noise = replace(options.run.noise, seed=options.run.noise.seed + trial.draw)
+    noisy = degrade(case.volume.with_data(image), trial.sigma * case.scale, noise)
+    known = case.level(trial.sigma) if trial.source == "oracle" else None
+    found, _ = restore_case(noisy, case, known, trial.method, noise, restorer)
+    scale = np.float32(case.scale)
+    return noisy.data / scale, found / scale
+
+
+def trial_facts(case: Case, trial: Trial, restored: Image, seconds: float) -> dict[str, Any]:
+    """What each cell says about its restoration, with its PSNR in the foreground."""
+    clean = case.volume.data / np.float32(case.scale)
     return {
         "case": case.volume.case_id,
         "draw": trial.draw,
@@ -196,22 +231,15 @@ def measure_lesions(
         "method": trial.method.label,
         "sigma_source": trial.source,
         "seconds": round(seconds, 3),
-        "psnr": psnr(clean / scale, clean / scale + without, 1.0, case.regions["foreground"]),
-        "lesions": rows,
-        "free": {size: np.round(values, _DIGITS).tolist() for size, values in free.items()},
+        "psnr": psnr(clean, restored, 1.0, case.regions["foreground"]),
     }
 
 
-def _error(
-    case: Case, image: Image, trial: Trial, options: LesionOptions, restorer: Restorer | None
-) -> Image:
-    """The image with noise, restored, less the clean scan; a fraction of the scale."""
-    noise = replace(options.run.noise, seed=options.run.noise.seed + trial.draw)
-    noisy = degrade(case.volume.with_data(image), trial.sigma * case.scale, noise)
-    known = case.level(trial.sigma) if trial.source == "oracle" else None
-    found, _ = restore_case(noisy, case, known, trial.method, noise, restorer)
-    error: Image = (found - case.volume.data) / np.float32(case.scale)
-    return error
+def tissue_mask(case: Case) -> Mask:
+    """The foreground (X, Y, Z) without fluid and air."""
+    smooth = ndimage.gaussian_filter(np.asarray(case.volume.data, np.float32), 1.0)
+    tissue: Mask = case.regions["foreground"] & (smooth > _DARKEST * case.scale)
+    return tissue
 
 
 def _rows(group: Planted, contrast: float, present: Image, without: Image) -> list[dict[str, Any]]:
@@ -233,10 +261,3 @@ def _rows(group: Planted, contrast: float, present: Image, without: Image) -> li
             }
         )
     return rows
-
-
-def _tissue(case: Case) -> Mask:
-    """The foreground without fluid and air."""
-    smooth = ndimage.gaussian_filter(np.asarray(case.volume.data, np.float32), 1.0)
-    tissue: Mask = case.regions["foreground"] & (smooth > _DARKEST * case.scale)
-    return tissue

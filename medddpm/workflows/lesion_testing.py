@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.evaluation.benchmark import prepare_case
-from medddpm.evaluation.lesion_figure import lesion_plot
+from medddpm.evaluation.lesion_figure import lesion_plot, own_lesion_plot
 from medddpm.evaluation.lesion_summary import summarise_lesions
-from medddpm.evaluation.lesion_trial import LesionOptions, Trial, measure_lesions, plant_lesions
+from medddpm.evaluation.lesion_trial import (
+    Kind,
+    LesionOptions,
+    Trial,
+    measure_lesions,
+    plant_lesions,
+)
+from medddpm.evaluation.real_lesion_trial import (
+    find_own_lesions,
+    measure_own_lesions,
+    summarise_own_lesions,
+)
 from medddpm.io import read_volume
 from medddpm.workflows.benchmarking import BenchmarkRun, prepare_run
 from medddpm.workflows.outputs import file_stem, staged, write_json
@@ -24,6 +35,22 @@ from medddpm.workflows.scan_list import named_scans, subjects_of
 
 Row = dict[str, Any]
 NAMES = ("lesions.csv", "summary.csv", "summary.json", "lesions.png")
+
+
+@dataclass(frozen=True)
+class _Study:
+    """How one kind of lesion is found, measured, summarised and shown."""
+
+    find: Callable[..., Any]
+    measure: Callable[..., Row]
+    summarise: Callable[..., list[Row]]
+    plot: Callable[[list[Row]], bytes]
+
+
+_STUDIES: dict[Kind, _Study] = {
+    "synthetic": _Study(plant_lesions, measure_lesions, summarise_lesions, lesion_plot),
+    "real": _Study(find_own_lesions, measure_own_lesions, summarise_own_lesions, own_lesion_plot),
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +73,7 @@ def lesion_test(
     limit: int | None = None,
     on_cell: Callable[[Row], None] | None = None,
 ) -> LesionTest:
-    """Plant lesions in clean scans, add noise, restore, and see what is left of them.
+    """Plant lesions in clean scans, or find theirs; add noise, restore, and see what is left.
 
     Each cell is a file in `out`/cells, named by a hash of all that it depends on: a run that was
     stopped, or has new methods, computes only what is missing.
@@ -62,8 +89,8 @@ def lesion_test(
         on_cell: Called with each cell.
 
     Raises:
-        ConfigError: An option cannot be used, a package is missing, there is no scan, or there is
-            no room for lesions in one.
+        ConfigError: An option cannot be used, a package is missing, there is no scan, or one
+            has no room for lesions, or no bright lesion of its own.
     """
     settings = options or LesionOptions()
     files = named_scans(data, include, limit)
@@ -77,27 +104,28 @@ def lesion_test(
             if on_cell:
                 on_cell(cell)
     subjects = {file_stem(path): name for path, name in subjects_of(data, files).items()}
-    summary = summarise_lesions(cells, subjects)
+    study = _STUDIES[settings.kind]
+    summary = study.summarise(cells, subjects)
     facts = {
         "options": asdict(settings),
         "scans": subjects,
         "weights_sha256": {name: r.model.digest for name, r in run.restorers.items()},
         "versions": versions() | {name: text for name, text in run.peers.items() if text},
     }
-    _write(out, cells, summary, facts)
+    _write(out, cells, summary, facts, study.plot(summary))
     return LesionTest(cells, summary, [out / name for name in NAMES])
 
 
 def _cells_of(path: Path, folder: Path, options: LesionOptions, run: BenchmarkRun) -> Iterator[Row]:
     """Each cell of one scan: read where it is there, else computed and kept."""
-    scan = checksum([path])
+    scan, study = checksum([path]), _STUDIES[options.kind]
     prepare = cache(lambda: prepare_case(read_volume(path), options.run))
-    plant = cache(lambda draw: plant_lesions(prepare(), options, draw))
+    find = cache(lambda draw: study.find(prepare(), options, draw))
     for trial in _trials(options, run):
         kept = folder / f"{_key(scan, trial, options, run)}.json"
         if not kept.exists():
-            cell = measure_lesions(
-                prepare(), plant(trial.draw), trial, options, run.restorer(trial.method)
+            cell = study.measure(
+                prepare(), find(trial.draw), trial, options, run.restorer(trial.method)
             )
             _keep(kept, cell)
         yield json.loads(kept.read_text(encoding="utf-8"))
@@ -129,7 +157,7 @@ def _keep(kept: Path, cell: Row) -> None:
         write_json(work / kept.name, cell)
 
 
-def _write(out: Path, cells: list[Row], summary: list[Row], facts: Row) -> None:
+def _write(out: Path, cells: list[Row], summary: list[Row], facts: Row, png: bytes) -> None:
     """Write the tables and the figure, all at once."""
     shared = ("case", "draw", "sigma", "method", "sigma_source")
     left_out = ("present", "absent", "place")
@@ -146,7 +174,7 @@ def _write(out: Path, cells: list[Row], summary: list[Row], facts: Row) -> None:
             folder / NAMES[1], [{k: v for k, v in x.items() if k != "over"} for x in summary]
         )
         write_json(folder / NAMES[2], facts | {"summary": summary})
-        (folder / NAMES[3]).write_bytes(lesion_plot(summary))
+        (folder / NAMES[3]).write_bytes(png)
 
 
 def _write_csv(path: Path, rows: list[Row]) -> None:
