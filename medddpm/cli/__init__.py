@@ -10,6 +10,7 @@ from medddpm import __version__
 from medddpm.cli import (
     benchmark,
     calibrate,
+    calibrate_guard,
     cohort,
     data_report,
     lesions,
@@ -61,6 +62,7 @@ benchmark.register(app)
 lesions.register(app)
 data_report.register(app)
 calibrate.register(app)
+calibrate_guard.register(app)
 cohort.register(app)
 serve_dicom.register(app)
 shipped.register(app)

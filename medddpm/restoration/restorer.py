@@ -15,18 +15,19 @@ from scipy.ndimage import gaussian_filter
 
 from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
+from medddpm.guard import GuardReport, guard_of, inspect
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
 from medddpm.preprocess.noise import NoiseEstimate, estimate_noise, given_noise
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
-from medddpm.restoration.guard import GuardReport, check_residual
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
 from medddpm.restoration.options import RestoreOptions
-from medddpm.restoration.tile import TileRestorer
+from medddpm.restoration.probe import Probe, probe
+from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.volume import Volume
 
 Array = NDArray[np.float32]
@@ -163,7 +164,7 @@ class Restorer:
         sigma = noise.fraction if noise_map is None else noise_map / np.float32(scale)
         y = image / np.float32(scale)
         plan = plan_tiles(y.shape, options.tile, options.overlap, self.model.multiple)
-        mean, std, ceiling, num_tiles = self._restore_tiles(
+        mean, std, num_tiles = self._restore_tiles(
             y, plan, sigma, volume.spacing, seed, options, on_progress
         )
         if options.noise != "gaussian":
@@ -172,12 +173,13 @@ class Restorer:
         for part in (mean, std):
             if part is not None and background is not None:
                 part[background] = 0
-        guard = check_residual(y, mean, sigma, mask, kind=options.noise, coils=options.coils)
+        seen = probe(self.model, mean, plan, self.device, uses_bf16(options, self.device))
+        guard = self._guard(y, mean, sigma, mask, std, seen, volume, options)
         width = None if std is None else self._half_width(mean, std, sigma)
         for part in (mean, std, width):
             if part is not None:
                 part *= np.float32(scale)
-        return _Frame(mean, std, width, noise, noise_map, ceiling, guard, num_tiles)
+        return _Frame(mean, std, width, noise, noise_map, seen.ceiling, guard, num_tiles)
 
     def _restore_tiles(
         self,
@@ -188,8 +190,8 @@ class Restorer:
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
-    ) -> tuple[Array, Array | None, float, int]:
-        """Blend the tiles of each sample; returns mean, std, VAE ceiling in dB, tile count."""
+    ) -> tuple[Array, Array | None, int]:
+        """Blend the tiles of each sample; returns mean, std and the number of tiles."""
         num_samples = options.samples if options.mode == "ensemble" else 1
         size = tile_batch(plan, options.memory_gb, self.device, self.model)
         padded = pad_mirrored(y, plan.padded)
@@ -221,7 +223,32 @@ class Restorer:
         if not np.isfinite(moments.mean).all():
             raise SamplingDivergedError("the restoration holds NaN or infinity; nothing was kept")
         std = _smooth_spread(moments.std()) if num_samples > 1 else None
-        return moments.mean, std, tiles.ceiling(), num_tiles
+        return moments.mean, std, num_tiles
+
+    def _guard(
+        self,
+        y: Array,
+        mean: Array,
+        sigma: float | Array,
+        mask: NDArray[np.bool_],
+        std: Array | None,
+        seen: Probe,
+        volume: Volume,
+        options: RestoreOptions,
+    ) -> GuardReport:
+        return inspect(
+            y,
+            mean,
+            sigma,
+            mask,
+            guard=guard_of(self.model.card, asdict(options)),
+            kind=options.noise,
+            coils=options.coils,
+            affine=volume.affine,
+            spacing=volume.spacing,
+            features=seen.features,
+            std=std,
+        )
 
     def _half_width(self, mean: Array, std: Array, sigma: float | Array) -> Array:
         if self.intervals is None:
@@ -268,6 +295,7 @@ class Restorer:
             "torch": torch.__version__,
             "seconds": round(seconds, 3),
             "interval": self._interval_facts(options),
+            "guard_calibrated": guard_of(self.model.card, asdict(options)).is_calibrated,
             "frames": [
                 {
                     "sigma": asdict(f.noise),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,8 +22,6 @@ from medddpm.shrinkage import Evidence
 
 Array = NDArray[np.float32]
 NoiseField = Callable[[int], Tensor]
-_CEILING_TILES = 8
-"""The VAE ceiling is measured on the first tiles only: it is a figure, not a map."""
 
 
 class TileRestorer:
@@ -54,8 +51,7 @@ class TileRestorer:
         self.spacing = torch.tensor([list(spacing)], dtype=torch.float32, device=device)
         self.seed = seed
         self.options = options
-        self.bf16 = options.bf16 == "on" or (options.bf16 == "auto" and has_bf16(device))
-        self._errors: list[float] = []
+        self.bf16 = uses_bf16(options, device)
 
     @torch.inference_mode()
     def restore(self, tiles: Array, starts: Sequence[Triple], sample: int) -> Array:
@@ -78,16 +74,8 @@ class TileRestorer:
                 edge = first.narrow(axis, 0, 1)
                 total += torch.cat([edge, again.narrow(axis, 0, y.shape[axis] - 1)], dim=axis)
             x_hat = total / shifts
-            if len(self._errors) < _CEILING_TILES:
-                self._measure_ceiling(x_hat)
         out: Array = x_hat[:, 0].cpu().numpy()
         return out
-
-    def ceiling(self) -> float:
-        """PSNR in dB, data range 1, of the restored scan through the autoencoder and back."""
-        if not self._errors:
-            return float("nan")
-        return -10 * math.log10(max(sum(self._errors) / len(self._errors), 1e-12))
 
     def _sigma_of(self, starts: Sequence[Triple], size: tuple[int, ...]) -> Tensor:
         """(B, 1, 1, 1, 1), or (B, 1, X, Y, Z) of a map."""
@@ -190,12 +178,10 @@ class TileRestorer:
         ]
         return torch.from_numpy(np.stack(windows)).to(self.device)
 
-    def _measure_ceiling(self, x_hat: Tensor) -> None:
-        round_trip = self.model.codec.decode(self.model.codec.encode(x_hat))
-        for tile, error in zip(x_hat, (round_trip - x_hat).square(), strict=True):
-            inside = tile > 0.05
-            if len(self._errors) < _CEILING_TILES and bool(inside.any()):
-                self._errors.append(float(error[inside].double().mean()))
+
+def uses_bf16(options: RestoreOptions, device: torch.device) -> bool:
+    """True if these options run the networks in bfloat16 there."""
+    return options.bf16 == "on" or (options.bf16 == "auto" and has_bf16(device))
 
 
 def has_bf16(device: torch.device) -> bool:

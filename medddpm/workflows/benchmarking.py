@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -32,7 +31,7 @@ from medddpm.evaluation.peers import peer_version
 from medddpm.io import read_volume
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import file_stem, plain, staged, write_json
+from medddpm.workflows.outputs import file_stem, plain, staged, write_csv, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans
 
@@ -237,17 +236,9 @@ def _write(
     for (sigma, label), planes in slices.items():
         by_sigma.setdefault(sigma, {})[label] = planes
     with staged(out) as folder:
-        _write_csv(folder / "rows.csv", rows)
-        _write_csv(folder / "summary.csv", summary)
+        write_csv(folder / "rows.csv", rows)
+        write_csv(folder / "summary.csv", summary)
         write_json(folder / "results.json", facts | {"summary": summary})
         page = benchmark_page(summary, plain(facts), by_sigma)
         (folder / "index.html").write_text(page, encoding="utf-8")
     return "rows.csv", "summary.csv", "results.json", "index.html"
-
-
-def _write_csv(path: Path, rows: list[Row]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, columns)
-        table.writeheader()
-        table.writerows(rows)

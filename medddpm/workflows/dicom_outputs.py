@@ -64,7 +64,8 @@ def report_lines(facts: Mapping[str, Any]) -> list[str]:
     flags = list(dict.fromkeys(text for f in frames for text in f["guard"]["messages"]))
     shape = " x ".join(str(n) for n in given["shape"])
     spacing = " x ".join(f"{s:.3g}" for s in given["spacing_mm"])
-    sigma, guard = first["sigma"], first["guard"]
+    sigma = first["sigma"]
+    checks = ", ".join(f"{c['name']} {c['value']:.3g}" for c in first["guard"]["checks"])
     settings = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
     versions = ", ".join(f"{key} {value}" for key, value in facts["versions"].items())
     return [
@@ -73,9 +74,7 @@ def report_lines(facts: Mapping[str, Any]) -> list[str]:
         f"Scan: {shape} voxels of {spacing} mm, {given['orientation']}",
         f"Noise: sigma {sigma['sigma']:.4g} in scan units, {sigma['fraction']:.4f} of the "
         f"intensity scale, from {sigma['method']}; frame 1 of {len(frames)} is shown",
-        f"Guard: {'nothing was flagged' if not flags else 'LOOK AT THIS SCAN'}; residual ratio "
-        f"{guard['residual_ratio']:.2f}, whiteness {guard['whiteness']:.2f}, structure "
-        f"{guard['structure']:.2f}, peak {guard['peak']:.2f}",
+        f"Guard: {'nothing was flagged' if not flags else 'LOOK AT THIS SCAN'}; {checks}",
         *(f"  {text}" for text in flags),
         f"VAE ceiling: {first['vae_ceiling_db']:.1f} dB",
         f"Settings: {settings}",

@@ -56,13 +56,22 @@ def subjects_of(data: Path, files: list[Path]) -> dict[Path, str]:
         data: What the files were found in.
         files: Scans, as `named_scans` gives them.
     """
-    told: dict[Path, str] = {}
-    if data.suffix == ".csv" and data.is_file():
-        with data.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                told[data.parent / row["file"]] = row.get("subject") or ""
+    told = column_of(data, "subject")
     names = {path: file_stem(path) for path in files}
     return {path: told.get(path) or bids_subject(name) or name for path, name in names.items()}
+
+
+def column_of(data: Path, name: str) -> dict[Path, str]:
+    """What a column of a CSV manifest says of each scan; nothing for anything else.
+
+    Args:
+        data: What the scans were found in.
+        name: Of the column.
+    """
+    if data.suffix != ".csv" or not data.is_file():
+        return {}
+    with data.open(newline="", encoding="utf-8") as file:
+        return {data.parent / r["file"]: r.get(name) or "" for r in csv.DictReader(file)}
 
 
 def _listed(manifest: Path) -> list[Path]:

@@ -11,10 +11,10 @@ from medddpm.workflows.dicom_outputs import report_lines
 
 @pytest.fixture
 def facts() -> dict[str, Any]:
-    guard = {"residual_ratio": 1.0, "whiteness": 0.1, "structure": 0.2, "peak": 0.3}
+    checks = [{"name": "residual_ratio", "value": 0.9871}, {"name": "peak", "value": 0.3}]
     frame = {
         "sigma": {"sigma": 12.5, "fraction": 0.05, "method": "background"},
-        "guard": {**guard, "messages": ["too much was removed"]},
+        "guard": {"checks": checks, "messages": ["too much was removed"]},
         "vae_ceiling_db": 39.0,
     }
     return {
@@ -37,7 +37,15 @@ def test_flags_are_said_once_and_loudly(facts: dict[str, Any]) -> None:
     text = "\n".join(report_lines(facts))
     assert "LOOK AT THIS SCAN" in text
     assert text.count("too much was removed") == 1
-    for words in ("sigma 12.5", "40 x 44 x 36", "mode ensemble", "tiny abc", "36 files", "39.0 dB"):
+    for words in (
+        "sigma 12.5",
+        "40 x 44 x 36",
+        "mode ensemble",
+        "tiny abc",
+        "36 files",
+        "39.0 dB",
+        "peak 0.3",
+    ):
         assert words in text
     assert "None" not in text
 

@@ -1,0 +1,66 @@
+"""Is a scan like those that the model was trained on? Its latents tell.
+
+The autoencoder was trained to describe those scans, so contrast, texture and noise that it knows
+give latents with statistics that it knows. The mean and the logarithm of the standard deviation of
+each channel over the body stand for a scan; its distance is that to the most similar known scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+_FEWEST = 50
+_INSIDE = 0.75
+
+
+def latent_features(latents: Array, inside: NDArray[np.bool_]) -> Array | None:
+    """(2 C,): mean and log standard deviation of each channel; None for too few latent voxels.
+
+    Args:
+        latents: (C, N), standardised.
+        inside: (N,) True in the body.
+    """
+    if inside.sum() < _FEWEST:
+        return None
+    values = latents[:, inside].astype(np.float64)
+    spread = np.log(np.maximum(values.std(axis=1), 1e-3))
+    return np.concatenate([values.mean(axis=1), spread]).astype(np.float32)
+
+
+def latent_mask(mask: NDArray[Any], factor: int) -> NDArray[np.bool_]:
+    """The blocks of factor^3 voxels that lie in the mask for the most part; whole blocks only."""
+    x, y, z = (n // factor for n in mask.shape)
+    part = np.asarray(mask[: x * factor, : y * factor, : z * factor], np.float32)
+    blocks = part.reshape(x, factor, y, factor, z, factor).mean(axis=(1, 3, 5))
+    out: NDArray[np.bool_] = blocks >= _INSIDE
+    return out
+
+
+@dataclass(frozen=True)
+class Familiar:
+    """The scans that a model knows.
+
+    Attributes:
+        known: (scans, 2 C) their features.
+        spread: (2 C,) what a difference of one means.
+    """
+
+    known: Array
+    spread: Array
+
+    def distance(self, features: Array) -> float:
+        """Root mean square difference from the most similar known scan, in units of spread."""
+        differences = (self.known - features) / self.spread
+        return float(np.sqrt(np.mean(np.square(differences), axis=1)).min())
+
+
+def familiar(features: Sequence[Array]) -> Familiar:
+    """What a model knows, from the features of scans."""
+    known = np.stack(features)
+    return Familiar(known, np.maximum(known.std(axis=0), 0.05).astype(np.float32))

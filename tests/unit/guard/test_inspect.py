@@ -1,0 +1,269 @@
+"""The guard is silent for good restorations and speaks for each way to spoil one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.restoration import denoise_nl_means
+
+from medddpm.errors import CheckpointError, ConfigError, GeometryError
+from medddpm.guard import Guard, GuardReport, guard_of, inspect
+
+check_residual = partial(inspect, guard=Guard())
+Head = Callable[..., NDArray[np.float32]]
+Array = NDArray[np.float32]
+SHAPE = (56, 58, 54)
+SIGMAS = [0.005, 0.01, 0.03, 0.05, 0.1, 0.2]
+
+
+@pytest.fixture
+def clean(head: Head) -> Array:
+    """A head of scale about 1, with texture so that blur costs something everywhere."""
+    image = head(SHAPE) / 1000
+    x, y, z = np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij")
+    texture = 1 + 0.25 * np.sin(x / 2.0) * np.sin(y / 2.5) * np.sin(z / 2.2)
+    return (image * texture).astype(np.float32)
+
+
+def rician(image: Array, sigma: float, coils: int = 1) -> Array:
+    parts = np.random.default_rng(1).normal(0, sigma, (2 * coils, *image.shape))
+    parts[0] += image
+    return np.sqrt(np.square(parts).sum(axis=0)).astype(np.float32)
+
+
+def nlm(y: Array, sigma: float) -> Array:
+    found = denoise_nl_means(
+        y, patch_size=3, patch_distance=2, h=0.7 * sigma, sigma=sigma, fast_mode=True
+    )
+    return np.sqrt(np.maximum(found**2 - sigma**2, 0)).astype(np.float32)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_the_truth_passes_with_the_moments_of_noise(clean: Array, sigma: float) -> None:
+    report = check_residual(rician(clean, sigma), clean, sigma, clean > 0)
+    assert report.passed, report.messages
+    assert report.messages == ()
+    assert report.value("residual_ratio") == pytest.approx(1.0, abs=0.02)
+    assert report.value("whiteness") == pytest.approx(0.0, abs=0.02)
+    assert report.value("structure") == pytest.approx(0.0, abs=0.1)
+    assert report.value("peak") < 0.6
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_a_fair_restoration_passes(clean: Array, sigma: float) -> None:
+    y = rician(clean, sigma)
+    good = nlm(y, sigma)
+    for x_hat in (good, 0.5 * (good + y)):
+        report = check_residual(y, x_hat, sigma, clean > 0)
+        assert report.passed, report.messages
+
+
+@pytest.mark.parametrize("sigma", [0.005, 0.02])
+def test_the_input_itself_passes_at_low_noise_only(clean: Array, sigma: float) -> None:
+    y = rician(clean, sigma)
+    assert check_residual(y, y, sigma, clean > 0).passed
+    loud = rician(clean, 0.1)
+    report = check_residual(loud, loud, 0.1, clean > 0, kind="gaussian")
+    assert "less noise was removed" in report.messages[0]
+
+
+@pytest.mark.parametrize("sigma", [0.005, 0.02, 0.05, 0.1])
+def test_heavy_blur_is_flagged(clean: Array, sigma: float) -> None:
+    y = rician(clean, sigma)
+    report = check_residual(y, ndimage.gaussian_filter(y, 2.0), sigma, clean > 0)
+    assert not report.passed
+    assert report.value("residual_ratio") > 1.02
+    assert report.value("whiteness") > 0.1
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_pasted_structure_of_five_sigma_is_flagged(clean: Array, sigma: float, sign: int) -> None:
+    y = rician(clean, sigma)
+    x_hat = clean.copy()
+    x_hat[25:32, 26:33, 24:31] += sign * 5 * sigma
+    report = check_residual(y, x_hat, sigma, clean > 0)
+    assert any("structure was added or removed" in m for m in report.messages)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.05, 0.1])
+def test_a_wrong_sigma_is_flagged_either_way(head: Head, sigma: float) -> None:
+    clean = head(SHAPE) / 1000
+    y = rician(clean, sigma)
+    x_hat = nlm(y, sigma)
+    high = check_residual(y, x_hat, 3 * sigma, clean > 0)
+    assert any("sigma is too large" in m for m in high.messages)
+    low = check_residual(y, x_hat, sigma / 3, clean > 0)
+    assert any("sigma is too small" in m for m in low.messages)
+
+
+def test_rician_bias_is_no_anatomy(clean: Array) -> None:
+    """At low signal the magnitude is lifted; a guard that thinks Gaussian would see that."""
+    dim = 0.1 * clean
+    y = rician(dim, 0.1)
+    aware = check_residual(y, dim, 0.1, clean > 0)
+    naive = check_residual(y, dim, 0.1, clean > 0, kind="gaussian")
+    assert aware.passed
+    assert naive.value("peak") > 2 * aware.value("peak")
+    assert naive.value("whiteness") > aware.value("whiteness") + 0.01
+
+
+def test_many_coils(clean: Array) -> None:
+    y = rician(clean, 0.1, coils=4)
+    report = check_residual(y, clean, 0.1, clean > 0, kind="ncchi", coils=4)
+    assert report.passed
+    assert report.value("residual_ratio") == pytest.approx(1.0, abs=0.02)
+    assert not check_residual(y, clean, 0.1, clean > 0).passed
+
+
+def test_a_map_of_sigma(clean: Array) -> None:
+    sigma = np.full(SHAPE, 0.03)
+    sigma[:28] = 0.09
+    noise = np.random.default_rng(0).normal(0, 1, SHAPE) * sigma
+    report = check_residual(clean + noise, clean, sigma, clean > 0, kind="gaussian")
+    assert report.passed
+    assert report.value("residual_ratio") == pytest.approx(1.0, abs=0.02)
+    assert not check_residual(clean + noise, clean, 0.03, clean > 0, kind="gaussian").passed
+
+
+def test_units_do_not_matter(clean: Array) -> None:
+    y = rician(clean, 0.05)
+    one = check_residual(y, nlm(y, 0.05), 0.05, clean > 0)
+    many = check_residual(1000 * y, 1000 * nlm(y, 0.05), 50.0, clean > 0)
+    assert many.value("residual_ratio") == pytest.approx(one.value("residual_ratio"), rel=1e-3)
+    assert many.value("structure") == pytest.approx(one.value("structure"), abs=1e-2)
+
+
+def test_one_slice_and_a_flat_scan(clean: Array) -> None:
+    flat = np.ones((40, 40, 1), dtype=np.float32)
+    report: GuardReport = check_residual(rician(flat, 0.05), flat, 0.05, flat > 0)
+    assert np.isfinite(report.value("whiteness"))
+    assert report.value("structure") == 0
+    single: Any = np.ones((1, 1, 1), dtype=np.float32)
+    assert check_residual(single, single, 0.05, single > 0).value("whiteness") == 0
+
+
+def test_bad_requests(clean: Array) -> None:
+    mask = clean > 0
+    with pytest.raises(GeometryError, match="one grid"):
+        check_residual(clean, clean[:-1], 0.1, mask)
+    with pytest.raises(GeometryError, match="one grid"):
+        check_residual(clean, clean, np.ones(3), mask)
+    with pytest.raises(ConfigError, match="empty"):
+        check_residual(clean, clean, 0.1, np.zeros_like(mask))
+    for sigma in (-1.0, float("nan")):
+        with pytest.raises(ConfigError, match="sigma"):
+            check_residual(clean, clean, sigma, mask)
+
+
+def test_without_noise_nothing_may_change(clean: Array) -> None:
+    assert check_residual(clean, clean, 0.0, clean > 0).passed
+    report = check_residual(clean, 1.01 * clean, 0.0, clean > 0)
+    assert "sigma is 0" in report.messages[0]
+
+
+def test_a_structure_is_found_where_it_is(clean: Array) -> None:
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    affine[:3, 3] = -50, -60, 10
+    x_hat = clean.copy()
+    x_hat[25:32, 26:33, 24:31] += 0.5
+    report = check_residual(rician(clean, 0.05), x_hat, 0.05, clean > 0, affine=affine)
+    found = {check.name: check for check in report.checks}["peak"]
+    assert found.where == pytest.approx((-50 + 2 * 28, -60 + 2 * 29, 10 + 3 * 27), abs=6)
+    assert not found.passed
+    assert "mm" in found.words
+    assert found.words in report.messages
+
+
+def test_noise_that_varies_is_uneven_where_it_is_loud(clean: Array) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, SHAPE)
+    even = check_residual(clean + noise, clean, 0.05, clean > 0, kind="gaussian")
+    noise[28:, :29, :27] *= 2
+    report = check_residual(clean + noise, clean, 0.05, clean > 0, kind="gaussian")
+    assert even.value("unevenness") < 0.05
+    assert report.value("unevenness") > 0.3
+    where = {c.name: c for c in report.checks}["unevenness"].where
+    assert where is None  # nobody gave an affine
+
+
+def test_interpolated_noise_is_red(clean: Array) -> None:
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(0, 1, SHAPE), 0.8)
+    noise *= 0.05 / noise.std()
+    white = np.random.default_rng(1).normal(0, 0.05, SHAPE)
+    found = [
+        check_residual(clean + n, clean, 0.05, clean > 0, kind="gaussian") for n in (white, noise)
+    ]
+    assert found[0].value("redness") == pytest.approx(1.0, abs=0.25)
+    assert found[1].value("redness") > 2
+    assert found[1].value("whiteness") > 0.3
+
+
+def test_fine_anatomy_in_the_residual(clean: Array) -> None:
+    y = rician(clean, 0.02)
+    blurred = ndimage.gaussian_filter(clean, 0.7)
+    sharpened = clean + 0.5 * (clean - blurred)
+    values = [
+        check_residual(y, x, 0.02, clean > 0).value("anatomy") for x in (blurred, clean, sharpened)
+    ]
+    assert values[0] > 0.3
+    assert abs(values[1]) < 0.05
+    assert values[2] < -0.2
+
+
+CALIBRATED = {
+    "options": {"fidelity": 1.0},
+    "sigmas": [0.03, 0.1],
+    "bounds": {"peak": [None, [0.2, 0.4]], "residual_ratio": [[0.5, 0.6], [1.1, 1.1]]},
+    "false_alarms": {"peak": 0.01},
+    "known": [[0.0, 0.0], [4.0, 4.0]],
+    "spread": [1.0, 2.0],
+}
+
+
+def test_limits_of_the_weights_hold_for_their_options_alone(clean: Array) -> None:
+    card = {"guard": {"mean": CALIBRATED}}
+    guard = guard_of(card, {"mode": "mean", "fidelity": 1.0, "seed": 3})
+    assert guard.is_calibrated
+    report = check_residual(rician(clean, 0.05), clean, 0.05, clean > 0, guard=guard)
+    peak = {check.name: check for check in report.checks}["peak"]
+    assert peak.high is not None
+    assert 0.2 < peak.high < 0.4
+    assert peak.false_alarms == 0.01
+    assert not guard_of(card, {"mode": "sample", "fidelity": 1.0}).is_calibrated
+    assert not guard_of(card, {"mode": "mean", "fidelity": 0.5}).is_calibrated
+    assert not guard_of({}, {"mode": "mean"}).is_calibrated
+
+
+def test_a_damaged_guard_is_refused() -> None:
+    for change in ({"known": "x"}, {"sigmas": [0.1, 0.03]}, {"bounds": {"peak": [None, [1.0]]}}):
+        card = {"guard": {"mean": CALIBRATED | change}}
+        with pytest.raises(CheckpointError, match="calibrate-guard"):
+            guard_of(card, {"mode": "mean", "fidelity": 1.0})
+    missing = {k: v for k, v in CALIBRATED.items() if k != "false_alarms"}
+    with pytest.raises(CheckpointError, match="damaged"):
+        guard_of({"guard": {"mean": missing}}, {"mode": "mean", "fidelity": 1.0})
+
+
+def test_strange_latents_and_samples_that_disagree(clean: Array) -> None:
+    bounds = {"strangeness": [None, [1.0, 1.0]], "disagreement": [[0.01, 0.01], [0.5, 0.5]]}
+    guard = guard_of(
+        {"guard": {"mean": CALIBRATED | {"bounds": bounds}}}, {"mode": "mean"} | {"fidelity": 1.0}
+    )
+    y = rician(clean, 0.05)
+
+    def flags(features: list[float], spread: float) -> set[str]:
+        std = np.full(SHAPE, spread * 0.05, np.float32)
+        given = np.asarray(features, np.float32)
+        report = check_residual(y, clean, 0.05, clean > 0, guard=guard, features=given, std=std)
+        return {check.name for check in report.checks if not check.passed}
+
+    assert flags([3.9, 4.2], 0.3) == set()
+    assert flags([9.0, 4.0], 0.3) == {"strangeness"}
+    assert flags([0.0, 0.0], 0.8) == {"disagreement"}
+    assert flags([0.0, 0.0], 0.001) == {"disagreement"}
