@@ -139,10 +139,10 @@ def detectability(with_lesion: Values, without: Values) -> float:
     """d': the difference of the means over the pooled standard deviation.
 
     Args:
-        with_lesion: (..., N) scores.
-        without: (..., F) scores.
+        with_lesion: (N,) scores, two or more.
+        without: (F,) scores, two or more.
     """
-    spread = math.sqrt((with_lesion.var() + without.var()) / 2)
+    spread = math.sqrt((with_lesion.var(ddof=1) + without.var(ddof=1)) / 2)
     gap = float(with_lesion.mean() - without.mean())
     return gap / spread if spread > 0 else math.copysign(math.inf, gap) if gap else 0.0
 

@@ -51,9 +51,10 @@ def summarise_lesions(
     """One line a noise level, size, contrast and method.
 
     "contrast_kept" and "volume_kept" are means over lesions, as shares of the truth; "dprime_"
-    and "auc_" with the name of an observer say how well it tells lesions from places without;
-    "_low" and "_high" bound their 95 % intervals. "over" holds for each other method, and each of
-    `COMPARED`, the ratio to it and its interval.
+    and "auc_" with the name of an observer say how well it tells lesions from places without:
+    means over scans and draws, since it knows which scan it sees. "_low" and "_high" bound their
+    95 % intervals. "over" holds for each other method, and each of `COMPARED`, the ratio to it and
+    its interval.
 
     Args:
         cells: As `lesion_trial.measure_lesions` gives them.
@@ -180,7 +181,7 @@ def _figures(parts: Sequence[_Part]) -> dict[str, float]:
     known = volumes[np.isfinite(volumes)]
     figures["volume_kept"] = float(known.mean()) if known.size else float("nan")
     for observer in OBSERVERS:
-        present, absent = (np.concatenate([p.scores[observer][i] for p in parts]) for i in (0, 1))
-        figures[f"dprime_{observer}"] = detectability(present, absent)
-        figures[f"auc_{observer}"] = area_under_curve(present, absent)
+        scores = [part.scores[observer] for part in parts]
+        figures[f"dprime_{observer}"] = float(np.mean([detectability(*pair) for pair in scores]))
+        figures[f"auc_{observer}"] = float(np.mean([area_under_curve(*pair) for pair in scores]))
     return figures
