@@ -1,4 +1,4 @@
-"""The guard's limits from good restorations, their false alarms, and what faults they see."""
+"""What the guard may expect of good restorations, its false alarms, and which faults it sees."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.faults import NONE
-from medddpm.guard import CHECKS, Familiar, GuardLimits, familiar
+from medddpm.guard import CHECKS, Known, Range, Usual, room
 
 Array = NDArray[np.float64]
+Side = tuple[str, str]
 FALSE_ALARMS = 0.05
 """Share of good restorations that any check flags."""
 _RANGES = {"noise_level": 1.05, "finest_edge": 1.1, "coarsest_edge": 1.1}
 """Checks that say only what was seen, with so much room around it."""
-_LEAST = 0.02
 _STRANGE = "strangeness"
+_ABOVE, _BELOW = "above", "below"
+_LEAST_SPREAD = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,153 +50,104 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Usual:
-    """What good restorations of some subjects show at each noise level.
-
-    Attributes:
-        sigmas: The levels.
-        middle: By check, (levels,): medians over the scans.
-        up: From there to the highest.
-        down: From there to the lowest.
-        known: The scans, for what is unlike all of them.
-    """
-
-    sigmas: tuple[float, ...]
-    middle: Mapping[str, Array]
-    up: Mapping[str, Array]
-    down: Mapping[str, Array]
-    known: Familiar | None
-
-    def excess(self, trial: Trial) -> dict[str, float]:
-        """By check, how far a trial is from the middle: 1 is as far as any good one was."""
-        found = {}
-        at = np.log(trial.level)
-        values = dict(trial.findings)
-        if self.known is not None and trial.features is not None:
-            values[_STRANGE] = self.known.distance(np.asarray(trial.features, np.float32))
-        for name in self.middle:
-            if name not in values:
-                continue
-            middle, up, down = (
-                float(np.interp(at, np.log(self.sigmas), side[name]))
-                for side in (self.middle, self.up, self.down)
-            )
-            above, below = (values[name] - middle) / up, (middle - values[name]) / down
-            found[name] = max(above, below) if CHECKS[name].too_low else above
-        return found
-
-
-@dataclass(frozen=True)
 class GuardFit:
-    """Limits, and what is known about them.
+    """The usual ranges, and what is known about them.
 
     Attributes:
-        limits: For the card of the weights.
-        reach: By check, the excess from which it flags.
-        alone: By check, the excess beyond which lie 5 % of good restorations, each check alone.
-        any_flag: Share of good restorations of other subjects that any check flags.
-        usual: What they were fitted to.
+        usual: For the weights.
+        false_alarms: By check, share of good restorations of other subjects that it flags.
+        any_flag: Share of them that any check flags.
+        alone: By side of a check, the excess beyond which lie 5 % of them, each check alone.
     """
 
-    limits: GuardLimits
-    reach: Mapping[str, float]
-    alone: Mapping[str, float]
-    any_flag: float
     usual: Usual
+    false_alarms: Mapping[str, float]
+    any_flag: float
+    alone: Mapping[Side, float]
 
 
-def usual(trials: Sequence[Trial], sigmas: Sequence[float]) -> Usual:
-    """What good trials show; each scan's numbers are read between its own noise levels.
+def known_of(trials: Sequence[Trial]) -> Known:
+    """The restorations as the guard keeps them; those with hardly a body are left out.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: None is left.
     """
-    if not trials:
-        raise ConfigError("there is no good restoration to learn from")
-    levels = tuple(sorted(sigmas))
-    series: dict[str, list[Array]] = {}
-    for scan in sorted({t.scan for t in trials}):
-        own = sorted((t for t in trials if t.scan == scan), key=lambda t: t.level)
-        for name in own[0].findings:
-            values = [t.findings[name] for t in own]
-            at = np.log([t.level for t in own])
-            series.setdefault(name, []).append(np.interp(np.log(levels), at, values))
-    known, distances = _known(trials)
-    table = {name: np.stack(rows) for name, rows in series.items() if name not in _RANGES}
-    if distances is not None:
-        table[_STRANGE] = np.repeat(distances[:, None], len(levels), axis=1)
-    middle = {name: np.median(rows, axis=0) for name, rows in table.items()}
-    least = {name: _LEAST * (np.abs(m) + 0.1) for name, m in middle.items()}
-    up = {n: np.maximum(rows.max(axis=0) - middle[n], least[n]) for n, rows in table.items()}
-    down = {n: np.maximum(middle[n] - rows.min(axis=0), least[n]) for n, rows in table.items()}
-    return Usual(levels, middle, up, down, known)
+    kept = [t for t in trials if t.features is not None]
+    if not kept:
+        raise ConfigError("there is no good restoration with a body in it to learn from")
+    features = np.array([t.features for t in kept], np.float32)
+    names = [n for n in CHECKS if n in kept[0].findings and n not in _RANGES]
+    return Known(
+        features,
+        np.array([t.level for t in kept], np.float32),
+        {n: np.array([t.findings[n] for t in kept], np.float32) for n in names},
+        np.maximum(features.std(axis=0), _LEAST_SPREAD),
+    )
 
 
-def _known(trials: Sequence[Trial]) -> tuple[Familiar | None, Array | None]:
-    """The scans as known ones, and how far each is from those of other subjects of its kind."""
-    seen = [t for t in trials if t.features is not None]
-    if not seen:
-        return None, None
-    known = familiar([np.asarray(t.features, np.float32) for t in seen])
-    distances = []
-    for t in seen:
-        others = [i for i, o in enumerate(seen) if o.subject != t.subject]
-        if _has_peers(t, seen) and others:
-            apart = Familiar(known.known[others], known.spread)
-            distances.append(apart.distance(np.asarray(t.features, np.float32)))
-    return known, np.asarray(distances) if distances else None
+def excess(known: Known, trial: Trial) -> dict[Side, float]:
+    """How far each check is above, and below, what is expected, in units of its room."""
+    if trial.features is None:
+        return {}
+    features = np.asarray(trial.features, np.float32)
+    expected, distance = known.expect(features, trial.level)
+    found: dict[Side, float] = {(_STRANGE, _ABOVE): known.strangeness(features)}
+    for name, middle in expected.items():
+        off = (trial.findings[name] - middle) / room(distance, name)
+        found[name, _ABOVE] = off
+        if CHECKS[name].too_low:
+            found[name, _BELOW] = -off
+    return found
 
 
-def _has_peers(trial: Trial, trials: Iterable[Trial]) -> bool:
-    """True if another subject shows scans of that kind; or if no kinds are told."""
-    return any(o.subject != trial.subject and o.kind == trial.kind for o in trials)
+def fit_guard(trials: Sequence[Trial]) -> GuardFit:
+    """Ranges that 95 % of good restorations of another subject pass, all checks taken together.
 
-
-def fit_guard(trials: Sequence[Trial], sigmas: Sequence[float]) -> GuardFit:
-    """Limits that 5 % of good restorations of another subject pass, all checks taken together.
-
-    Each subject is compared with the others. A check flags what is further from their middle than
-    all but a share of the good ones; that share is the same for all checks, the largest for which
-    any of them flags at most 5 % (each subject counts alike).
+    Each subject is compared with the others alone. A check flags what is further off than all but
+    a share of the good ones; that share is the same for all checks, the largest for which any of
+    them flags at most 5 % (each subject counts alike). A scan that is the only one of its kind
+    does not count for how strange a scan may be: it *is* unlike all others.
 
     Raises:
         ConfigError: There are fewer than two subjects without a fault.
     """
-    good = [t for t in trials if t.fault == NONE]
+    good = [t for t in trials if t.fault == NONE and t.features is not None]
     subjects = sorted({t.subject for t in good})
     if len(subjects) < 2:
         raise ConfigError("the guard is tested on other subjects than it learns from; give two")
-    apart: list[dict[str, float]] = []
-    weights: list[float] = []
-    for subject in subjects:
-        own = [t for t in good if t.subject == subject]
-        others = usual([t for t in good if t.subject != subject], sigmas)
-        for t in own:
-            excess = others.excess(t)
-            if not _has_peers(t, good):
-                excess.pop(_STRANGE, None)
-            apart.append(excess)
-            weights.append(1 / len(own) / len(subjects))
-    names = [n for n in CHECKS if any(n in e for e in apart)]
-    table = np.array([[e.get(n, -np.inf) for n in names] for e in apart])
-    weight = np.asarray(weights)
+    apart: list[dict[Side, float]] = []
+    for t in good:
+        found = excess(known_of([o for o in good if o.subject != t.subject]), t)
+        if not _has_peers(t, good):
+            found.pop((_STRANGE, _ABOVE))
+        apart.append(found)
+    counts = {s: sum(t.subject == s for t in good) for s in subjects}
+    weight = np.array([1 / counts[t.subject] / len(subjects) for t in good])
+    sides = list(dict.fromkeys(side for found in apart for side in found))
+    table = np.array([[found.get(side, -np.inf) for side in sides] for found in apart])
     reach = _joint_reach(table, weight)
-    any_flag = float(weight[(table > reach).any(axis=1)].sum())
-    rates = {n: float(weight[table[:, i] > reach[i]].sum()) for i, n in enumerate(names)}
-    alone = {n: _quantile(table[:, i], weight, FALSE_ALARMS) for i, n in enumerate(names)}
-    whole = usual(good, sigmas)
-    reaches = dict(zip(names, (float(r) for r in reach), strict=True))
-    limits = _limits(whole, reaches, rates, good)
-    return GuardFit(limits, reaches, alone, any_flag, whole)
+    flags = table > reach
+    names = list(dict.fromkeys(name for name, _ in sides))
+    rates = {}
+    for name in names:
+        own = [i for i, (other, _) in enumerate(sides) if other == name]
+        rates[name] = round(float(weight[flags[:, own].any(axis=1)].sum()), 4)
+    alone = {side: _quantile(table[:, i], weight, FALSE_ALARMS) for i, side in enumerate(sides)}
+    usual = _usual(good, dict(zip(sides, (float(r) for r in reach), strict=True)))
+    return GuardFit(usual, rates, float(weight[flags.any(axis=1)].sum()), alone)
+
+
+def _has_peers(trial: Trial, trials: Iterable[Trial]) -> bool:
+    """True if another subject shows scans of that kind, or if no kinds are told."""
+    return any(o.subject != trial.subject and o.kind == trial.kind for o in trials)
 
 
 def _joint_reach(table: Array, weight: Array) -> Array:
-    """(checks,): the excess from which each flags, such that together they flag 5 % at most."""
+    """(sides,): the excess from which each flags, such that together they flag 5 % at most."""
     for share in np.linspace(FALSE_ALARMS, 0, 101):
         reach = np.array([_quantile(column, weight, share) for column in table.T])
         if weight[(table > reach).any(axis=1)].sum() <= FALSE_ALARMS:
-            wide: Array = np.maximum(reach, 1.0)
-            return wide
+            return reach
     raise AssertionError("with no share left nothing is flagged")
 
 
@@ -206,63 +159,77 @@ def _quantile(values: Array, weight: Array, share: float) -> float:
     return float(values[order][allowed[-1]])
 
 
-def _limits(
-    known: Usual, reach: Mapping[str, float], rates: Mapping[str, float], good: Sequence[Trial]
-) -> GuardLimits:
-    bounds: dict[str, Any] = {}
-    for name, far in reach.items():
-        low = known.middle[name] - far * known.down[name]
-        high = known.middle[name] + far * known.up[name]
-        bounds[name] = (_rounded(low) if CHECKS[name].too_low else None, _rounded(high))
-    for name, room in _RANGES.items():
+def _usual(good: Sequence[Trial], reach: Mapping[Side, float]) -> Usual:
+    known = known_of(good)
+    sides = {
+        name: (_rounded(reach.get((name, _BELOW))), _rounded(reach[name, _ABOVE]))
+        for name in known.findings
+    }
+    ranges: dict[str, Range] = {_STRANGE: (None, _rounded(reach.get((_STRANGE, _ABOVE))))}
+    for name, more in _RANGES.items():
         seen = [t.findings[name] for t in good]
-        low, high = (np.full(len(known.sigmas), v) for v in (min(seen) / room, max(seen) * room))
-        bounds[name] = (_rounded(low) if CHECKS[name].too_low else None, _rounded(high))
-    return GuardLimits(known.sigmas, bounds, {n: round(r, 4) for n, r in rates.items()})
+        low = min(seen) / more if CHECKS[name].too_low else None
+        ranges[name] = (_rounded(low), _rounded(max(seen) * more))
+    return Usual(known, sides, ranges)
 
 
-def _rounded(values: Array) -> tuple[float, ...]:
-    return tuple(round(float(v), 5) for v in values)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)
 
 
 def detection(trials: Sequence[Trial], fit: GuardFit) -> list[dict[str, Any]]:
     """One row a fault and noise level: share that is flagged, and by which check most often.
 
-    Each subject is compared with what others show. "flagged" is by any check at the limits of the
-    card; "best" is the check that sees most when it alone may raise 5 % false alarms, and
+    Each subject is compared with the others alone. "flagged" is by any check at the ranges of the
+    weights; "best" is the check that sees most when it alone may raise 5 % false alarms, and
     "best_rate" what it sees.
     """
     good = [t for t in trials if t.fault == NONE]
-    by_subject: dict[str, Usual] = {}
+    others: dict[str, Usual] = {}
     rows = []
     for fault in dict.fromkeys(t.fault for t in trials):
         for sigma in sorted({t.sigma for t in trials if t.fault == fault}):
-            excesses = []
-            for t in (t for t in trials if t.fault == fault and t.sigma == sigma):
-                if t.subject not in by_subject:
-                    others = [o for o in good if o.subject != t.subject]
-                    by_subject[t.subject] = usual(others, fit.usual.sigmas)
-                excesses.append(by_subject[t.subject].excess(t))
-            rows.append(_detected(fault, sigma, excesses, fit))
+            tried = [t for t in trials if t.fault == fault and t.sigma == sigma]
+            found = []
+            for t in tried:
+                if t.subject not in others:
+                    known = known_of([o for o in good if o.subject != t.subject])
+                    others[t.subject] = Usual(known, fit.usual.reach, fit.usual.ranges)
+                flags, alone = _seen(t, others[t.subject], fit)
+                if fault == NONE and not _has_peers(t, good):  # it is strange, and rightly so
+                    flags, alone = flags - {_STRANGE}, alone - {_STRANGE}
+                found.append((flags, alone))
+            rows.append(_detected(fault, sigma, found))
     return rows
 
 
+def _seen(trial: Trial, usual: Usual, fit: GuardFit) -> tuple[set[str], set[str]]:
+    """Checks that flag a trial at the usual ranges, and those that do each alone at 5 %."""
+    features = None if trial.features is None else np.asarray(trial.features, np.float32)
+    values = dict(trial.findings)
+    if features is not None:
+        values[_STRANGE] = usual.known.strangeness(features)
+    flags = set()
+    for name, (low, high) in usual.of(features, trial.level).items():
+        value = values.get(name, np.nan)
+        if (low is not None and value < low) or (high is not None and value > high):
+            flags.add(name)
+    far = excess(usual.known, trial)
+    alone = {name for (name, side), value in far.items() if value > fit.alone[name, side]}
+    return flags, alone
+
+
 def _detected(
-    fault: str, sigma: float, excesses: Sequence[Mapping[str, float]], fit: GuardFit
+    fault: str, sigma: float, found: Sequence[tuple[set[str], set[str]]]
 ) -> dict[str, Any]:
-    count = len(excesses)
-    flags = [{n for n, v in e.items() if v > fit.reach.get(n, np.inf)} for e in excesses]
-    alone = {
-        n: sum(e.get(n, -np.inf) > limit for e in excesses) / count
-        for n, limit in fit.alone.items()
-    }
-    best = max(alone, key=lambda n: alone[n])
+    rates = {name: np.mean([name in alone for _, alone in found]) for name in CHECKS}
+    best = max(rates, key=lambda name: rates[name])
     return {
         "fault": fault,
         "sigma": sigma,
-        "trials": count,
-        "flagged": round(sum(map(bool, flags)) / count, 4),
-        "flags": ", ".join(sorted(set().union(*flags))),
+        "trials": len(found),
+        "flagged": round(float(np.mean([bool(flags) for flags, _ in found])), 4),
+        "flags": ", ".join(sorted(set().union(*(flags for flags, _ in found)))),
         "best": best,
-        "best_rate": round(alone[best], 4),
+        "best_rate": round(float(rates[best]), 4),
     }

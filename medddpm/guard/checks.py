@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.guard.limits import GuardLimits
+from medddpm.guard.known import Range
 from medddpm.guard.residual import Finding
 
 Triple = tuple[float, float, float]
@@ -72,6 +72,20 @@ CHECKS = {
         "Likeness of neighbours in the worst eighth",
         "in an eighth of the scan what was removed is not like white noise (neighbours correlate "
         "{value:.2f})",
+    ),
+    "sharpness": Meaning(
+        "Fine over middle detail of the restored scan",
+        "fine detail is stronger than in scans like this ({value:.2f}, at most {high:.2f} is "
+        "usual): it was sharpened, or rings",
+        "the scan is blurred for one like this (fine detail {value:.2f}, at least {low:.2f} is "
+        "usual): motion, interpolation or too much smoothing",
+    ),
+    "edge_entropy": Meaning(
+        "Evenness of the slopes of the restored scan (0: all alike)",
+        "edges are less clear than in scans like this ({value:.2f}, at most {high:.2f} is "
+        "usual): motion, ghosts or noise",
+        "the scan is flatter between its edges than scans like this ({value:.2f}, at least "
+        "{low:.2f} is usual): it was denoised before, or too much",
     ),
     "tissue_shift": Meaning(
         "Largest change of the shares of dark, middle and bright tissue",
@@ -157,16 +171,16 @@ class GuardReport:
 
 def judge(
     findings: Mapping[str, Finding],
-    level: float,
-    limits: GuardLimits,
+    ranges: Mapping[str, Range],
+    false_alarms: Mapping[str, float] | None = None,
     affine: NDArray[np.float64] | None = None,
 ) -> GuardReport:
     """The verdict on what was found.
 
     Args:
         findings: By name; see `CHECKS`.
-        level: Sigma as a fraction of the intensity scale.
-        limits: What good restorations show.
+        ranges: Lowest and highest usual value, by name; one that is not there has none.
+        false_alarms: Share of good restorations that a check flags, by name.
         affine: (4, 4), voxel to mm RAS; without it no place is told.
     """
     checks, messages = [], []
@@ -174,7 +188,7 @@ def judge(
         if name not in findings:
             continue
         finding = findings[name]
-        low, high = limits.of(name, level)
+        low, high = ranges.get(name, (None, None))
         words, passed = meaning.label, True
         if high is not None and finding.value > high:
             words, passed = meaning.too_high, False
@@ -186,7 +200,7 @@ def judge(
                 value=finding.value, low=low, high=high, percent=100 * np.expm1(finding.value)
             ) + _words_of(place)
             messages.append(words)
-        rate = limits.false_alarms.get(name)
+        rate = (false_alarms or {}).get(name)
         checks.append(Check(name, words, finding.value, low, high, passed, rate, place))
     return GuardReport(not messages, tuple(messages), tuple(checks))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from medddpm.errors import CheckpointError
 from medddpm.guard.checks import GuardReport, judge
-from medddpm.guard.latents import Familiar
-from medddpm.guard.limits import UNCALIBRATED, GuardLimits, read_limits
+from medddpm.guard.known import Known, Usual, uncalibrated
+from medddpm.guard.quality import quality_findings
 from medddpm.guard.residual import Finding, residual_findings
 from medddpm.guard.tissue import tissue_shift
 from medddpm.preprocess.noise import NoiseKind
@@ -26,36 +26,57 @@ class Guard:
     """What the guard goes by.
 
     Attributes:
-        limits: The usual range of each check.
-        familiar: Scans that the model knows, or None.
-        is_calibrated: True if the limits were measured with these weights and such options.
+        usual: The usual range of each check, measured with these weights and such options; None
+            if nobody has, and wide ranges hold.
+        false_alarms: By name of the check: share of good restorations that it flags.
     """
 
-    limits: GuardLimits = UNCALIBRATED
-    familiar: Familiar | None = None
-    is_calibrated: bool = False
+    usual: Usual | None = None
+    false_alarms: Mapping[str, float] = field(default_factory=dict)
 
 
-def guard_of(card: Mapping[str, Any], options: Mapping[str, Any]) -> Guard:
-    """The guard that the weights' card holds for a restoration with these options.
+def guard_of(
+    card: Mapping[str, Any], arrays: Mapping[str, Array], options: Mapping[str, Any]
+) -> Guard:
+    """The guard that a weights file holds for a restoration with these options.
 
-    Limits hold for the options that they were measured with, above all for one mode; for others
-    the wide ones of weights without a calibration are taken.
+    Ranges hold for the options that they were measured with, above all for one mode.
+
+    Args:
+        card: Of the weights.
+        arrays: What is with them; see `model.Model.arrays`.
+        options: Of the restoration, by name.
 
     Raises:
-        CheckpointError: What the card holds is damaged.
+        CheckpointError: What the file holds is damaged.
     """
-    found = card.get("guard", {}).get(options.get("mode"))
+    mode = options.get("mode")
+    found = card.get("guard", {}).get(mode)
     if found is None or any(options.get(k) != v for k, v in found.get("options", {}).items()):
         return Guard()
     try:
-        known = Familiar(np.asarray(found["known"], np.float32), np.asarray(found["spread"]))
-    except (KeyError, ValueError) as error:
+        names = found["checks"]
+        table = arrays[f"guard.{mode}.findings"]
+        known = Known(
+            arrays[f"guard.{mode}.features"],
+            arrays[f"guard.{mode}.levels"],
+            {name: table[:, i] for i, name in enumerate(names)},
+            arrays[f"guard.{mode}.spread"],
+        )
+        reach, ranges = (
+            {name: (_number(low), _number(high)) for name, (low, high) in found[part].items()}
+            for part in ("reach", "ranges")
+        )
+        return Guard(Usual(known, reach, ranges), dict(found["false_alarms"]))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CheckpointError(
-            f"the guard's known scans in the weights are damaged ({error!r}); redo them with "
+            f"the guard's calibration in the weights is damaged ({error!r}); redo it with "
             "`medddpm calibrate-guard`"
         ) from error
-    return Guard(read_limits(found), known, is_calibrated=True)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def inspect(
@@ -95,9 +116,10 @@ def inspect(
     if np.max(sigma) == 0:
         return _without_noise(bool((y[mask] == x_hat[mask]).all()))
     findings = find_all(y, x_hat, sigma, mask, kind=kind, coils=coils, spacing=spacing, std=std)
-    if features is not None and guard.familiar is not None:
-        findings["strangeness"] = Finding(guard.familiar.distance(features))
-    return judge(findings, level, guard.limits, affine)
+    ranges = uncalibrated(level) if guard.usual is None else guard.usual.of(features, level)
+    if features is not None and guard.usual is not None:
+        findings["strangeness"] = Finding(guard.usual.known.strangeness(features))
+    return judge(findings, ranges, guard.false_alarms, affine)
 
 
 def find_all(
@@ -113,6 +135,7 @@ def find_all(
 ) -> dict[str, Finding]:
     """What is found, without a verdict; arguments and errors as in `inspect`."""
     findings = residual_findings(y, x_hat, sigma, mask, kind=kind, coils=coils, spacing=spacing)
+    findings |= quality_findings(x_hat, mask, spacing)
     level = float(np.median(np.asarray(sigma)))
     shift, _, _ = tissue_shift(y, x_hat, level, mask, kind=kind, coils=coils)
     findings |= {

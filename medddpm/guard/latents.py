@@ -2,13 +2,11 @@
 
 The autoencoder was trained to describe those scans, so contrast, texture and noise that it knows
 give latents with statistics that it knows. The mean and the logarithm of the standard deviation of
-each channel over the body stand for a scan; its distance is that to the most similar known scan.
+each channel over the body stand for a scan; `known.py` compares them with those of others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,27 +38,3 @@ def latent_mask(mask: NDArray[Any], factor: int) -> NDArray[np.bool_]:
     blocks = part.reshape(x, factor, y, factor, z, factor).mean(axis=(1, 3, 5))
     out: NDArray[np.bool_] = blocks >= _INSIDE
     return out
-
-
-@dataclass(frozen=True)
-class Familiar:
-    """The scans that a model knows.
-
-    Attributes:
-        known: (scans, 2 C) their features.
-        spread: (2 C,) what a difference of one means.
-    """
-
-    known: Array
-    spread: Array
-
-    def distance(self, features: Array) -> float:
-        """Root mean square difference from the most similar known scan, in units of spread."""
-        differences = (self.known - features) / self.spread
-        return float(np.sqrt(np.mean(np.square(differences), axis=1)).min())
-
-
-def familiar(features: Sequence[Array]) -> Familiar:
-    """What a model knows, from the features of scans."""
-    known = np.stack(features)
-    return Familiar(known, np.maximum(known.std(axis=0), 0.05).astype(np.float32))

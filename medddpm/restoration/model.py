@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from annotated_types import Ge
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -32,6 +35,7 @@ from medddpm.networks import space_to_depth
 from medddpm.shrinkage import Evidence
 
 FORMAT_VERSION = 3
+_ARRAYS = "guard."
 _FORBID: dict[str, str] = {"extra": "forbid"}
 _Positive = Annotated[int, Ge(1)]
 
@@ -115,6 +119,8 @@ def build_codec(spec: AutoencoderSpec) -> LatentCodec:
 class Model(nn.Module):
     """Codec, conditional U-Net and fidelity decoder, with what is known about them.
 
+    `arrays` are what a calibration keeps with the weights, by name; "guard.mean.features".
+
     Args:
         spec: Rebuilds the networks.
         card: Training data, licences, hours, measured numbers; free-form JSON.
@@ -124,6 +130,7 @@ class Model(nn.Module):
         super().__init__()
         self.spec = spec
         self.card = card or {}
+        self.arrays: dict[str, NDArray[np.float32]] = {}
         self.digest = ""
         auto, diff, fid = spec.autoencoder, spec.diffusion, spec.fidelity
         self.codec = build_codec(auto)
@@ -192,11 +199,21 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float16) 
         partial.unlink(missing_ok=True)
 
 
-def with_card(path: Path, target: Path, card: dict[str, Any]) -> None:
-    """Write the same weights, in the same precision, with another card."""
+def with_card(
+    path: Path,
+    target: Path,
+    card: dict[str, Any],
+    arrays: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:
+    """Write the same weights, in the same precision, with another card and, if given, arrays."""
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["medddpm"]) | {"card": card}
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        tensors = {
+            k: file.get_tensor(k)
+            for k in file.keys()  # noqa: SIM118
+            if not k.startswith(_ARRAYS) or "guard" in card
+        }
+    tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in (arrays or {}).items()}
     save_file(tensors, target, metadata={"medddpm": json.dumps(header, sort_keys=True)})
 
 
@@ -228,6 +245,8 @@ def load_model(path: Path) -> Model:
     try:
         spec = TypeAdapter(ModelSpec).validate_python(header["spec"])
         model = Model(spec, header["card"])
+        kept = [name for name in tensors if name.startswith(_ARRAYS)]
+        model.arrays = {name: tensors.pop(name).numpy() for name in kept}
         model.load_state_dict(tensors)
     except (ValidationError, KeyError, RuntimeError) as error:
         raise CheckpointError(

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
-from medddpm.guard import GuardReport, guard_of, inspect
+from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
@@ -241,7 +241,7 @@ class Restorer:
             mean,
             sigma,
             mask,
-            guard=guard_of(self.model.card, asdict(options)),
+            guard=self._guard_of(options),
             kind=options.noise,
             coils=options.coils,
             affine=volume.affine,
@@ -249,6 +249,9 @@ class Restorer:
             features=seen.features,
             std=std,
         )
+
+    def _guard_of(self, options: RestoreOptions) -> Guard:
+        return guard_of(self.model.card, self.model.arrays, asdict(options))
 
     def _half_width(self, mean: Array, std: Array, sigma: float | Array) -> Array:
         if self.intervals is None:
@@ -295,7 +298,7 @@ class Restorer:
             "torch": torch.__version__,
             "seconds": round(seconds, 3),
             "interval": self._interval_facts(options),
-            "guard_calibrated": guard_of(self.model.card, asdict(options)).is_calibrated,
+            "guard_calibrated": self._guard_of(options).usual is not None,
             "frames": [
                 {
                     "sigma": asdict(f.noise),

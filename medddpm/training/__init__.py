@@ -44,6 +44,8 @@ __all__ = ["StageName", "begin_from", "train_stage"]
 
 _FROM = "finetuned_from"
 """Of a card: the weights that a run started from."""
+_OF_OTHER_WEIGHTS = ("measured", "calibration", "guard")
+"""Of a card: what does not hold once the weights change."""
 
 
 def train_stage(
@@ -189,7 +191,7 @@ def begin_from(weights: Path, target: Path) -> None:
         CheckpointError: They cannot be read.
     """
     model = load_model(weights)
-    card = {k: v for k, v in model.card.items() if k not in ("measured", "calibration")}
+    card = {k: v for k, v in model.card.items() if k not in _OF_OTHER_WEIGHTS}
     origin = {"name": model.card.get("name", ""), "sha256": model.digest}
     with_card(weights, target, card | {"name": "", _FROM: origin})
 

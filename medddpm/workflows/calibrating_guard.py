@@ -115,10 +115,11 @@ def calibrate_guard(
                 trials.append(Trial(*who, **row))
             if on_scan:
                 on_scan(who[0], sigma, fault)
-    fit = fit_guard(trials, sigmas)
+    fit = fit_guard(trials)
     rows = detection(trials, fit)
     content = _content(trials, fit, settings, crop)
-    _write(out, trials, rows, content, find_weights(weights), lab.restorer.model.card, settings)
+    arrays, card = _arrays(fit, settings.mode), lab.restorer.model.card
+    _write(out, trials, rows, content, arrays, find_weights(weights), card, settings.mode)
     return GuardCalibration(rows, fit, out / NAMES[0])
 
 
@@ -217,21 +218,27 @@ def _content(
 ) -> Row:
     good = [t for t in trials if t.fault == NONE]
     names = [n for n in _SETTINGS if options.mode != "mean" or n not in _OF_SAMPLES]
-    content: Row = {
+    return {
         "options": {name: getattr(options, name) for name in names},
-        "sigmas": fit.limits.sigmas,
-        "bounds": dict(fit.limits.bounds),
-        "false_alarms": dict(fit.limits.false_alarms),
+        "checks": list(fit.usual.known.findings),
+        "reach": dict(fit.usual.reach),
+        "ranges": dict(fit.usual.ranges),
+        "false_alarms": dict(fit.false_alarms),
         "any_false_alarm": round(fit.any_flag, 4),
         "aim": FALSE_ALARMS,
+        "sigmas": sorted({t.sigma for t in good}),
         "scans": len({t.scan for t in good}),
         "subjects": len({t.subject for t in good}),
         "crop": crop,
     }
-    if fit.usual.known is not None:
-        content["known"] = np.round(fit.usual.known.known.astype(float), 2).tolist()
-        content["spread"] = np.round(fit.usual.known.spread.astype(float), 3).tolist()
-    return content
+
+
+def _arrays(fit: GuardFit, mode: str) -> dict[str, Image]:
+    known = fit.usual.known
+    table = np.stack(list(known.findings.values()), axis=1)
+    parts = {"features": known.features, "levels": known.levels, "findings": table}
+    parts["spread"] = known.spread
+    return {f"guard.{mode}.{name}": a.astype(np.float32) for name, a in parts.items()}
 
 
 def _write(
@@ -239,13 +246,14 @@ def _write(
     trials: Sequence[Trial],
     rows: Sequence[Row],
     content: Row,
+    arrays: dict[str, Image],
     weights: Path,
     card: Row,
-    options: RestoreOptions,
+    mode: str,
 ) -> None:
     with staged(out) as folder:
-        guards = card.get("guard", {}) | {options.mode: content}
-        with_card(weights, folder / NAMES[0], card | {"guard": guards})
+        guards = card.get("guard", {}) | {mode: content}
+        with_card(weights, folder / NAMES[0], card | {"guard": guards}, arrays)
         write_json(folder / NAMES[1], content)
         write_csv(folder / NAMES[2], list(rows))
         told = [

@@ -218,43 +218,53 @@ def test_fine_anatomy_in_the_residual(clean: Array) -> None:
 
 CALIBRATED = {
     "options": {"fidelity": 1.0},
-    "sigmas": [0.03, 0.1],
-    "bounds": {"peak": [None, [0.2, 0.4]], "residual_ratio": [[0.5, 0.6], [1.1, 1.1]]},
+    "checks": ["peak", "residual_ratio"],
+    "reach": {"peak": [None, 0.1], "residual_ratio": [0.2, 0.2]},
+    "ranges": {"strangeness": [None, 1.0], "disagreement": [0.01, 0.5]},
     "false_alarms": {"peak": 0.01},
-    "known": [[0.0, 0.0], [4.0, 4.0]],
-    "spread": [1.0, 2.0],
 }
+ARRAYS = {
+    "guard.mean.features": np.array([[0.0, 0.0], [4.0, 4.0]], np.float32),
+    "guard.mean.levels": np.array([0.05, 0.05], np.float32),
+    "guard.mean.findings": np.array([[0.2, 0.9], [0.4, 0.8]], np.float32),
+    "guard.mean.spread": np.array([1.0, 2.0], np.float32),
+}
+MEAN = {"mode": "mean", "fidelity": 1.0, "seed": 3}
 
 
-def test_limits_of_the_weights_hold_for_their_options_alone(clean: Array) -> None:
+def test_ranges_of_the_weights_hold_for_their_options_alone(clean: Array) -> None:
     card = {"guard": {"mean": CALIBRATED}}
-    guard = guard_of(card, {"mode": "mean", "fidelity": 1.0, "seed": 3})
-    assert guard.is_calibrated
-    report = check_residual(rician(clean, 0.05), clean, 0.05, clean > 0, guard=guard)
+    guard = guard_of(card, ARRAYS, MEAN)
+    assert guard.usual is not None
+    near = np.zeros(2, np.float32)
+    report = check_residual(rician(clean, 0.05), clean, 0.05, clean > 0, guard=guard, features=near)
     peak = {check.name: check for check in report.checks}["peak"]
-    assert peak.high is not None
-    assert 0.2 < peak.high < 0.4
+    assert peak.high == pytest.approx(0.2 + 0.1 * 1.0, abs=0.01)
     assert peak.false_alarms == 0.01
-    assert not guard_of(card, {"mode": "sample", "fidelity": 1.0}).is_calibrated
-    assert not guard_of(card, {"mode": "mean", "fidelity": 0.5}).is_calibrated
-    assert not guard_of({}, {"mode": "mean"}).is_calibrated
+    bare = check_residual(rician(clean, 0.05), clean, 0.05, clean > 0, guard=guard)
+    assert {check.name: check for check in bare.checks}["peak"].high is None
+    for other in ({"mode": "sample"}, {"fidelity": 0.5}):
+        assert guard_of(card, ARRAYS, MEAN | other).usual is None
+    assert guard_of({}, {}, MEAN).usual is None
 
 
 def test_a_damaged_guard_is_refused() -> None:
-    for change in ({"known": "x"}, {"sigmas": [0.1, 0.03]}, {"bounds": {"peak": [None, [1.0]]}}):
-        card = {"guard": {"mean": CALIBRATED | change}}
+    for change in ({"reach": "x"}, {"checks": ["a", "b", "c"]}, {"ranges": {"peak": [1]}}):
         with pytest.raises(CheckpointError, match="calibrate-guard"):
-            guard_of(card, {"mode": "mean", "fidelity": 1.0})
-    missing = {k: v for k, v in CALIBRATED.items() if k != "false_alarms"}
-    with pytest.raises(CheckpointError, match="damaged"):
-        guard_of({"guard": {"mean": missing}}, {"mode": "mean", "fidelity": 1.0})
+            guard_of({"guard": {"mean": CALIBRATED | change}}, ARRAYS, MEAN)
+    for name in ("features", "levels", "findings", "spread"):
+        for wrong in (None, np.zeros((3, 5), np.float32)):
+            arrays = dict(ARRAYS)
+            if wrong is None:
+                del arrays[f"guard.mean.{name}"]
+            else:
+                arrays[f"guard.mean.{name}"] = wrong
+            with pytest.raises(CheckpointError, match="damaged"):
+                guard_of({"guard": {"mean": CALIBRATED}}, arrays, MEAN)
 
 
 def test_strange_latents_and_samples_that_disagree(clean: Array) -> None:
-    bounds = {"strangeness": [None, [1.0, 1.0]], "disagreement": [[0.01, 0.01], [0.5, 0.5]]}
-    guard = guard_of(
-        {"guard": {"mean": CALIBRATED | {"bounds": bounds}}}, {"mode": "mean"} | {"fidelity": 1.0}
-    )
+    guard = guard_of({"guard": {"mean": CALIBRATED | {"reach": {}}}}, ARRAYS, MEAN)
     y = rician(clean, 0.05)
 
     def flags(features: list[float], spread: float) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medddpm.guard.latents import Familiar, familiar, latent_features, latent_mask
+from medddpm.guard.latents import latent_features, latent_mask
 
 
 def test_features_are_the_mean_and_the_log_spread_inside() -> None:
@@ -26,16 +26,3 @@ def test_only_blocks_in_the_body_count() -> None:
     assert found.shape == (2, 2, 2)
     assert found.sum() == 1
     assert found[0, 0, 0]
-
-
-def test_the_nearest_known_scan_counts() -> None:
-    known = Familiar(
-        np.array([[0.0, 0.0], [10.0, 0.0]], np.float32), np.array([1.0, 2.0], np.float32)
-    )
-    assert known.distance(np.array([10.0, 0.0], np.float32)) == 0
-    assert known.distance(np.array([9.0, 2.0], np.float32)) == pytest.approx(1.0)
-
-
-def test_spread_is_that_of_the_scans() -> None:
-    rows = [np.array([0.0, 5.0], np.float32), np.array([2.0, 5.0], np.float32)]
-    assert familiar(rows).spread == pytest.approx([1.0, 0.05])
