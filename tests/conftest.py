@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 from medddpm.volume import Geometry, Volume
 
 mpl.use("Agg")
+pytest_plugins = [
+    "support.destination",
+    "support.enhanced",
+    "support.node_process",
+    "support.orthanc",
+]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from threading import Event
 from medddpm.bids.derivative import write_description
 from medddpm.cohort.claims import release_run
 from medddpm.cohort.job import Settings, failure, find_done, sweep
+from medddpm.cohort.page import write_page
 from medddpm.cohort.pool import Pool, dashboard, opened, run_jobs
 from medddpm.cohort.records import Outcome
 from medddpm.cohort.sources import Found, Job, find_jobs
@@ -39,11 +40,13 @@ class CohortResult:
         outcomes: One a scan, by name; scans that were not reached are missing.
         total: Scans in the source.
         tables: Files that list them.
+        page: The page over all of them.
     """
 
     outcomes: list[Outcome]
     total: int
     tables: tuple[Path, ...]
+    page: Path | None = None
 
     @property
     def counts(self) -> Counts:
@@ -72,7 +75,8 @@ def cohort(
 
     Args:
         source: See `find_jobs`.
-        out: A folder; `cohort.csv`, `cohort.json` and the state of the run are in it, too.
+        out: A folder; `cohort.csv`, `cohort.json`, `cohort.html` and the state of the run are in
+            it, too.
         pool: The workers.
         options: How to restore.
         weights: A shipped name or a weights file that every worker can read.
@@ -105,7 +109,8 @@ def cohort(
     finally:
         tables = write_tables(out, list(outcomes.values()), settings.deciding())
     total = len(found.jobs) + len(found.broken)
-    return CohortResult(sorted(outcomes.values(), key=lambda o: o.scan), total, tables)
+    known = sorted(outcomes.values(), key=lambda o: o.scan)
+    return CohortResult(known, total, tables, write_page(out, known, total))
 
 
 def make_settings(

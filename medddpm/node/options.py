@@ -57,6 +57,8 @@ class NodeOptions:
     Attributes:
         rules: Which series are restored.
         quiet_s: A series is complete when no image of it came for so long.
+        cut_off_s: The same for a series whose association was lost, or that came before the node
+            started: its sender may go on later.
         poll_s: How often folders are looked at.
         max_associations: At once; more are rejected.
         max_file_mb: Largest object that is taken.
@@ -73,6 +75,7 @@ class NodeOptions:
     __pydantic_config__ = _STRICT
     rules: Rules = field(default_factory=Rules)
     quiet_s: float = 30.0
+    cut_off_s: float = 300.0
     poll_s: float = 1.0
     max_associations: int = 20
     max_file_mb: float = 2048.0

@@ -21,6 +21,7 @@ from typing import Literal
 from medddpm.io import atomic_path
 
 State = Literal["restored", "sent", "done", "skipped", "failed"]
+_SETTLED_S = 2.0  # coarser than any clock of a file system: a later change has another time
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Record:
             (the rules do not select it), "failed".
         images: Stands for the images that it was made of.
         reason: Why it was skipped or failed, or what its last sending met; no patient data.
-        sent: Files that the destination has, relative to the folder of outputs.
+        sent: Files that the destination has, relative to the folder of outputs; empty when done.
         attempts: Failed sendings so far.
         refusals: Those of them in which the destination was reached and refused.
         next_try: Not before this time, in seconds since 1970.
@@ -53,16 +54,38 @@ class Record:
     committed: bool | None = None
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """What the folder of a series held when it was last looked at."""
+
+    changed_ns: int
+    images: str
+    newest: float
+
+
 class Queue:
-    """The series of one node. Threads may share it; processes may not."""
+    """The series of one node. Threads may share it; processes may not.
+
+    It is looked at every second and grows for years: records, and the folders that did not
+    change, are remembered.
+
+    Attributes:
+        num_received: New objects that were kept since it was made.
+    """
 
     def __init__(self, out: Path) -> None:
         self.incoming, self.records = out / "incoming", out / "records"
         self.incoming.mkdir(parents=True, exist_ok=True)
         self.records.mkdir(exist_ok=True)
-        self._lock = threading.Lock()
+        self.num_received = 0
+        self._began = time.time()
+        self._lock = threading.RLock()
+        self._folders: dict[str, _Folder] = {}
+        self._known: dict[str, Record | None] = {}
+        self._arrived: dict[str, float] = {}
         for partial in (*self.incoming.glob("*/.*"), *self.records.glob(".*")):
             partial.unlink()  # half-written when the node was killed, so never accepted
+        self._cut_off = {name for name, _, _ in self.waiting()}
 
     def add(self, series_uid: str, instance_uid: str, content: bytes) -> bool:
         """Keep an object; when this returns it is on the disk.
@@ -81,7 +104,8 @@ class Queue:
             OutputError: The disk is full or gone.
             OSError: As well.
         """
-        folder = self.incoming / _hash(series_uid)[:16]
+        name = series_name(series_uid)
+        folder = self.incoming / name
         path = folder / f"{_hash(instance_uid)[:32]}.dcm"
         is_new = not path.exists()
         if is_new:
@@ -91,31 +115,49 @@ class Queue:
                 file.flush()
                 os.fsync(file.fileno())
         for place in (folder, self.incoming):
-            _sync(place)
+            sync(place)
+        with self._lock:
+            self.num_received += is_new
+            self._arrived[name] = time.time()
+            self._cut_off.discard(name)
         return is_new
+
+    def cut_off(self, name: str) -> None:
+        """Remember that a series was cut off: its sender may go on later."""
+        with self._lock:
+            self._cut_off.add(name)
+
+    def is_cut_off(self, name: str) -> bool:
+        """True if it was, or was there when the queue was made, and nothing came since."""
+        return name in self._cut_off
 
     def series(self) -> list[str]:
         """Names of all series, in a fixed order."""
-        return sorted(path.name for path in self.incoming.iterdir() if path.is_dir())
+        with os.scandir(self.incoming) as found:
+            return sorted(entry.name for entry in found if entry.is_dir())
 
     def files(self, name: str) -> list[Path]:
         """The images of a series."""
         return sorted(self.incoming.joinpath(name).glob("[!.]*.dcm"))
 
     def waiting(self) -> Iterator[tuple[str, list[Path], float]]:
-        """Series with new images: name, files, seconds since the last one came."""
+        """Series with new images: name, files, seconds since the last image came.
+
+        An image that was there already counts, too: others may follow. Time in which no node ran
+        does not count.
+        """
         for name in self.series():
-            files = self.files(name)
-            known = self.load(name)
-            if files and (known is None or known.images != images_of(files)):
-                yield name, files, time.time() - max(path.stat().st_mtime for path in files)
+            folder, known = self._look(name), self.load(name)
+            if folder.newest and (known is None or known.images != folder.images):
+                last = max(folder.newest, self._began, self._arrived.get(name, 0.0))
+                yield name, self.files(name), time.time() - last
 
     def load(self, name: str) -> Record | None:
         """The record of a series; None if there is none that can be read."""
-        try:
-            return Record(**json.loads((self.records / f"{name}.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+        with self._lock:
+            if name not in self._known:
+                self._known[name] = _read_record(self.records / f"{name}.json")
+            return self._known[name]
 
     def save(self, name: str, record: Record) -> None:
         """Write the record of a series."""
@@ -150,6 +192,20 @@ class Queue:
             json.dump(asdict(record), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
+        self._known[name] = record
+
+    def _look(self, name: str) -> _Folder:
+        """The folder of a series, listed only if it changed; an image changes it (rename)."""
+        path = self.incoming / name
+        changed_ns, known = path.stat().st_mtime_ns, self._folders.get(name)
+        if known is not None and known.changed_ns == changed_ns:
+            return known
+        files = self.files(name)
+        newest = max((file.stat().st_mtime for file in files), default=0.0)
+        found = _Folder(changed_ns, images_of(files), newest)
+        if time.time() - changed_ns / 1e9 > _SETTLED_S:
+            self._folders[name] = found
+        return found
 
 
 def images_of(files: list[Path]) -> str:
@@ -157,13 +213,25 @@ def images_of(files: list[Path]) -> str:
     return _hash(" ".join(sorted(path.name for path in files)))[:16]
 
 
+def series_name(uid: str) -> str:
+    """What the folder of a series is called."""
+    return _hash(uid)[:16]
+
+
 def _hash(uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()
 
 
-def _sync(folder: Path) -> None:
-    """Make new names in a folder outlive a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
+def _read_record(path: Path) -> Record | None:
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the new names in a folder, outlive a power failure."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

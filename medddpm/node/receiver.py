@@ -26,6 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, evt
+from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
     StorageCommitmentPushModel,
     Verification,
@@ -34,7 +35,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 from medddpm.errors import ConfigError
 from medddpm.io.dicom import quiet_pydicom
 from medddpm.node.options import NodeOptions, Tls
-from medddpm.node.queue import Queue
+from medddpm.node.queue import Queue, series_name
 
 ANY = "any"
 STORED = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
@@ -81,6 +82,8 @@ class Receiver:
     ) -> None:
         self.queue, self.options, self.allow = queue, options, set(allow)
         self.on_commitment = on_commitment
+        self._open: dict[Any, set[str]] = {}  # associations, and the series that came in them
+        self._refused: set[Any] = set()  # associations in which the disk had no room
         self.ae = AE(aet)
         self.ae.maximum_associations = options.max_associations
         self.ae.require_called_aet = True
@@ -102,6 +105,8 @@ class Receiver:
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, _let_go),
             (evt.EVT_C_STORE, self._store),
+            (evt.EVT_PDU_RECV, self._released),
+            (evt.EVT_CONN_CLOSE, self._closed),
             (evt.EVT_N_EVENT_REPORT, report_handler(self.on_commitment)),
         ]
         tls = self.options.tls
@@ -135,6 +140,12 @@ class Receiver:
 
     def _store(self, event: Any) -> int:
         """Handle C-STORE: success is returned only when the object is on the disk."""
+        status = self._take(event)
+        if status == OUT_OF_RESOURCES:
+            self._refused.add(event.assoc)
+        return status
+
+    def _take(self, event: Any) -> int:
         caller = str(event.assoc.requestor.ae_title).strip()
         if ANY not in self.allow and caller not in self.allow:
             return NOT_AUTHORIZED
@@ -152,12 +163,30 @@ class Receiver:
         request = event.request
         if uids[:2] != [request.AffectedSOPClassUID, request.AffectedSOPInstanceUID]:
             return NOT_MATCHING
+        name = series_name(uids[2])
+        self._open.setdefault(event.assoc, set()).add(name)
         try:
             self.queue.add(uids[2], uids[1], content)
         except OSError as error:  # OutputError is one
             log.warning("refused: an object cannot be stored (%s)", type(error).__name__)
             return OUT_OF_RESOURCES
+        if event.assoc not in self._open:  # it was lost meanwhile
+            self.queue.cut_off(name)
         return SUCCESS
+
+    def _released(self, event: Any) -> None:
+        """When a peer asks for release, all has come that it wanted to send, or was refused.
+
+        EVT_RELEASED may come after the connection is closed.
+        """
+        if isinstance(event.pdu, A_RELEASE_RQ) and event.assoc not in self._refused:
+            self._open.pop(event.assoc, None)
+
+    def _closed(self, event: Any) -> None:
+        """Without a release before, the peer was not at its end."""
+        self._refused.discard(event.assoc)
+        for name in self._open.pop(event.assoc, set()):
+            self.queue.cut_off(name)
 
 
 def _let_go(event: Any) -> None:

@@ -42,13 +42,16 @@ class Sender:
         derived: Folder with one folder of outputs a series.
         aet: Our title.
         peer: The destination.
+
+    Attributes:
+        num_sent: Objects that the destination took since the sender was made.
     """
 
     def __init__(
         self, queue: Queue, options: NodeOptions, *, derived: Path, aet: str, peer: Peer
     ) -> None:
         self.queue, self.options, self.derived, self.peer = queue, options, derived, peer
-        self.aet = aet
+        self.aet, self.num_sent = aet, 0
 
     def step(self, stop: Event) -> None:
         """Send, or ask for commitment of, every series whose time has come."""
@@ -58,38 +61,43 @@ class Sender:
             if record.next_try > time.time():
                 continue
             if record.state == "restored":
-                self._keep(name, record, self._try(name, record, stop))
+                new = self._try(name, record, stop)
+                if new is not None:
+                    self._keep(name, record, new)
             elif record.state == "sent":  # no answer came: ask again, or go without
-                again = record.asked < _MOST_ASKED
-                new = replace(record, state="restored" if again else "done", next_try=0.0)
-                self._keep(name, record, new)
+                again = replace(record, state="restored", next_try=0.0)
+                self._keep(name, record, again if record.asked < _MOST_ASKED else _done(record))
 
     def on_commitment(self, transaction: str, is_safe: bool) -> None:
         """The destination says what became of the objects of a transaction."""
         for name, record in self.queue.all():
             if transaction and record.transaction == transaction:
                 if is_safe:
-                    new = replace(record, state="done", committed=True, reason="")
+                    new = _done(replace(record, committed=True))
                 else:
                     why = "the destination did not commit to all objects"
                     new = self._later(replace(record, sent=[]), why, refused=True)
                 self._keep(name, record, new)
 
-    def _try(self, name: str, record: Record, stop: Event) -> Record:
-        """Send; whatever happens to one series, the others are sent."""
+    def _try(self, name: str, record: Record, stop: Event) -> Record | None:
+        """Send; whatever happens to one series, the others are sent.
+
+        Returns:
+            What the record becomes; None if that is written already.
+        """
         try:
             return self._send(name, record, stop)
         except Exception as error:  # a file that is gone or damaged, or a bug
             return self._later(record, f"it cannot be sent ({type(error).__name__})", refused=True)
 
-    def _send(self, name: str, record: Record, stop: Event) -> Record:
+    def _send(self, name: str, record: Record, stop: Event) -> Record | None:
         folder = self.derived / name
         files = {str(path.relative_to(folder)): path for path in _outputs(folder)}
         known = {key: _header(path) for key, path in files.items()}
         if not files:
             return replace(record, state="failed", reason="its restored images are gone")
         left = [key for key in files if key not in record.sent]
-        with self._association([known[key] for key in left]) as association:
+        with self._association(list(known.values())) as association:
             if association is None:
                 return self._later(record, "the destination cannot be reached", refused=False)
             sent, why = list(record.sent), ""
@@ -99,42 +107,49 @@ class Sender:
                 if why := _store(association, files[key]):
                     break
                 sent.append(key)
-            record = replace(record, sent=sent)
+                self.num_sent += 1
+            complete = replace(record, sent=sent)
             if why:
-                return self._later(record, why, refused=why != _LOST)
-            record = replace(record, state="done", next_try=0.0)
+                return self._later(complete, why, refused=why != _LOST)
             if not self.options.commitment or not _offers_commitment(association):
-                return record
-            return self._ask(name, record, association, list(known.values()))
+                return _done(complete)
+            self._ask(name, record, complete, association, list(known.values()))
+            return None
 
-    def _ask(self, name: str, record: Record, association: Any, headers: list[Dataset]) -> Record:
+    def _ask(
+        self, name: str, old: Record, sent: Record, association: Any, headers: list[Dataset]
+    ) -> None:
         """Ask for storage commitment; the answer may be there before this returns."""
         transaction = generate_uid()
         asking = replace(
-            record,
+            sent,
             state="sent",
             transaction=transaction,
-            asked=record.asked + 1,
+            asked=sent.asked + 1,
             next_try=time.time() + self.options.commitment_wait_s,
         )
-        self.queue.save(name, asking)
+        if not self._keep(name, old, asking):
+            return
         wanted = Dataset()
         wanted.TransactionUID = transaction
         wanted.ReferencedSOPSequence = Sequence([_reference(header) for header in headers])
         status, _ = association.send_n_action(
             wanted, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
-        if status.get("Status") == 0:
-            return self.queue.load(name) or asking
-        return record
+        if status.get("Status", 0) != 0:  # without any status it is asked again later
+            self._keep(name, asking, _done(sent))
 
-    def _keep(self, name: str, old: Record, new: Record) -> None:
-        """Write a record, unless images came and the series was restored again meanwhile."""
-        known = self.queue.load(name)
-        if known is None or known.images != old.images or known == new:
-            return
-        if self.queue.change(name, known, new):
-            log.info("series %s: %s %s", name, new.state, new.reason)
+    def _keep(self, name: str, old: Record, new: Record) -> bool:
+        """Write a record, unless it changed: images came, or the destination answered.
+
+        Returns:
+            True if it was written.
+        """
+        if old == new or not self.queue.change(name, old, new):
+            return False
+        level = logging.WARNING if new.reason and new.state != "done" else logging.INFO
+        log.log(level, "series %s: %s %s", name, new.state, new.reason)
+        return True
 
     def _later(self, record: Record, why: str, *, refused: bool) -> Record:
         """The record after a failed sending: wait twice as long as the last time."""
@@ -174,6 +189,10 @@ class Sender:
         finally:
             if association.is_established:
                 association.release()
+
+
+def _done(record: Record) -> Record:
+    return replace(record, state="done", reason="", sent=[], next_try=0.0)
 
 
 def _outputs(folder: Path) -> list[Path]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from medddpm.cohort.run import make_settings
-from medddpm.errors import ConfigError, MissingExtraError, OutputError
-from medddpm.node.health import health_endpoint
+from medddpm.errors import ConfigError, MedddpmError, MissingExtraError, OutputError
+from medddpm.node.health import Health, LastError, health_endpoint, last_error
 from medddpm.node.options import NodeOptions, check_aet, parse_peer
 from medddpm.node.queue import Queue
 from medddpm.node.worker import Worker
@@ -24,6 +24,7 @@ from medddpm.restoration.options import RestoreOptions
 
 if TYPE_CHECKING:
     from medddpm.node.receiver import Receiver
+    from medddpm.node.sender import Sender
 
 OnNews = Callable[[str], None]
 log = logging.getLogger(__name__)
@@ -97,20 +98,21 @@ def serve_dicom(
             _Loop(part.step, stop, node.poll_s) for part in (Worker(queue, node, settings), sender)
         ]
         if health_port is not None:
-            report = _reporter(queue, node, loops)
+            told = stack.enter_context(last_error())
+            report = _reporter(queue, sender, node, loops, told)
             number = stack.enter_context(health_endpoint(health_port, report))
             say(f"health: http://127.0.0.1:{number}/")
-        listening = receiver.start(port)
-        say(f"{aet} listens on port {listening}; {_words(queue)}")
-        _work(loops, receiver, stop, say)
+        words = f"{aet} listens on port {receiver.start(port)}; {_words(queue)}"
+        _work(loops, receiver, stop, say, words)
         say(f"stopped; {_words(queue)}")
 
 
-def _work(loops: list[_Loop], receiver: Receiver, stop: Event, say: OnNews) -> None:
+def _work(loops: list[_Loop], receiver: Receiver, stop: Event, say: OnNews, ready: str) -> None:
     """Run the loops until `stop` is set; what is in hand is finished."""
     try:
         for loop in loops:
             loop.start()
+        say(ready)  # not before: until now the health report says 503
         while not stop.is_set():  # not wait(): its lock may be held when the signal sets it
             time.sleep(0.2)
     finally:
@@ -136,9 +138,11 @@ class _Loop(threading.Thread):
                 self.step(self.stop)
                 self.error = ""
             except Exception as error:  # a full disk may be emptied; the node lives on
-                if not self.error:
-                    log.warning("the queue cannot go on now: %s", type(error).__name__)
-                self.error = type(error).__name__
+                # another error's text may name a patient
+                why = str(error) if isinstance(error, MedddpmError) else type(error).__name__
+                if why != self.error:
+                    log.warning("the queue cannot go on now: %s", why)
+                self.error = why
             self.stop.wait(self.every_s)
 
 
@@ -172,18 +176,24 @@ def _network() -> tuple[Any, Any]:
 
 
 def _reporter(
-    queue: Queue, node: NodeOptions, loops: Sequence[_Loop]
-) -> Callable[[], dict[str, Any]]:
-    def report() -> dict[str, Any]:
+    queue: Queue, sender: Sender, node: NodeOptions, loops: Sequence[_Loop], told: LastError
+) -> Callable[[], Health]:
+    def report() -> Health:
         free_gb = shutil.disk_usage(queue.incoming).free / 1e9
         errors = [loop.error for loop in loops if loop.error]
         alive = all(loop.is_alive() for loop in loops)
-        return {
-            "healthy": alive and not errors and free_gb > node.min_free_gb,
-            "series": queue.counts(),
-            "free_gb": round(free_gb, 2),
-            "errors": errors,
-        }
+        series = queue.counts()
+        return Health(
+            healthy=alive and not errors and free_gb > node.min_free_gb,
+            series=series,
+            waiting=series["received"] + series["restored"] + series["sent"],
+            images_received=queue.num_received,
+            images_sent=sender.num_sent,
+            free_gb=round(free_gb, 3),
+            errors=errors,
+            last_error=told.text,
+            last_error_time=told.time,
+        )
 
     return report
 

@@ -13,9 +13,10 @@ from pydicom.dataset import Dataset
 from medddpm.cohort.job import Settings, do_job
 from medddpm.cohort.sources import Job
 from medddpm.curation.acquisition import contrast_of_dicom
+from medddpm.errors import OutputError
 from medddpm.io.dicom import quiet_pydicom
 from medddpm.node.options import NodeOptions, Rules
-from medddpm.node.queue import Queue, Record, images_of
+from medddpm.node.queue import Queue, Record, images_of, sync
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +34,36 @@ class Worker:
         self.queue, self.options, self.settings = queue, options, settings
 
     def step(self, stop: Event) -> None:
-        """Do all series that have been quiet for long enough."""
+        """Do all series that have been quiet for long enough.
+
+        Raises:
+            OutputError: The disk is full or damaged; a series has to wait, the others were tried.
+        """
+        trouble: OutputError | None = None
         for name, files, quiet_s in self.queue.waiting():
             if stop.is_set():
-                return
-            if quiet_s >= self.options.quiet_s:
-                record = self._do(name, files)
-                if record is not None:
-                    self.queue.save(name, record)
-                    log.info("series %s: %s %s", name, record.state, record.reason)
+                break
+            if quiet_s < self._wait_s(name):
+                continue
+            try:
+                self._keep(name, self._do(name, files))
+            except OutputError as error:
+                trouble = error
+        if trouble is not None:
+            raise trouble
 
-    def _do(self, name: str, files: list[Path]) -> Record | None:
+    def _wait_s(self, name: str) -> float:
+        """How long no image of a series must have come."""
+        if self.queue.is_cut_off(name):
+            return max(self.options.quiet_s, self.options.cut_off_s)
+        return self.options.quiet_s
+
+    def _keep(self, name: str, record: Record) -> None:
+        self.queue.save(name, record)
+        level = logging.WARNING if record.state == "failed" else logging.INFO
+        log.log(level, "series %s: %s %s", name, record.state, record.reason)
+
+    def _do(self, name: str, files: list[Path]) -> Record:
         images = images_of(files)
         try:
             why_not = why_left_out(files, self.options.rules)
@@ -54,11 +74,11 @@ class Worker:
         job = Job(name, tuple(path.absolute() for path in files), folder=name)
         outcome = do_job(job, self.settings)
         if outcome.is_done:
+            _sync_tree(self.settings.out / name)
             return Record("restored", images, outcome.reason)
         if outcome.state == "failed":
             return Record("failed", images, outcome.reason)
-        log.warning("series %s has to wait: %s", name, outcome.reason or outcome.state)
-        return None
+        raise OutputError(outcome.reason or f"series {name} is {outcome.state}")  # of the disk
 
 
 def why_left_out(files: list[Path], rules: Rules) -> str:
@@ -79,6 +99,12 @@ def why_left_out(files: list[Path], rules: Rules) -> str:
     if count < rules.min_images:
         return f"it has {count} images, the rules want {rules.min_images}"
     return ""
+
+
+def _sync_tree(folder: Path) -> None:
+    """What a record calls restored must outlive a power failure."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def _frames(path: Path) -> int:

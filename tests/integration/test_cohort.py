@@ -75,9 +75,18 @@ def test_from_the_command_line(
     assert [row["state"] == "failed" for row in rows] == [False, False, True, False]
     scans = json.loads((tmp_path / "out" / "cohort.json").read_text())["scans"]
     assert [scan["checksum"] for scan in scans] == [row["checksum"] for row in rows]
+    assert str(tmp_path / "out" / "cohort.html") in done.stdout
+    page = (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+    assert "1 could not be restored" in page
+    assert "<td>s2</td><td>VolumeReadError: s2.nii.gz cannot be read" in page
+    assert 'href="s0_desc-denoised.json"' in page
+    assert cli("report", tmp_path / "out" / "s0_desc-denoised.nii.gz").exit_code == 0
     (source / "s2.nii.gz").unlink()
     code = cli(*words, "--resume", "--set", "restore.sigma=50").exit_code
     assert code in (0, 6)
+    page = (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+    assert 'href="s0_desc-denoised.html"' in page  # it is there by now
+    assert "could not be restored" not in page
     other = cli(*words, "--resume", "--set", "restore.sigma=40")
     assert other.exit_code == 2
     assert "another sigma" in other.stderr

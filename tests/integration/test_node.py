@@ -1,16 +1,14 @@
-"""A node in a process of its own, killed and started again."""
+"""A node in a process of its own, killed at any stage and started again."""
 
 from __future__ import annotations
 
-import json
-import re
-import signal
+import logging
+import random
 import socket
-import subprocess
-import sys
+import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,136 +17,243 @@ import pytest
 pytest.importorskip("pynetdicom")
 
 from pydicom import dcmread
-from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import MRImageStorage
+from support.node_process import NodeProcess, half_files, wait_until
 
 from medddpm.volume import Volume
 
+# the destination and the sender in this process lose connections to the node that is killed
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.usefixtures("no_sockets_left"),
+]
 
-class Node:
-    """A running `medddpm serve-dicom`."""
-
-    def __init__(self, out: Path, weights: Path, destination: int, rules: Path, log: Path) -> None:
-        command = [sys.executable, "-m", "medddpm", "serve-dicom", "--out", out, "--port", 0]
-        command += ["--aet", "NODE", "--send-to", f"ARCHIVE@127.0.0.1:{destination}"]
-        command += ["--allow", "SCANNER", "--rules", rules, "--health-port", 0]
-        command += ["--weights", weights, "--device", "cpu"]
-        self.log = log
-        with log.open("w") as stream:
-            self.process = subprocess.Popen([str(c) for c in command], stderr=stream)
-        self.port = int(self.wait_for(r"listens on port (\d+)"))
-        self.health = self.wait_for(r"(http://\S+)")
-
-    def wait_for(self, pattern: str, limit_s: float = 60) -> str:
-        end = time.monotonic() + limit_s
-        while time.monotonic() < end and self.process.poll() is None:
-            if found := re.search(pattern, self.log.read_text()):
-                return found[1]
-            time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
-
-    def counts(self) -> dict[str, int]:
-        with urllib.request.urlopen(self.health, timeout=10) as answer:
-            content = json.load(answer)
-        assert content["healthy"], content
-        return dict(content["series"])
-
-    def wait_for_counts(self, limit_s: float = 20, **expected: int) -> None:
-        end = time.monotonic() + limit_s
-        while time.monotonic() < end:
-            counts = self.counts()
-            if all(counts[name] == number for name, number in expected.items()):
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"{counts}\n{self.log.read_text()}")
+log = logging.getLogger(__name__)
+Series = list[list[Path]]
+NOT_QUIET = {"quiet_s": 60}
+SLOW = ("--set", "restore.mode=sample", "--set", "restore.steps=1000")  # two seconds
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Node]]:
-    """Starts a node: start(out, weights, destination, rules, log)."""
-    running: list[Node] = []
-
-    def make(*arguments: Any) -> Node:
-        running.append(Node(*arguments))
-        return running[-1]
-
-    yield make
-    for node in running:
-        node.process.kill()
-        node.process.wait()
-
-
-@pytest.fixture
-def archive() -> Iterator[tuple[int, list[Any]]]:
-    """Keeps what it gets."""
-    got: list[Any] = []
-    ae = AE("ARCHIVE")
-    ae.supported_contexts = AllStoragePresentationContexts
-
-    def store(event: Any) -> int:
-        got.append(event.dataset)
-        return 0
-
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
-    yield int(server.server_address[1]), got
-    server.shutdown()
-    server.server_close()
-
-
-def send(port: int, files: list[Path]) -> list[int]:
-    ae = AE("SCANNER")
-    ae.add_requested_context(MRImageStorage)
-    association = ae.associate("127.0.0.1", port, ae_title="NODE")
-    assert association.is_established
-    found = [int(association.send_c_store(dcmread(path)).Status) for path in files]
-    association.release()
-    return found
-
-
-def test_killed_between_accept_and_restore_then_all_is_there_once(
-    tmp_path: Path,
-    tiny_weights: Path,
-    dicom_series: Callable[..., Path],
-    noisy_phantom: Volume,
-    archive: tuple[int, list[Any]],
-    start: Callable[..., Node],
-) -> None:
-    destination, got = archive
-    made = [
+def series(tmp_path: Path, dicom_series: Callable[..., Path], noisy_phantom: Volume) -> Series:
+    """Two series of 8 images."""
+    folders = [
         dicom_series(tmp_path / name, noisy_phantom.data[:, :, 10:18], number=number)
         for number, name in enumerate("ab", start=1)
     ]
-    mixed = [path for folder in made for path in sorted(folder.iterdir())][::-1]
-    mixed = mixed[::2] + mixed[1::2]  # the two series interleaved
-    rules = tmp_path / "node.yaml"
-    out = tmp_path / "out"
+    return [sorted(folder.iterdir()) for folder in folders]
 
-    rules.write_text("quiet_s: 60\nmin_free_gb: 0\npoll_s: 0.1\n")
-    node = start(out, tiny_weights, destination, rules, tmp_path / "first.log")
-    assert send(node.port, mixed) == [0] * 16
+
+@pytest.fixture
+def again(
+    tmp_path: Path, tiny_weights: Path, start_node: Callable[..., NodeProcess], destination: Any
+) -> Callable[..., NodeProcess]:
+    """Starts the node with the same folder and destination each time."""
+    port = destination.start()
+
+    def start(*more: str, **rules: Any) -> NodeProcess:
+        send_to = f"ARCHIVE@127.0.0.1:{port}"
+        return start_node(tmp_path / "out", tiny_weights, send_to, more=more, **rules)
+
+    start.port = port  # type: ignore[attr-defined]
+    return start
+
+
+def interleaved(series: Series) -> list[Path]:
+    return [path for pair in zip(*series, strict=True) for path in pair]
+
+
+def check_all_is_there(node: NodeProcess, series: Series, destination: Any) -> None:
+    """Each series was restored once, whatever was sent twice, and the queue holds no half file."""
+    files = [path for paths in series for path in paths]
+    sources = {dcmread(path).SOPInstanceUID for path in files}
+    kept = {dcmread(path).SOPInstanceUID for path in node.out.glob("incoming/*/*.dcm")}
+    assert kept == sources
+    assert len(list(node.out.glob("incoming/*/*.dcm"))) == len(files)
+    assert len(set(destination.got)) == len(files)
+    assert len({dataset.SeriesInstanceUID for dataset in destination.datasets}) == len(series)
+    referred = {d.SourceImageSequence[0].ReferencedSOPInstanceUID for d in destination.datasets}
+    assert referred == sources
+    assert half_files(node.out) == []
+    assert node.claims() == []
+
+
+def test_killed_before_it_restores(
+    again: Callable[..., NodeProcess], series: Series, destination: Any, store: Any
+) -> None:
+    mixed = interleaved(series)
+    node = again(**NOT_QUIET)
+    assert store(node.port, mixed) == [0] * 16
     assert node.counts()["received"] == 2
-    node.process.kill()
-    node.process.wait()
+    node.kill()
 
-    rules.write_text("quiet_s: 0.5\nmin_free_gb: 0\npoll_s: 0.1\n")
-    node = start(out, tiny_weights, destination, rules, tmp_path / "second.log")
-    node.wait_for_counts(done=2, received=0)
-    assert send(node.port, mixed) == [0] * 16  # again: nothing is doubled
+    node = again()
+    node.wait_for(done=2, received=0)
+    assert store(node.port, mixed) == [0] * 16  # again: nothing is doubled
     time.sleep(1)
     assert node.counts()["done"] == 2
+    assert "medddpm_node_images_sent_total 16" in node.get("metrics")
     with socket.create_connection(("127.0.0.1", node.port)):  # says nothing, and holds up nobody
-        node.process.send_signal(signal.SIGTERM)
-        assert node.process.wait(timeout=30) == 0
-
-    uids = [dataset.SOPInstanceUID for dataset in got]
-    assert len(uids) == len(set(uids)) == 16
-    assert len({dataset.SeriesInstanceUID for dataset in got}) == 2
-    sources = {dcmread(path).StudyInstanceUID for path in mixed}
-    assert {dataset.StudyInstanceUID for dataset in got} == sources
-    assert not list(out.rglob(".*-*"))
-    told = (tmp_path / "first.log").read_text() + (tmp_path / "second.log").read_text()
+        assert node.end() == 0
+    assert len(destination.got) == 16
+    check_all_is_there(node, series, destination)
+    told = "".join(log.read_text() for log in node.out.parent.glob("node-*.log"))
     assert "Private" not in told
     assert "P-0001" not in told
+
+
+@pytest.mark.slow
+def test_killed_while_it_receives(
+    again: Callable[..., NodeProcess], series: Series, destination: Any, store: Any
+) -> None:
+    mixed, answers = interleaved(series), []
+    node = again(**NOT_QUIET)
+    sending = threading.Thread(target=lambda: answers.extend(store(node.port, mixed)))
+    sending.start()
+    wait_until(lambda: len(list(node.out.glob("incoming/*/*.dcm"))) >= 5, every_s=0.001)
+    node.kill()
+    sending.join()
+    accepted = answers.count(0)
+    assert 0 < accepted < 16
+    kept = {dcmread(path).SOPInstanceUID for path in node.out.glob("incoming/*/[!.]*.dcm")}
+    assert {dcmread(path).SOPInstanceUID for path in mixed[:accepted]} <= kept
+
+    node = again(cut_off_s=120)
+    time.sleep(2)
+    assert node.counts()["received"] == 2  # quiet, but the rest may still come
+    assert store(node.port, mixed) == [0] * 16  # as a scanner does that got no answer
+    node.wait_for(done=2, received=0)
+    assert len(destination.got) == 16
+    check_all_is_there(node, series, destination)
+
+
+def test_killed_while_it_restores(
+    again: Callable[..., NodeProcess], series: Series, destination: Any, store: Any
+) -> None:
+    node = again(*SLOW)
+    store(node.port, series[0])
+    wait_until(lambda: bool(node.claims()), every_s=0.01)
+    time.sleep(0.2)
+    node.kill()
+    assert len(node.claims()) == 1
+    assert node.records() == {}
+    assert destination.got == []
+
+    node = again(*SLOW)
+    node.wait_for(done=1, received=0)
+    assert len(destination.got) == 8
+    check_all_is_there(node, series[:1], destination)
+
+
+@pytest.mark.slow
+def test_killed_while_it_sends_to_a_slow_destination(
+    again: Callable[..., NodeProcess], series: Series, destination: Any, store: Any
+) -> None:
+    destination.on_store = lambda: time.sleep(0.2)
+    node = again()
+    store(node.port, series[0])
+    wait_until(lambda: len(destination.got) >= 3, every_s=0.01)
+    node.kill()
+    assert len(destination.got) < 8
+    assert [record["state"] for record in node.records().values()] == ["restored"]
+    destination.stop()  # and when the node is back, it is down for a while
+
+    destination.on_store = lambda: None
+    node = again(retry_s=0.2)
+    wait_until(lambda: next(iter(node.records().values()))["attempts"] >= 2)
+    destination.start(again.port)  # type: ignore[attr-defined]
+    node.wait_for(done=1, received=0)
+    check_all_is_there(node, series[:1], destination)
+
+
+def test_a_stop_lets_the_restoration_finish(
+    again: Callable[..., NodeProcess], series: Series, destination: Any, store: Any
+) -> None:
+    node = again(*SLOW)
+    store(node.port, series[0])
+    wait_until(lambda: bool(node.claims()), every_s=0.01)
+    assert node.end() == 0
+    assert "the series in hand is finished" in node.log.read_text()
+    assert [record["state"] for record in node.records().values()] == ["restored"]
+    assert (node.claims(), destination.got) == ([], [])
+    made = {path: path.stat().st_mtime_ns for path in node.out.glob("derived/*/*/*.dcm")}
+    assert len(made) == 8
+
+    node = again(*SLOW)
+    node.wait_for(done=1, received=0)
+    assert len(destination.got) == 8
+    assert made == {p: p.stat().st_mtime_ns for p in node.out.glob("derived/*/*/*.dcm")}
+    check_all_is_there(node, series[:1], destination)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_anywhere(
+    again: Callable[..., NodeProcess],
+    destination: Any,
+    store: Any,
+    dicom_series: Callable[..., Path],
+    noisy_phantom: Volume,
+    tmp_path: Path,
+) -> None:
+    """A new series each time; the scanner repeats what was not taken, the destination is slow."""
+    rng, pending, series = random.Random(20), [], []
+    destination.on_store = lambda: time.sleep(0.1)
+    stages: Counter[str] = Counter()
+    for number in range(20):
+        folder = dicom_series(tmp_path / f"s{number}", noisy_phantom.data[:, :, 10:18])
+        series.append(sorted(folder.iterdir()))
+        pending += series[-1]
+        node = again(cut_off_s=5)
+        old = set(node.claims())  # of earlier deaths; who takes over makes a new one
+        end = threading.Timer(rng.uniform(0.0, 8.0), node.process.kill)
+        end.start()
+        pending = pending[len(store(node.port, pending)) :]
+        end.join()
+        node.process.wait()
+        stages[stage(node, pending, old)] += 1
+    node = again()
+    if pending:
+        store(node.port, pending)
+    node.wait_for(300, done=20, received=0)
+    check_all_is_there(node, series, destination)
+    again_sent = len(destination.got) - 160
+    log.info("killed while %s; %d of 160 images were sent again", dict(stages), again_sent)
+
+
+def stage(node: NodeProcess, pending: list[Path], old: set[Path]) -> str:
+    """What a node was at when it was killed."""
+    if pending:
+        return "receiving"
+    if set(node.claims()) - old:
+        return "restoring"
+    is_sending = any(record["state"] == "restored" for record in node.records().values())
+    return "sending" if is_sending else "waiting"
+
+
+def test_an_enhanced_object_goes_round(
+    again: Callable[..., NodeProcess],
+    destination: Any,
+    store: Any,
+    enhanced_object: Callable[[Path, Any], Path],
+    noisy_phantom: Volume,
+    tmp_path: Path,
+) -> None:
+    path = enhanced_object(tmp_path / "a.dcm", noisy_phantom.data[:, :, 10:18, None])
+    node = again(rules={"min_images": 8})  # it counts frames
+    assert store(node.port, [path]) == [0]
+    node.wait_for(done=1)
+    (derived,) = destination.datasets
+    source = dcmread(path)
+    for name in ("SOPClassUID", "StudyInstanceUID", "FrameOfReferenceUID", "NumberOfFrames"):
+        assert derived[name].value == source[name].value
+    assert derived.SeriesInstanceUID != source.SeriesInstanceUID
+    places = [
+        [
+            f.PlanePositionSequence[0].ImagePositionPatient
+            for f in d.PerFrameFunctionalGroupsSequence
+        ]
+        for d in (source, derived)
+    ]
+    assert places[0] == places[1]
 
 
 def test_mistakes_are_one_clear_line(tmp_path: Path, tiny_weights: Path, cli: Any) -> None:

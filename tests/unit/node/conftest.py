@@ -1,10 +1,9 @@
-"""A receiver on a free port, and a destination that keeps what it gets."""
+"""A queue and what works on it, step by step, in this process."""
 
 from __future__ import annotations
 
-import gc
-import warnings
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,78 +11,78 @@ import pytest
 
 pytest.importorskip("pynetdicom")
 
-from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import StorageCommitmentPushModel
+from pydicom import dcmread
+
+from medddpm.cohort.run import make_settings
+from medddpm.node.options import NodeOptions, Peer
+from medddpm.node.queue import Queue
+from medddpm.node.sender import Sender
+from medddpm.node.worker import Worker
+from medddpm.restoration.options import RestoreOptions
+from medddpm.volume import Volume
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_sockets_left() -> Iterator[None]:
-    """Collects the sockets that pynetdicom leaves open after a failed connection."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-class Destination:
-    """A small archive; `answers` are given first, then success."""
-
-    def __init__(self) -> None:
-        self.got: list[str] = []
-        self.answers: list[int] = []
-        self.commitments: list[str] = []
-        self.on_store: Callable[[], Any] = lambda: None
-        self.server: Any = None
-
-    def start(self, port: int = 0, *, commitment: bool = False) -> int:
-        ae = AE("ARCHIVE")
-        ae.supported_contexts = AllStoragePresentationContexts
-        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._action)]
-        if commitment:
-            ae.add_supported_context(StorageCommitmentPushModel)
-        self.server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
-        return int(self.server.server_address[1])
-
-    def stop(self) -> None:
-        if self.server is not None:
-            self.server.shutdown()
-            self.server.server_close()
-
-    def _store(self, event: Any) -> int:
-        answer = self.answers.pop(0) if self.answers else 0
-        if answer == 0:
-            self.got.append(str(event.request.AffectedSOPInstanceUID))
-        self.on_store()
-        return answer
-
-    def _action(self, event: Any) -> tuple[int, None]:
-        self.commitments.append(str(event.action_information.TransactionUID))
-        return 0, None
+def clean(no_sockets_left: None) -> None:
+    """In all tests of this folder."""
 
 
 @pytest.fixture
-def destination() -> Iterator[Destination]:
-    made = Destination()
-    yield made
-    made.stop()
+def options() -> NodeOptions:
+    return NodeOptions(quiet_s=0, cut_off_s=0, retry_s=0, commitment=False, max_refusals=2)
 
 
 @pytest.fixture
-def store() -> Callable[..., list[int]]:
-    """Sends files: store(port, files, calling="SCANNER") -> status of each; [] if rejected."""
+def scan(tmp_path: Path, dicom_series: Callable[..., Path], noisy_phantom: Volume) -> Path:
+    """A series of 8 images."""
+    return dicom_series(tmp_path / "scan", noisy_phantom.data[:, :, 10:18])
 
-    def send(port: int, files: list[Path], calling: str = "SCANNER", called: str = "NODE") -> Any:
-        from pydicom import dcmread
 
-        ae = AE(calling)
-        datasets = [dcmread(path) for path in files]
-        for kind in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
-            ae.add_requested_context(*kind)
-        association = ae.associate("127.0.0.1", port, ae_title=called)
-        if not association.is_established:
-            return []
-        found = [int(association.send_c_store(d).Status) for d in datasets]
-        association.release()
-        return found
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    return Queue(tmp_path / "out")
 
-    return send
+
+@pytest.fixture
+def worker(queue: Queue, options: NodeOptions, tmp_path: Path, tiny_weights: Path) -> Worker:
+    settings = make_settings(
+        tmp_path / "out" / "derived", RestoreOptions(), tiny_weights, device="cpu", format="dicom"
+    )
+    return Worker(queue, options, settings)
+
+
+@pytest.fixture
+def fill(queue: Queue) -> Callable[[Path], str]:
+    """Puts the files of a folder into the queue; returns the name of their series."""
+
+    def put(folder: Path) -> str:
+        before = set(queue.series())
+        for path in folder.iterdir():
+            header = dcmread(path, stop_before_pixels=True)
+            queue.add(header.SeriesInstanceUID, header.SOPInstanceUID, path.read_bytes())
+        return (set(queue.series()) - before or before).pop()
+
+    return put
+
+
+@pytest.fixture
+def make_sender(queue: Queue, options: NodeOptions) -> Callable[..., Sender]:
+    """A sender to a port of this machine: make_sender(port, options, queue)."""
+
+    def make(port: int, given: NodeOptions = options, queue: Queue = queue) -> Sender:
+        derived = queue.incoming.parent / "derived"
+        peer = Peer("ARCHIVE", "127.0.0.1", port)
+        return Sender(queue, given, derived=derived, aet="NODE", peer=peer)
+
+    return make
+
+
+@pytest.fixture
+def restored(queue: Queue, worker: Worker, scan: Path, fill: Any) -> str:
+    """Name of a series that is restored and waits to be sent."""
+    name: str = fill(scan)
+    worker.step(threading.Event())
+    record = queue.load(name)
+    assert record is not None
+    assert record.state == "restored", record
+    return name

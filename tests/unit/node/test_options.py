@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from medddpm.errors import ConfigError
 from medddpm.node.options import NodeOptions, Peer, check_aet, load_options, parse_peer
@@ -18,6 +20,17 @@ def test_a_file_sets_rules_and_limits(tmp_path: Path) -> None:
     assert options.rules.modality == ("MR",)
     assert options.quiet_s == 5
     assert load_options(None) == NodeOptions()
+
+
+def test_the_page_shows_the_defaults(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3].joinpath("docs", "node.md").read_text(encoding="utf-8")
+    text = page.split("```yaml")[1].split("```")[0]
+    path = tmp_path / "node.yaml"
+    path.write_text(text)
+    shown = load_options(path)
+    assert shown.tls is not None
+    assert replace(shown, tls=None) == NodeOptions()
+    assert {field.name for field in fields(NodeOptions)} == set(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize(

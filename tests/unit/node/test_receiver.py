@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
     Verification,
 )
+from support.node_process import wait_until
 
 from medddpm.node.options import NodeOptions
 from medddpm.node.queue import Queue
@@ -143,6 +145,20 @@ def test_a_full_disk_is_refused_and_leaves_nothing(
     assert store(port, series[:2]) == [0, 0]
 
 
+def test_what_was_refused_is_waited_for(
+    listen: Any, store: Any, series: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, queue = listen(replace(OPTIONS, min_free_gb=1))
+    free = [5e9, 5e9, 0.5e9, 0.5e9, 0.5e9]
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free.pop(0)))
+        assert store(port, series) == [0, 0, 0xA700, 0xA700, 0xA700]
+    (name,) = queue.series()
+    wait_until(lambda: queue.is_cut_off(name), 10)
+    assert store(port, series) == [0] * 5
+    assert not queue.is_cut_off(name)
+
+
 def test_twenty_associations_at_once(listen: Any, store: Any, series: list[Path]) -> None:
     port, queue = listen()
     answers: list[list[int]] = []
@@ -195,8 +211,11 @@ def test_garbage_and_a_dropped_association_harm_nothing(
     line.shutdown(socket.SHUT_RDWR)
     association.join(5)
     line.close()
+    (name,) = queue.series()
+    wait_until(lambda: queue.is_cut_off(name), 10)
     assert store(port, series) == [0] * 5
-    assert len(queue.files(queue.series()[0])) == 5
+    assert len(queue.files(name)) == 5
+    assert not queue.is_cut_off(name)
 
 
 def test_an_object_that_is_not_what_it_is_called(listen: Any, series: list[Path]) -> None:
