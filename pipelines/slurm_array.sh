@@ -3,13 +3,17 @@
 #
 #   sbatch --array=1-$(ls -d RAW/sub-* | wc -l)%50 slurm_array.sh RAW OUT [options of medddpm-bids]
 #
-# Give the same command again after a failure or a time limit: what is done is skipped.
-# Afterwards: medddpm-bids RAW OUT group
+# Give the same command again after a failure or a time limit: what is done is skipped. A task that
+# ends with 6 is done, and a check has flagged a scan. Afterwards, or with --dependency=afterany:JOB:
+#
+#   medddpm-bids RAW OUT group --skip-bids-validator
+#
+# Tried with Slurm 22.05 on one node. Without B: the signal would not reach the script itself.
 #SBATCH --job-name=medddpm
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=8G
 #SBATCH --time=02:00:00
-#SBATCH --signal=TERM@60
+#SBATCH --signal=B:TERM@60
 #SBATCH --requeue
 set -euo pipefail
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,3 +251,84 @@ def cli() -> Callable[..., CliResult]:
         return CliResult(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+class Workplace:
+    """A folder with scans, weights and a spy, and the command that restores them."""
+
+    def __init__(self, folder: Path, weights: Path, num_scans: int) -> None:
+        self.folder, self.weights, self.num_scans = folder, weights, num_scans
+        self.out = folder / "out"
+        self.spy = Path(__file__).with_name("cohort_spy.py")
+
+    def environment(self, **spy: object) -> dict[str, str]:
+        """What the spy in each worker is told."""
+        told = {f"SPY_{name.upper()}": str(value) for name, value in spy.items()}
+        told["SPY_FOLDER"] = str(self.folder)
+        return told | {"DASK_DISTRIBUTED__WORKER__PRELOAD": f"['{self.spy}']"}
+
+    def command(self, *options: object) -> list[str]:
+        words = [self.folder / "in", self.out, "--weights", self.weights, *options]
+        return [sys.executable, "-m", "medddpm", "cohort", *map(str, words)]
+
+    def start(self, *options: object, **spy: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*options),
+            env=os.environ | self.environment(**spy),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *options: object, seconds: float = 400, **spy: object) -> tuple[int, str]:
+        return self.finish(self.start(*options, **spy), seconds)
+
+    def finish(self, process: subprocess.Popen[str], seconds: float = 400) -> tuple[int, str]:
+        """Its exit code and what it said; it never outlives the test."""
+        try:
+            said = process.communicate(timeout=seconds)[1]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            said = process.communicate()[1] + "\nit hung"
+        return process.returncode, said
+
+    def wait_for_records(self, count: int = 1) -> None:
+        deadline = time.monotonic() + 300
+        while len(self.saved()) < count and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(self.saved()) >= count
+
+    def saved(self) -> list[str]:
+        log = self.folder / "saved.log"
+        return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+
+    def check_whole(self) -> None:
+        """Every scan restored once, with its report; nothing else is left."""
+        names = [f"s{number:03d}" for number in range(self.num_scans)]
+        rows = list(csv.DictReader((self.out / "cohort.csv").read_text().splitlines()))
+        assert [row["scan"] for row in rows] == names
+        assert Counter(line for line in self.saved()) == Counter(f"{n} restored" for n in names)
+        found = sorted(p.name for p in self.out.iterdir() if not p.name.startswith("cohort."))
+        wanted = [f"{n}_desc-denoised{s}" for n in names for s in (".json", ".nii.gz")]
+        assert found == [".medddpm", *wanted]
+        self.check_clean()
+
+    def check_clean(self) -> None:
+        assert not list(self.out.rglob(".medddpm-*")), "a half-written output is left"
+        assert not list((self.out / ".medddpm" / "claims").glob("*")), "a claim is left"
+
+
+@pytest.fixture
+def workplace(
+    tmp_path: Path, head: Any, save_nifti: Any, tiny_weights: Path, rng: np.random.Generator
+) -> Callable[[int], Workplace]:
+    def make(num_scans: int) -> Workplace:
+        (tmp_path / "in").mkdir()
+        clean = head((36, 36, 32))
+        for number in range(num_scans):
+            noisy = np.hypot(*(rng.normal(0, 50, (2, *clean.shape)) + np.stack([clean, 0 * clean])))
+            path = tmp_path / "in" / f"s{number:03d}.nii.gz"
+            save_nifti(path, noisy.astype(np.float32), np.diag([1, 1, 1.5, 1.0]))
+        return Workplace(tmp_path, tiny_weights, num_scans)
+
+    return make

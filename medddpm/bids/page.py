@@ -38,7 +38,7 @@ def write_subject_page(out: Path, subject: str, pairs: Sequence[tuple[Path, Path
 
 
 def write_index(out: Path, rows: Sequence[tuple[str, int, int, int]]) -> Path:
-    """Write `index.html` with a row a subject.
+    """Write `index.html` with a row a subject, and a link to the page over all scans.
 
     Args:
         out: Root of the derivative.
@@ -50,7 +50,9 @@ def write_index(out: Path, rows: Sequence[tuple[str, int, int, int]]) -> Path:
         for label, scans, flagged, failed in rows
     ]
     head = "<tr><th>subject</th><th>scans</th><th>flagged</th><th>failed</th></tr>"
-    return _write(out / "index.html", "Denoised scans", [f"<table>{head}{''.join(lines)}</table>"])
+    table = f"<table>{head}{''.join(lines)}</table>"
+    more = '<p><a href="cohort.html">Numbers of all scans, outliers first</a></p>'
+    return _write(out / "index.html", "Denoised scans", [table, more])
 
 
 def _write(path: Path, title: str, parts: Sequence[str]) -> Path:

@@ -13,6 +13,7 @@ from medddpm.cli import (
     calibrate_guard,
     cohort,
     data_report,
+    lesions,
     memorisation,
     prepare,
     report,
@@ -58,6 +59,7 @@ training.register(app)
 sweep.register(app)
 memorisation.register(app)
 benchmark.register(app)
+lesions.register(app)
 data_report.register(app)
 calibrate.register(app)
 calibrate_guard.register(app)

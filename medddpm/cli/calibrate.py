@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from medddpm.cli.console import say
 from medddpm.cli.options import Device, Overwrite, Weights, parse_crop, parse_device
 from medddpm.cli.run import reports_errors
+
+_TITLES = {
+    "calibration": "Each subject under intervals that were fitted to the others",
+    "test": "Test scans under the intervals themselves",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +35,10 @@ def calibrate(
         str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
     ] = None,
     include: Annotated[str, typer.Option(help="Pattern of scan names.")] = "*",
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Clean scans of other subjects that the table is only tested on."),
+    ] = None,
     weights: Weights = "default",
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -47,19 +56,32 @@ def calibrate(
         weights=weights,
         device=parse_device(device),
         include=include,
+        test=test,
         overwrite=overwrite,
         on_scan=lambda name, level: say(f"{name} at sigma {level:g}"),
     )
-    typer.echo("Each subject under intervals that were fitted to the others:")
-    wide = max(len(row["scan"]) for row in done.rows)
+    for part, title in _TITLES.items():
+        rows = [row for row in done.rows if row["part"] == part]
+        if rows:
+            typer.echo(f"{title}:\n{_table(rows)}")
+    ranks = done.content["rank_over_all_levels"]
     typer.echo(
+        f"Rank correlation of std and error over all noise levels: voxels {ranks['voxels']:.2f}, "
+        f"blocks {ranks['blocks']:.2f}"
+    )
+    say(f"calibrated weights: {done.weights}")
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    wide = max(len(row["scan"]) for row in rows)
+    lines = [
         f"{'sigma':>6} {'scan':<{wide}} {'in 90 %':>8} {'nominal':>8} {'error/std':>9} "
         f"{'rank':>5} {'rank of blocks':>14}"
-    )
-    for row in done.rows:
-        typer.echo(
-            f"{row['sigma']:>6g} {row['scan']:<{wide}} {row['coverage']:>8.1%} "
-            f"{row['coverage_nominal']:>8.1%} {row['error_over_std']:>9.2f} {row['rank']:>5.2f} "
-            f"{row['rank_blocks']:>14.2f}"
-        )
-    say(f"calibrated weights: {done.weights}")
+    ]
+    lines += [
+        f"{row['sigma']:>6g} {row['scan']:<{wide}} {row['coverage']:>8.1%} "
+        f"{row['coverage_nominal']:>8.1%} {row['error_over_std']:>9.2f} {row['rank']:>5.2f} "
+        f"{row['rank_blocks']:>14.2f}"
+        for row in rows
+    ]
+    return "\n".join(lines)

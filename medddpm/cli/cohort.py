@@ -68,7 +68,8 @@ def cohort(
     """Restore all scans of a cohort that are not done yet, on many workers.
 
     A scan is done if its bytes, the weights and the settings are the same; so the same command
-    goes on where it was ended, and several may run at once. `cohort.csv` says what failed and why.
+    goes on where it was ended, and several may run at once. `cohort.csv` says what failed and why,
+    `cohort.html` shows the numbers of all, outliers first.
 
     Exit codes: 0 all restored; 6 all restored, some flagged; 7 some failed; 5 disk; 130 ended
     early by SIGTERM or Ctrl-C.
@@ -105,6 +106,7 @@ def cohort(
         )
     typer.echo(summary(result.counts, result.outcomes))
     typer.echo(f"{result.tables[0]}")
+    typer.echo(f"{result.page}")
     code = exit_code(result.counts, stopped=stop.is_set())
     if code:
         raise typer.Exit(code)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medddpm.cli.console import progress
+from medddpm.cli.console import progress, say
 from medddpm.cli.options import Overwrite, parse_device
 from medddpm.cli.run import EXIT_FLAGGED, LeftOut, reports_errors
 
@@ -33,9 +33,16 @@ def report(
     ] = None,
     source: Source = None,
     reference: Annotated[
-        Path | None, typer.Option(help="A clean scan on the same grid, for PSNR and SSIM.")
+        Path | None,
+        typer.Option(
+            help="A clean scan on the same grid, for PSNR and SSIM; for several results a folder "
+            "of scans with the names of the noisy ones, or a CSV with columns `scan`, `reference`."
+        ),
     ] = None,
     frame: Annotated[int, typer.Option(min=0, help="Which frame of a 4D scan to show.")] = 0,
+    index_only: Annotated[
+        bool, typer.Option("--index-only", help="Only the page over all results, none a scan.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Show results as HTML pages that need no network: viewer, numbers, checks, provenance.
@@ -52,9 +59,12 @@ def report(
         source=source,
         reference=reference,
         frame=frame,
+        index_only=index_only,
         overwrite=overwrite,
         on_error=left_out,
     )
+    if done.without_reference:
+        say(f"no reference for {', '.join(done.without_reference)}: SNR and CNR instead of PSNR")
     for page in [*done.pages, *([done.index] if done.index else [])]:
         typer.echo(f"{page}")
     left_out.exit_if_any(len(done.pages))

@@ -21,6 +21,7 @@ from medddpm.bids.derivative import write_description
 from medddpm.bids.names import entities, find_bids_scans, is_bids
 from medddpm.bids.page import write_index, write_subject_page
 from medddpm.cohort.job import Settings, do_job, find_done
+from medddpm.cohort.page import write_page
 from medddpm.cohort.pool import cpu_cores
 from medddpm.cohort.records import Outcome, load_outcome
 from medddpm.cohort.run import CohortResult, make_settings
@@ -107,7 +108,7 @@ def participant(
 
 
 def group(run: BidsRun) -> CohortResult:
-    """Collect what the participant level has done: tables, and a page that lists the subjects."""
+    """Collect what the participant level has done: tables, and pages over subjects and scans."""
     jobs, settings = run.jobs(), run.settings()
     known = [(job, load_outcome(settings.state, job)) for job in jobs]
     outcomes = [outcome for _, outcome in known if outcome is not None]
@@ -123,7 +124,8 @@ def group(run: BidsRun) -> CohortResult:
     ]
     write_index(run.out, rows)
     tables = write_tables(run.out, outcomes, settings.deciding())
-    return CohortResult(outcomes, len(jobs), tables)
+    page = write_page(run.out, outcomes, len(jobs))
+    return CohortResult(outcomes, len(jobs), tables, page)
 
 
 def _do_all(jobs: list[Job], settings: Settings, num_workers: int) -> Iterator[Outcome]:

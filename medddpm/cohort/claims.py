@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,22 +21,30 @@ HEARTBEAT_S = 20.0
 SILENT_S = 300.0
 """A holder on another machine that did not touch its claim for so long is taken for dead."""
 
-_held: set[Path] = set()
+_held: dict[Path, Callable[[], None]] = {}
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextmanager
-def claimed(folder: Path, key: str, run: str) -> Iterator[bool]:
+def claimed(
+    folder: Path, key: str, run: str, undo: Callable[[], None] = _nothing
+) -> Iterator[bool]:
     """Hold the claim on `key` while the block runs; yields False if another process holds it.
 
     Args:
         folder: Where claims lie, on a file system that all workers see.
         key: Names the work.
         run: Names the run that the work belongs to, for `release_run`.
+        undo: Removes what is half done, if the process is told to end meanwhile (`hand_back`).
     """
     path = _take(folder, key, run)
     if path is None:
         yield False
         return
+    _held[path] = undo
     stop = threading.Event()
     beat = threading.Thread(target=_keep_alive, args=(path, stop), daemon=True)
     beat.start()
@@ -90,13 +98,12 @@ def _take(folder: Path, key: str, run: str) -> Path | None:
     owner = {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "run": run}
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(owner, file)
-    _held.add(path)
     return path
 
 
 def _release(path: Path) -> None:
     """Remove a claim and the dead ones below it, itself last."""
-    _held.discard(path)
+    _held.pop(path, None)
     for number in _numbers(path.parent, path.stem):
         if number <= int(path.suffix[1:]):
             with suppress(OSError):
@@ -153,6 +160,8 @@ def _keep_alive(path: Path, stop: threading.Event) -> None:
 
 
 @atexit.register
-def _release_all() -> None:
-    for path in list(_held):
+def hand_back() -> None:
+    """Give up all claims of this process, which ends now; its work is undone."""
+    for path, undo in list(_held.items()):
+        undo()
         _release(path)

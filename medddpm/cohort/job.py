@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -103,7 +104,8 @@ def do_job(job: Job, settings: Settings) -> Outcome:
     if done is not None:
         return done
     try:
-        with claimed(settings.claims, job.key, settings.run) as mine:
+        undo = partial(sweep, settings.out / job.folder, job.key)
+        with claimed(settings.claims, job.key, settings.run, undo) as mine:
             if not mine:
                 return Outcome(job.name, "busy")
             done = find_done(job, settings)  # by the process that held the claim until now
@@ -227,7 +229,8 @@ def _check_free(targets: list[Target], folder: Path, job: Job, settings: Setting
         if not was_killed or target.sidecar.exists():
             raise OutputError(f"{target.image.name} exists and was not made here; move it away")
         remove(target.image)  # its report, which comes last, is still in the hidden folder
-    sweep(folder, job.key)
+    if was_killed:  # else the folder, which may hold 100,000 files, need not be listed again
+        sweep(folder, job.key)
 
 
 def _compute(volumes: list[Volume], settings: Settings) -> list[Restored]:

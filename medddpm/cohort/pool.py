@@ -8,22 +8,29 @@ import re
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Event
 from typing import Any
 
+from medddpm.cohort.batch import (
+    BATCH_SYSTEMS,
+    JobKeeper,
+    batch_config,
+    extra,
+    open_batch,
+)
 from medddpm.cohort.claims import is_claimed
 from medddpm.cohort.job import Settings, do_job, failure, find_done
 from medddpm.cohort.records import Outcome, load_outcome
 from medddpm.cohort.sources import Job
-from medddpm.errors import CohortError, ConfigError, MedddpmError, MissingExtraError, OutputError
+from medddpm.errors import CohortError, ConfigError, MedddpmError, OutputError
+from medddpm.restoration.options import RestoreOptions
 
-BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster"}
 GRACE_S = 20.0
 """Scans in hand get so long after SIGTERM; Slurm kills 30 s after it (KillWait)."""
 _POLL_S = 0.5
@@ -39,6 +46,8 @@ _LOST = (
     "the connection to dask's scheduler is lost; what was done is kept: run the command again with "
     "--resume"
 )
+MEMORY_SHARE = 0.8
+"""Of a worker's memory for the scan that computes; the rest is for the one read or written."""
 _GB_A_WORKER = 3.0
 _CORES_A_WORKER = 4
 
@@ -76,7 +85,7 @@ def plan_pool(where: str, workers: int | None, memory_gb: float | None) -> Pool:
         return Pool(where, workers or 1)
     import torch
 
-    limit = _extra("distributed.system").MEMORY_LIMIT
+    limit = extra("distributed.system").MEMORY_LIMIT
     cores, gpus = cpu_cores(), torch.cuda.device_count()
     memory = memory_gb or limit / 1e9
     count = workers or gpus or max(1, min(cores // _CORES_A_WORKER, int(memory // _GB_A_WORKER)))
@@ -91,12 +100,17 @@ def cpu_cores() -> int:
 
 
 @contextmanager
-def opened(pool: Pool) -> Iterator[Any]:
-    """A dask client with the workers of the pool; they end with the block if they are ours."""
-    distributed = _extra("distributed")
-    for name in ("distributed", "distributed.client"):  # they log tracebacks and arguments
+def opened(pool: Pool, folder: Path) -> Iterator[Any]:
+    """A dask client with the workers of the pool; they end with the block if they are ours.
+
+    Args:
+        pool: The workers.
+        folder: Seen by all workers; for the keys of a batch system's workers.
+    """
+    distributed = extra("distributed")
+    for name in ("distributed", "distributed.client", "tornado.application"):  # log tracebacks
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _cluster(pool) as cluster:
+    with _cluster(pool, folder) as cluster:
         try:
             client = distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S)
         except (OSError, ValueError) as error:
@@ -153,20 +167,29 @@ def run_jobs(
 
 def work(job: Job, settings: Settings) -> Outcome:
     """What a dask worker does for one scan."""
-    worker = _extra("distributed").get_worker()
+    worker = extra("distributed").get_worker()
     threads = settings.threads or worker.state.nthreads
     try:
         device = _device(settings, worker.name)
-        return do_job(job, replace(settings, threads=threads, device=device))
+        options = _within(settings.options, worker.memory_manager.memory_limit)
+        given = replace(settings, threads=threads, device=device, options=options)
+        return do_job(job, given)
     except Exception as error:  # dask can lose one that cannot be pickled, and wait for ever
         return failure(job, settings, f"{type(error).__name__} in its worker", "bug")
+
+
+def _within(options: RestoreOptions, limit: int | None) -> RestoreOptions:
+    """Options with the budget of a worker that a batch system or another's command has limited."""
+    if options.memory_gb is not None or not limit:
+        return options
+    return replace(options, memory_gb=limit * MEMORY_SHARE / 1e9)
 
 
 def _rounds(
     client: Any, jobs: Sequence[Job], settings: Settings, stop: Event, suspects: list[Job]
 ) -> Iterator[Outcome]:
-    killed = _extra("distributed").KilledWorker
-    waiting, busy, seen = deque(jobs), deque[Job](), time.monotonic()
+    killed = extra("distributed").KilledWorker
+    watch, waiting, busy = _watch(client), deque(jobs), deque[Job]()
     futures: dict[Any, Job] = {}
     deadline = checked = float("inf")
     begun = time.time()
@@ -178,11 +201,9 @@ def _rounds(
             if time.monotonic() > deadline:
                 client.cancel(list(futures))
                 return
-        hands = _IN_HAND * len(client.nthreads())
-        seen = time.monotonic() if hands else seen
-        if time.monotonic() - seen > _GONE_S and _is_local(client):
-            raise CohortError("all workers are gone and do not come back; --resume goes on")
-        _fill(client, futures, waiting, settings, max(hands, _IN_HAND))
+        num_workers = len(client.nthreads())
+        watch(num_workers)
+        _fill(client, futures, waiting, settings, _IN_HAND * max(num_workers, 1))
         for future in _finished(client, futures):
             job = futures.pop(future)
             try:
@@ -219,15 +240,33 @@ def _finished(client: Any, futures: dict[Any, Job]) -> list[Any]:
         time.sleep(_POLL_S)
         return []
     with suppress(TimeoutError), client.as_current():
-        _extra("distributed").wait(list(futures), timeout=_POLL_S, return_when="FIRST_COMPLETED")
+        extra("distributed").wait(list(futures), timeout=_POLL_S, return_when="FIRST_COMPLETED")
     if client.status != "running" or any(f.status in ("cancelled", "lost") for f in futures):
         raise CohortError(_LOST)
     return [future for future in futures if future.status in ("finished", "error")]
 
 
-def _is_local(client: Any) -> bool:
-    """True if the workers are processes of this one; those of a batch system may wait for hours."""
-    return type(client.cluster).__name__ == "LocalCluster"
+class _LocalWatch:
+    """Ends the run if the workers, processes of ours, are all gone and do not come back."""
+
+    def __init__(self) -> None:
+        self.seen = time.monotonic()
+
+    def __call__(self, num_workers: int) -> None:
+        if num_workers:
+            self.seen = time.monotonic()
+        elif time.monotonic() - self.seen > _GONE_S:
+            raise CohortError("all workers are gone and do not come back; --resume goes on")
+
+
+def _watch(client: Any) -> Callable[[int], None]:
+    """What is told, all the time, how many workers there are, and looks after them."""
+    name = type(client.cluster).__name__
+    if name == "LocalCluster":
+        return _LocalWatch()
+    if name in BATCH_SYSTEMS.values():
+        return JobKeeper(client.cluster)
+    return lambda num_workers: None  # another's cluster
 
 
 def _look_at(
@@ -248,13 +287,14 @@ def _look_at(
 
 
 @contextmanager
-def _cluster(pool: Pool) -> Iterator[Any]:
+def _cluster(pool: Pool, folder: Path) -> Iterator[Any]:
     """A cluster of ours, or the address of another's."""
     if pool.where == "local":
-        with _extra("dask").config.set(_local_config(pool)), _local(pool) as cluster:
+        with extra("dask").config.set(_local_config(pool)), _local(pool) as cluster:
             yield cluster
     elif pool.where in BATCH_SYSTEMS:
-        with _batch(pool) as cluster:
+        config = extra("dask").config.set(batch_config(pool.where))
+        with config, open_batch(pool.where, pool.workers, folder) as cluster:
             yield cluster
     else:
         yield pool.where
@@ -263,7 +303,7 @@ def _cluster(pool: Pool) -> Iterator[Any]:
 def _local_config(pool: Pool) -> dict[str, Any]:
     """What dask is to do otherwise than by default, with workers that are processes of ours."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    preload = _extra("dask").config.get("distributed.worker.preload", [])
+    preload = extra("dask").config.get("distributed.worker.preload", [])
     return {
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, str(pool.threads)),
         "distributed.deploy.lost-worker-timeout": "1 hour",  # a restart may take a while
@@ -276,7 +316,7 @@ def _local_config(pool: Pool) -> dict[str, Any]:
 
 
 def _local(pool: Pool) -> Any:
-    return _extra("distributed").LocalCluster(
+    return extra("distributed").LocalCluster(
         n_workers=pool.workers,
         threads_per_worker=_IN_HAND,
         memory_limit=int((pool.memory_gb or 0) * 1e9) or "auto",
@@ -284,21 +324,6 @@ def _local(pool: Pool) -> Any:
         host="127.0.0.1",
         silence_logs=logging.CRITICAL,
     )
-
-
-def _batch(pool: Pool) -> Any:
-    """Workers as jobs of a batch system; queue, cores, memory and time come from dask's config."""
-    dask_jobqueue, dask = _extra("dask_jobqueue"), _extra("dask")
-    where = f"jobqueue.{pool.where}"
-    missing = [n for n in ("cores", "memory") if dask.config.get(f"{where}.{n}", None) is None]
-    if missing:
-        raise ConfigError(
-            f"dask-jobqueue is not told the {' and '.join(missing)} of a job; set {where} (cores, "
-            "memory, walltime, queue) in ~/.config/dask/jobqueue.yaml"
-        )
-    cluster = getattr(dask_jobqueue, BATCH_SYSTEMS[pool.where])(processes=1)
-    cluster.scale(jobs=pool.workers)
-    return cluster
 
 
 def _device(settings: Settings, name: object) -> str:
@@ -309,14 +334,3 @@ def _device(settings: Settings, name: object) -> str:
     if settings.device != "auto" or torch.cuda.device_count() < 2 or number is None:
         return settings.device
     return f"cuda:{int(number[1]) % torch.cuda.device_count()}"
-
-
-def _extra(name: str) -> Any:
-    """A module of the extra `cluster`."""
-    try:
-        return import_module(name)
-    except ModuleNotFoundError:
-        raise MissingExtraError(
-            f"{name} is not installed: pip install 'medddpm[cluster]', or restore scans one by "
-            "one with `medddpm restore`"
-        ) from None

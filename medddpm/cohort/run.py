@@ -14,7 +14,8 @@ from threading import Event
 from medddpm.bids.derivative import write_description
 from medddpm.cohort.claims import release_run
 from medddpm.cohort.job import Settings, failure, find_done, sweep
-from medddpm.cohort.pool import Pool, dashboard, opened, run_jobs
+from medddpm.cohort.page import write_page
+from medddpm.cohort.pool import MEMORY_SHARE, Pool, dashboard, opened, run_jobs
 from medddpm.cohort.records import Outcome
 from medddpm.cohort.sources import Found, Job, find_jobs
 from medddpm.cohort.table import Counts, write_tables
@@ -27,8 +28,6 @@ from medddpm.workflows.outputs import OutputFormat, write_json
 OnNews = Callable[[str], None]
 OnOutcome = Callable[[Outcome, int, int], None]
 _STATE = ".medddpm"
-_SHARE = 0.8
-"""Of a worker's memory for the scan that computes; the rest is for the one read or written."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,13 @@ class CohortResult:
         outcomes: One a scan, by name; scans that were not reached are missing.
         total: Scans in the source.
         tables: Files that list them.
+        page: The page over all of them.
     """
 
     outcomes: list[Outcome]
     total: int
     tables: tuple[Path, ...]
+    page: Path | None = None
 
     @property
     def counts(self) -> Counts:
@@ -72,7 +73,8 @@ def cohort(
 
     Args:
         source: See `find_jobs`.
-        out: A folder; `cohort.csv`, `cohort.json` and the state of the run are in it, too.
+        out: A folder; `cohort.csv`, `cohort.json`, `cohort.html` and the state of the run are in
+            it, too.
         pool: The workers.
         options: How to restore.
         weights: A shipped name or a weights file that every worker can read.
@@ -91,7 +93,7 @@ def cohort(
     found = find_jobs(source, out)
     options = options or RestoreOptions()
     if pool.memory_gb:
-        options = replace(options, memory_gb=pool.memory_gb * _SHARE)
+        options = replace(options, memory_gb=pool.memory_gb * MEMORY_SHARE)
     settings = make_settings(out, options, weights, device=device, format=format)
     settings = replace(settings, threads=pool.threads)
     _begin(source, settings, resume=resume)
@@ -105,7 +107,8 @@ def cohort(
     finally:
         tables = write_tables(out, list(outcomes.values()), settings.deciding())
     total = len(found.jobs) + len(found.broken)
-    return CohortResult(sorted(outcomes.values(), key=lambda o: o.scan), total, tables)
+    known = sorted(outcomes.values(), key=lambda o: o.scan)
+    return CohortResult(known, total, tables, write_page(out, known, total))
 
 
 def make_settings(
@@ -136,7 +139,7 @@ def _restore_all(
     on_outcome: OnOutcome | None,
 ) -> None:
     try:
-        with opened(pool) as client:
+        with opened(pool, settings.state) as client:
             say(dashboard(client))
             for number, outcome in enumerate(run_jobs(client, jobs, settings, stop), start=1):
                 outcomes[outcome.scan] = outcome

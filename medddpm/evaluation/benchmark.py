@@ -161,7 +161,7 @@ def run_method(
     known = case.level(sigma) if source == "oracle" else None
     with MemoryMeter() as memory:
         began = time.perf_counter()
-        restored, told = _restored(noisy, case, known, method, options.noise, restorer)
+        restored, told = restore_case(noisy, case, known, method, options.noise, restorer)
         seconds = time.perf_counter() - began
     row: dict[str, Any] = {"case": case.volume.case_id, "noise": options.noise.kind}
     row |= {"sigma": sigma, "method": method.label, "sigma_source": source}
@@ -171,7 +171,7 @@ def run_method(
     return Outcome(row, noisy.data, restored)
 
 
-def _restored(
+def restore_case(
     noisy: Volume,
     case: Case,
     known: float | None,
@@ -179,7 +179,19 @@ def _restored(
     noise: NoiseModel,
     restorer: Restorer | None,
 ) -> tuple[Image, float | None]:
-    """The restored scan, and the sigma that the method was told, both in scan units."""
+    """The restored scan, and the sigma that the method was told, both in scan units.
+
+    Args:
+        noisy: What is restored.
+        case: The clean scan; only its scale counts, and for the VAE round trip its image.
+        known: The true sigma in scan units; None lets the method estimate it.
+        method: What to run.
+        noise: Its law.
+        restorer: Our model; only our own methods need it.
+
+    Raises:
+        ConfigError: Our model or another package is missing.
+    """
     scale = np.float32(case.scale)
     if method.needs_model:
         if restorer is None:

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 def calibration_figure(
     rows: Sequence[Mapping[str, Any]],
     *,
-    reliability: Sequence[tuple[float, float]],
-    risk_coverage: Sequence[tuple[float, float, float]],
+    reliability: Sequence[Sequence[float]],
+    risk_coverage: Sequence[Sequence[float]],
 ) -> bytes:
     """A PNG of three plots.
 
     Args:
-        rows: Lines of `calibration.cross_validate`.
+        rows: `calibration.scores` of each scan; with a "part", those of the test are dashed.
         reliability: Pairs of `calibration.reliability`.
         risk_coverage: Rows of `calibration.risk_coverage`.
     """
@@ -28,11 +28,13 @@ def calibration_figure(
     for scan in dict.fromkeys(row["scan"] for row in rows):
         lines = [row for row in rows if row["scan"] == scan]
         sigmas = [row["sigma"] for row in lines]
-        held.plot(sigmas, [100 * row["coverage"] for row in lines], marker="o", label=scan)
+        style = "--" if lines[0].get("part") == "test" else "-"
+        covered = [100 * row["coverage"] for row in lines]
+        held.plot(sigmas, covered, style, marker="o", label=scan)
     held.axhspan(87, 93, color="0.92")
     held.axhline(90, color="black", linewidth=0.8)
     held.set(xlabel="sigma, of the scale", ylabel="voxels in the 90 % interval, %", ylim=(70, 100))
-    held.set_title("each subject, fitted to the others", fontsize=10)
+    held.set_title("each subject, fitted to others; dashed: test", fontsize=10)
     held.legend(fontsize=6)
     reliable.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     reliable.plot(*zip(*reliability, strict=True), marker="o")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from medddpm.evaluation.data_report import Breakdown, DataReport
 from medddpm.evaluation.subgroups import GroupQuality, MethodQuality
+from medddpm.evaluation.svg import svg_of
 
 _COLOURS = {"train": "#0072b2", "val": "#e69f00", "test": "#009e73", "": "#8a8a8a"}
 """Okabe and Ito's palette, which colour-blind people can tell apart."""
@@ -47,7 +45,7 @@ def share_plot(breakdown: Breakdown, report: DataReport) -> tuple[bytes, int]:
     _name_rows(axes, [group.name for group in groups])
     axes.set(xlabel="subjects, % of the split", xlim=(0, 100))
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    return _svg(figure), len(breakdown.groups) - len(groups)
+    return svg_of(figure), len(breakdown.groups) - len(groups)
 
 
 def difference_plot(quality: MethodQuality, unit: str) -> bytes:
@@ -60,7 +58,7 @@ def difference_plot(quality: MethodQuality, unit: str) -> bytes:
     axes.axvline(0, color="black", linewidth=0.8)
     _name_rows(axes, [f"{line.variable}: {line.group}" for line in lines])
     axes.set_xlabel(f"{quality.metric.upper()} of the group less that of the rest{unit}")
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _draw_interval(axes: Any, row: int, line: GroupQuality) -> None:
@@ -80,13 +78,3 @@ def _name_rows(axes: Any, names: Sequence[str]) -> None:
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _svg(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    fixed: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "medddpm"}
-    with rc_context(fixed), warnings.catch_warnings():
-        # The browser draws the text with its own fonts; the one measured with may lack glyphs.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()

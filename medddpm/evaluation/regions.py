@@ -18,6 +18,7 @@ CLASSES = ("dark", "middle", "bright")
 """In a T1w brain about CSF, grey and white matter; in a T2w one the other way round."""
 _EDGE_SHARE = 0.1
 _SAMPLES = 100_000
+_CHUNK = 1_000_000
 
 
 def find_regions(image: Image, inside: Mask) -> dict[str, Mask]:
@@ -31,13 +32,17 @@ def find_regions(image: Image, inside: Mask) -> dict[str, Mask]:
         image: (X, Y, Z) in any unit.
         inside: Its foreground.
     """
-    labels = _classes(image, inside)
-    regions = {"foreground": inside}
-    regions |= {name: inside & (labels == i) for i, name in enumerate(CLASSES)}
+    regions = {"foreground": inside, **brightness_classes(image, inside)}
     slope = ndimage.gaussian_gradient_magnitude(image, 1.0)
     regions["edges"] = inside & (slope >= np.quantile(slope[inside], 1 - _EDGE_SHARE))
     regions["air"] = ~ndimage.binary_dilation(inside, iterations=2) & (image != 0)
     return regions
+
+
+def brightness_classes(image: Image, inside: Mask) -> dict[str, Mask]:
+    """Masks (X, Y, Z) of the dark, middle and bright part of the foreground."""
+    labels = _classes(image, inside)
+    return {name: inside & (labels == i) for i, name in enumerate(CLASSES)}
 
 
 def central_box(inside: Mask, size: tuple[int, int, int] | None) -> Box:
@@ -105,7 +110,7 @@ def _power(image: Image) -> float:
     return float(np.sum(np.square(image), dtype=np.float64))
 
 
-def _classes(image: Image, inside: Mask) -> NDArray[np.int64]:
+def _classes(image: Image, inside: Mask) -> NDArray[np.int8]:
     """Three classes of brightness: a Gaussian mixture by expectation maximisation."""
     values = image[inside][:: max(1, int(inside.sum()) // _SAMPLES)].astype(np.float64)
     low, high = np.percentile(values, [2, 98])
@@ -118,9 +123,14 @@ def _classes(image: Image, inside: Mask) -> NDArray[np.int64]:
         spreads = np.sqrt((weights * (values - means[:, None]) ** 2).sum(axis=1) / total) + 1e-12
         shares = total / values.size
     order = np.argsort(means)
-    mixture = (a[order] for a in (means, spreads, shares))
-    labels = np.zeros(image.shape, np.int64)
-    labels[inside] = _responsibilities(image[inside].astype(np.float64), *mixture).argmax(axis=0)
+    mixture = means[order], spreads[order], shares[order]
+    every = image[inside]
+    found = np.empty(every.size, np.int8)
+    for start in range(0, every.size, _CHUNK):  # in a large scan all at once would take gigabytes
+        part = slice(start, start + _CHUNK)
+        found[part] = _responsibilities(every[part].astype(np.float64), *mixture).argmax(axis=0)
+    labels = np.zeros(image.shape, np.int8)
+    labels[inside] = found
     return labels
 
 

@@ -1,4 +1,4 @@
-"""What a report shows of one restored scan: its numbers, and its doubts in plain words."""
+"""What a report shows of one restored scan, and its numbers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import GeometryError, ShapeError
-from medddpm.evaluation.metrics import evaluate_arrays
-from medddpm.evaluation.regions import find_regions
-from medddpm.preprocess.intensity import Mask, foreground_mask
+from medddpm.evaluation.metrics import SSIM_RADIUS, psnr, ssim_image
+from medddpm.evaluation.regions import brightness_classes
+from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
 from medddpm.volume import Geometry
 
 Image = NDArray[np.float32]
 
 _FLAT_SHARE = 0.3
 _WINDOW = 5
-_GUARD_WORDS = {
-    "residual_ratio": "What was removed, over the noise that was assumed (1: all of it)",
-    "noise_ratio": "Noise in flat parts of the scan, over the noise that was assumed (1: equal)",
-    "whiteness": "Likeness of neighbours in what was removed (0 or less: noise; more: anatomy)",
-    "structure": "How far what was removed follows the edges of the anatomy (0: not at all)",
-    "peak": "Largest local mean of what was removed, in units of sigma",
-}
+_SLAB = 32
 
 
 @dataclass(frozen=True)
@@ -93,6 +87,13 @@ class Figure:
     form: str
     note: str = ""
 
+    @property
+    def gain(self) -> float | None:
+        """After less before."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after - self.before
+
     def text(self, value: float | None) -> str:
         """The value as it is printed."""
         return "n/a" if value is None else self.form.format(value)
@@ -105,24 +106,31 @@ def measure(scan: ReportScan) -> list[Figure]:
     return _contrast(scan)
 
 
-def guard_rows(frame: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the guard measured, as (words, value)."""
-    rows = []
-    for key, value in frame["guard"].items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            words = _GUARD_WORDS.get(key, key.replace("_", " "))
-            rows.append((words, f"{value:.2f}"))
-    return rows
-
-
 def _closeness(scan: ReportScan, reference: Image) -> list[Figure]:
     inside = foreground_mask(reference)
-    before, after = (evaluate_arrays(reference, a, mask=inside) for a in (scan.before, scan.after))
+    scale = intensity_scale(reference, inside)
+    images = scan.before, scan.after
+    psnrs = [psnr(reference, image, scale, inside) for image in images]
+    ssims = [_mean_ssim(reference, image, scale, inside) for image in images]
     note = "in the foreground, against the reference; the data range is its intensity scale"
     return [
-        Figure("psnr", "PSNR, dB", before["psnr"], after["psnr"], "{:.2f}", note),
-        Figure("ssim", "SSIM", before["ssim"], after["ssim"], "{:.4f}", note),
+        Figure("psnr", "PSNR, dB", psnrs[0], psnrs[1], "{:.2f}", note),
+        Figure("ssim", "SSIM", ssims[0], ssims[1], "{:.4f}", note),
     ]
+
+
+def _mean_ssim(reference: Image, image: Image, scale: float, inside: Mask) -> float:
+    """Mean SSIM of the foreground, slab by slab: all of a large scan would take gigabytes."""
+    total, length = 0.0, reference.shape[0]
+    for start in range(0, length, _SLAB):
+        low, high = max(0, start - SSIM_RADIUS), min(length, start + _SLAB + SSIM_RADIUS)
+        within = inside[start : start + _SLAB]
+        if not within.any():
+            continue
+        clean, found = (a[low:high] / np.float32(scale) for a in (reference, image))
+        slab = ssim_image(clean, found, 1.0)[start - low : start - low + _SLAB]
+        total += float(slab[within].sum(dtype=np.float64))
+    return total / float(inside.sum())
 
 
 def _contrast(scan: ReportScan) -> list[Figure]:
@@ -138,7 +146,7 @@ def _contrast(scan: ReportScan) -> list[Figure]:
     box = ndimage.find_objects(inside.astype(np.uint8))[0]
     inside, before, after = inside[box], scan.before[box], scan.after[box]
     flat = _flat(after, inside)
-    regions = find_regions(after, inside)
+    regions = brightness_classes(after, inside)
     noises = [_local_std(image, flat) for image in (before, after)]
     snr = [_ratio(image[flat].mean(), noise) for image, noise in _pairs(before, after, noises)]
     cnr = [
@@ -170,9 +178,9 @@ def _flat(image: Image, inside: Mask) -> Mask:
 
 def _local_std(image: Image, where: Mask) -> float:
     """Root mean square deviation from the local mean, corrected for the size of the window."""
-    mean = ndimage.uniform_filter(image.astype(np.float64), _WINDOW)
+    away = image[where] - ndimage.uniform_filter(image, _WINDOW)[where]
     size = float(np.prod([min(_WINDOW, n) for n in image.shape]))
-    square = np.square(image - mean)[where].mean() * size / max(size - 1, 1)
+    square = np.square(away, dtype=np.float64).mean() * size / max(size - 1, 1)
     return float(np.sqrt(square))
 
 

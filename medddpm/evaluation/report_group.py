@@ -10,30 +10,44 @@ import numpy as np
 from markupsafe import Markup
 
 from medddpm.evaluation.report import Figure
+from medddpm.evaluation.report_checks import check_values
 from medddpm.evaluation.report_page import policy, template, text
+from medddpm.evaluation.report_strip import strip
 
 _FAR = 3.5
 """Distance from the median, in robust standard deviations, that makes an outlier (Iglewicz and
 Hoaglin, How to Detect and Handle Outliers, 1993)."""
-_COLUMNS = {
+COLUMNS = {
     "fraction": ("Sigma, of the scale", "{:.4f}"),
+    "psnr": ("PSNR after, dB", "{:.2f}"),
+    "psnr_gain": ("PSNR gain, dB", "{:.2f}"),
+    "ssim": ("SSIM after", "{:.4f}"),
+    "ssim_gain": ("SSIM gain", "{:.4f}"),
+    "snr": ("SNR after", "{:.1f}"),
+    "cnr": ("CNR after", "{:.1f}"),
     "ceiling": ("VAE ceiling, dB", "{:.1f}"),
     "residual_ratio": ("Removed over assumed noise", "{:.2f}"),
     "noise_ratio": ("Found over assumed noise", "{:.2f}"),
     "whiteness": ("Likeness of neighbours", "{:.2f}"),
-    "structure": ("Follows anatomy", "{:.2f}"),
+    "structure": ("Follows edges", "{:.2f}"),
+    "anatomy": ("Holds anatomy", "{:.2f}"),
     "peak": ("Largest local mean, sigma", "{:.2f}"),
-    "snr": ("SNR after", "{:.1f}"),
-    "cnr": ("CNR after", "{:.1f}"),
-    "psnr": ("PSNR after, dB", "{:.2f}"),
-    "ssim": ("SSIM after", "{:.4f}"),
+    "strangeness": ("Unlike known scans", "{:.1f}"),
+    "disagreement": ("Samples disagree, sigma", "{:.2f}"),
     "seconds": ("Seconds", "{:.1f}"),
 }
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """A result in the table: its name, the page that it links to, numbers and flags."""
+    """A result in the table.
+
+    Attributes:
+        name: What a person calls it.
+        link: Its page, relative to the page over all; "" if there is none.
+        values: Numbers by the keys of the columns.
+        flags: Sentences of its guard.
+    """
 
     name: str
     link: str
@@ -49,8 +63,9 @@ class GroupRow:
         values = {
             "fraction": first["sigma"]["fraction"],
             "ceiling": first["vae_ceiling_db"],
-            **{k: v for k, v in first["guard"].items() if k in _COLUMNS},
+            **{k: v for k, v in check_values(first).items() if k in COLUMNS},
             **{f.key: f.after for f in figures},
+            **{f"{f.key}_gain": f.gain for f in figures if f"{f.key}_gain" in COLUMNS},
             "seconds": facts["seconds"],
         }
         flags = dict.fromkeys(m for frame in facts["frames"] for m in frame["guard"]["messages"])
@@ -58,11 +73,35 @@ class GroupRow:
         return cls(name, link, numbers, tuple(flags))
 
 
-def group_page(rows: Sequence[GroupRow]) -> str:
-    """The page; flagged results come first, then those that lie furthest from the others."""
+@dataclass(frozen=True)
+class Missing:
+    """A scan of the group that has no result, and why."""
+
+    name: str
+    reason: str
+
+
+def group_page(
+    rows: Sequence[GroupRow],
+    *,
+    missing: Sequence[Missing] = (),
+    num_unreached: int = 0,
+    advice: str = "",
+) -> str:
+    """The page; flagged results come first, then those that lie furthest from the others.
+
+    Args:
+        rows: Results.
+        missing: Scans that could not be restored.
+        num_unreached: Scans of which nothing is known yet.
+        advice: A sentence for the top.
+    """
     far = outlyingness(rows)
     order = sorted(range(len(rows)), key=lambda i: (not rows[i].flags, -far[i][0]))
-    columns = {k: c for k, c in _COLUMNS.items() if any(k in row.values for row in rows)}
+    columns = {k: c for k, c in COLUMNS.items() if any(k in row.values for row in rows)}
+    apart = [
+        bool(row.flags) or distance > _FAR for row, (distance, _) in zip(rows, far, strict=True)
+    ]
     script = text("group.js")
     return str(
         template("group.html").render(
@@ -72,9 +111,12 @@ def group_page(rows: Sequence[GroupRow]) -> str:
             num_flagged=sum(bool(row.flags) for row in rows),
             num_far=sum(distance > _FAR for distance, _ in far),
             limit=_FAR,
+            missing=missing,
+            num_unreached=num_unreached,
+            advice=advice,
             columns=[(key, label) for key, (label, _) in columns.items()],
             rows=[_cells(rows[i], far[i], columns) for i in order],
-            strips=[_strip(key, label, form, rows) for key, (label, form) in columns.items()],
+            strips=[strip(key, label, form, rows, apart) for key, (label, form) in columns.items()],
         )
     )
 
@@ -86,7 +128,7 @@ def outlyingness(rows: Sequence[GroupRow]) -> list[tuple[float, str]]:
     more than half of the rows are equal say nothing.
     """
     found = [(0.0, "")] * len(rows)
-    for key, (label, _) in _COLUMNS.items():
+    for key, (label, _) in COLUMNS.items():
         if key == "seconds":
             continue
         values = np.array([row.values.get(key, np.nan) for row in rows])
@@ -116,28 +158,4 @@ def _cells(
         "far": distance,
         "why": why,
         "cells": cells,
-    }
-
-
-def _strip(key: str, label: str, form: str, rows: Sequence[GroupRow]) -> dict[str, Any]:
-    """Dots along a line, one a result, in a drawing of 300 x 60."""
-    shown = [row for row in rows if key in row.values]
-    values = np.array([row.values[key] for row in shown])
-    low, high = float(values.min()), float(values.max())
-    span = high - low or 1.0
-    dots = [
-        {
-            "x": 12 + 276 * (value - low) / span if high > low else 150,
-            "y": 16 + 8 * (i % 3),
-            "row": row,
-            "text": f"{row.name}: {form.format(value)}",
-        }
-        for i, (row, value) in enumerate(zip(shown, values.tolist(), strict=True))
-    ]
-    return {
-        "label": label,
-        "dots": dots,
-        "low": form.format(low),
-        "high": form.format(high),
-        "middle": form.format(float(np.median(values))),
     }

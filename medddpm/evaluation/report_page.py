@@ -16,10 +16,15 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from medddpm.evaluation.picture import comparison_picture
-from medddpm.evaluation.report import Figure, ReportScan, guard_rows, measure
-from medddpm.evaluation.report_view import pack_view
+from medddpm.evaluation.report import Figure, ReportScan, measure
+from medddpm.evaluation.report_calibration import calibration_part, listed
+from medddpm.evaluation.report_checks import check_rows
+from medddpm.evaluation.report_view import MAX_BYTES, pack_view
 
 NIIVUE = "niivue-0.69.0.umd.js.gz"
+MAX_PAGE = 14_500_000
+"""Bytes of a page but for its words, which are a few tens of thousands; below 15 MB with them."""
+_GRADIENT = "function Ti(B){"
 _FOLDER = files("medddpm") / "evaluation" / "report_files"
 _SLIDERS = (
     ("x", "Left-right"),
@@ -51,8 +56,9 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         figures: What `measure` found in it, if it was asked already.
     """
     figures = measure(scan) if figures is None else figures
-    view = pack_view(scan)
-    niivue, script = _niivue(), text("report.js")
+    niivue, script, picture = _niivue(), text("report.js"), _picture(scan)
+    left = MAX_PAGE - len(niivue) - len(picture) - len(script)
+    view = pack_view(scan, min(MAX_BYTES, max(left, 0) * 3 // 4))  # base64 adds a third
     frame = scan.frame_facts
     shown = ["before", "after", "residual"]
     shown += ["uncertainty"] if scan.std is not None else []
@@ -71,11 +77,13 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         sliders=_SLIDERS,
         panes=[(name, _PANES[name]) for name in shown],
         view_note=view.note,
-        picture=_picture(scan),
+        picture=picture,
         picture_alt="Sagittal, coronal and axial plane through the middle of the scan: "
         + ", ".join(_PANES[name].lower() for name in shown),
         picture_note="Planes through the middle of the foreground, from the whole scan.",
-        guard=guard_rows(frame),
+        checks=check_rows(frame),
+        guard_calibrated=scan.facts.get("guard_calibrated"),
+        calibration=calibration_part(scan.facts, scan.card or {}, scan.frame),
         frames=[_frame_row(f) for f in scan.facts["frames"]],
         origin=_origin(scan.facts),
         options=scan.facts["options"],
@@ -147,7 +155,7 @@ def _interval(facts: Mapping[str, Any] | None) -> str:
     if not facts["calibrated"]:
         return "not calibrated: expect it to be too narrow"
     other = facts.get("calibrated_for_other_options")
-    return f"calibrated, but for other options: {other}" if other else "calibrated"
+    return f"calibrated, but for {listed(other)}" if other else "calibrated"
 
 
 def _picture(scan: ReportScan) -> str:
@@ -184,8 +192,14 @@ def _script_json(content: Mapping[str, Any]) -> Markup:
 
 @cache
 def _niivue() -> str:
-    text = gzip.decompress((_FOLDER / NIIVUE).read_bytes()).decode("utf-8")
-    return text.replace("</script", "<\\/script")
+    """The viewer's script, less the gradients that it computes for 3D rendering.
+
+    A report renders none, and without a GPU they take most of the time of each change of window.
+    """
+    script = gzip.decompress((_FOLDER / NIIVUE).read_bytes()).decode("utf-8")
+    assert script.count(_GRADIENT) == 1, "another build of NiiVue has another such function"
+    script = script.replace(_GRADIENT, f"{_GRADIENT}return null;")
+    return script.replace("</script", "<\\/script")
 
 
 @cache

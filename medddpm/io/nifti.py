@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,8 +52,8 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
         unknown (taken for mm), turned to mm if it is metre or micron (xyzt_units).
 
     Raises:
-        VolumeReadError: Missing, cut short, no image, one slice, over four dimensions,
-            complex or RGB, NaN or infinity, all zeros or constant.
+        VolumeReadError: Missing, cut short, damaged (gzip's checksum is wrong), no image, one
+            slice, over four dimensions, complex or RGB, NaN or infinity, all zeros or constant.
         GeometryError: The affine is singular, sform and qform disagree, or voxels in metre or
             micron have a size that no scan has.
     """
@@ -69,6 +70,7 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
     shape = _check_kind(image, path)
     is_mgh = isinstance(image, nib.freesurfer.MGHImage)
     with _readable(path):
+        _check_gzip(image)
         header = image.header.copy()
         affine = np.array(image.affine) if is_mgh else _choose_affine(header, shape, trust, path)
         geometry = Geometry((shape[0], shape[1], shape[2]), affine)
@@ -109,6 +111,15 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
     except nib.filebasedimages.ImageFileError as error:
         raise VolumeReadError(f"{path} is no image that is known: {error}") from error
+
+
+def _check_gzip(image: Any) -> None:
+    """Read compressed files to their end, where the checksum is: nibabel stops before it."""
+    for holder in image.file_map.values():
+        if str(holder.filename).lower().endswith((".gz", ".mgz")):
+            with gzip.open(holder.filename) as file:
+                while file.read(1 << 20):
+                    pass
 
 
 def _check_kind(image: Any, path: Path) -> tuple[int, ...]:

@@ -143,6 +143,21 @@ def chi_moments(theta: NDArray[np.float64], dof: int) -> tuple[NDArray[Any], NDA
     return np.where(theta > 30, far_mean, mean), variance
 
 
+def expected_magnitude(signal: Image, sigma: float | Image, dof: int) -> Image:
+    """What a magnitude is on average, in the units of the signal.
+
+    Args:
+        signal: Without noise, not negative.
+        sigma: Of one real component: a number, or of the same shape.
+        dof: As in `chi_moments`.
+    """
+    theta = np.linspace(0.0, 300.0, 15001)
+    lift = (chi_moments(theta, dof)[0] - theta).astype(np.float32)
+    index = np.rint(np.minimum(signal / sigma, 300.0) * 50).astype(np.int16)
+    out: Image = signal + np.asarray(sigma, np.float32) * lift[index]
+    return out
+
+
 def _air_misleads(air: _Level, body: _Level, scale: float) -> bool:
     """True if the air was silenced by the scanner, or if it is no air but dark tissue."""
     silenced = body.sigma > max(_AIR_CHECK_FLOOR * scale, _AIR_TOO_QUIET * air.sigma)

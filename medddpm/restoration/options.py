@@ -27,6 +27,8 @@ class RestoreOptions:
         fidelity: 1 is the fidelity decoder, 0 the plain decoder of the latent.
         texture: Share of what the fidelity decoder leaves open that a sample draws: 1 gives the
             power of a real scan, 0 the most likely image for its latent (not in "mean").
+        give_back: What was removed is smoothed by a Gaussian of so many voxels and given back: 1
+            keeps small weak lesions at 0.04 to 0.4 dB, 1.5 large ones at less than 0.1; 0 is off.
         noise_map: "auto" asks the scan whether its noise varies in space, as with parallel
             imaging, where sigma is estimated; "off" takes one number everywhere.
         noise: Law of the noise.
@@ -51,6 +53,7 @@ class RestoreOptions:
     sigma: Annotated[float, Gt(0)] | None = None
     fidelity: Annotated[float, Interval(ge=0, le=1)] = 1.0
     texture: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    give_back: Annotated[float, Interval(ge=0, le=8)] = 0.0
     noise_map: Literal["auto", "off"] = "auto"
     noise: NoiseKind = "rician"
     coils: Annotated[int, Ge(1)] = 1
@@ -73,3 +76,5 @@ class RestoreOptions:
             raise ConfigError(f"fidelity is {self.fidelity}; it lies between 0 and 1")
         if not 0 <= self.texture <= 1:
             raise ConfigError(f"texture is {self.texture}; it lies between 0 and 1")
+        if not 0 <= self.give_back <= 8:
+            raise ConfigError(f"give_back is {self.give_back}; it lies between 0 and 8 voxels")

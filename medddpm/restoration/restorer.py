@@ -19,7 +19,13 @@ from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
-from medddpm.preprocess.noise import NoiseEstimate, estimate_noise, given_noise
+from medddpm.preprocess.noise import (
+    NoiseEstimate,
+    degrees_of_freedom,
+    estimate_noise,
+    expected_magnitude,
+    given_noise,
+)
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
 from medddpm.restoration.interval import NOMINAL, interval_table
@@ -169,13 +175,15 @@ class Restorer:
         )
         if options.noise != "gaussian":
             np.maximum(mean, 0, out=mean)
+        if options.give_back:
+            mean = _given_back(y, mean, sigma, options)
         background = zero_background(image)
         for part in (mean, std):
             if part is not None and background is not None:
                 part[background] = 0
         seen = probe(self.model, mean, plan, self.device, uses_bf16(options, self.device))
         guard = self._guard(y, mean, sigma, mask, std, seen, volume, options)
-        width = None if std is None else self._half_width(mean, std, sigma)
+        width = None if std is None else self._half_width(mean, std, sigma, volume.spacing)
         for part in (mean, std, width):
             if part is not None:
                 part *= np.float32(scale)
@@ -253,10 +261,12 @@ class Restorer:
     def _guard_of(self, options: RestoreOptions) -> Guard:
         return guard_of(self.model.card, self.model.arrays, asdict(options))
 
-    def _half_width(self, mean: Array, std: Array, sigma: float | Array) -> Array:
+    def _half_width(
+        self, mean: Array, std: Array, sigma: float | Array, spacing: tuple[float, float, float]
+    ) -> Array:
         if self.intervals is None:
             return np.float32(NOMINAL) * std
-        return self.intervals.half_width(mean, std, sigma)
+        return self.intervals.half_width(mean, std, sigma, spacing)
 
     def _noise(
         self, image: Array, volume: Volume, mask: NDArray[np.bool_], options: RestoreOptions
@@ -324,6 +334,14 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
     return torch.device(name)
+
+
+def _given_back(y: Array, x_hat: Array, sigma: float | Array, options: RestoreOptions) -> Array:
+    """x_hat with the smooth part of what was removed: weak signal, and little noise."""
+    dof = degrees_of_freedom(options.noise, options.coils)
+    removed = y - expected_magnitude(x_hat, sigma, dof)
+    out: Array = x_hat + gaussian_filter(removed, options.give_back, truncate=3.0)
+    return out if options.noise == "gaussian" else np.maximum(out, 0)
 
 
 def _smooth_spread(std: Array) -> Array:

@@ -48,8 +48,8 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What all rows of one benchmark share."""
+class BenchmarkRun:
+    """What all rows of one run share: its options, and what its methods need."""
 
     options: BenchmarkOptions
     methods: list[Method]
@@ -103,7 +103,7 @@ def benchmark(
     """
     settings = options or BenchmarkOptions()
     files = named_scans(data, include, limit)
-    run = _prepare_run(settings, gmap, weights, device)
+    run = prepare_run(settings, gmap, weights, device)
     with staged(out):
         pass  # the folder exists and takes files, before any work
     rows: list[Row] = []
@@ -120,9 +120,14 @@ def benchmark(
     return Benchmark(rows, summary, [out / name for name in names])
 
 
-def _prepare_run(
+def prepare_run(
     options: BenchmarkOptions, gmap: Path | None, weights: str | Path, device: str
-) -> _Run:
+) -> BenchmarkRun:
+    """Find the packages and load the models that the methods need.
+
+    Raises:
+        ConfigError: One is missing, or two maps of the noise were asked for.
+    """
     if gmap is not None and options.noise.gfactor:
         raise ConfigError("a g-map and a simulated g-factor were both asked for; give one")
     methods = parse_methods(options.methods)
@@ -131,11 +136,11 @@ def _prepare_run(
     restorers = {name: Restorer.from_pretrained(name, device) for name in sorted(wanted)}
     gain = None if gmap is None else read_volume(gmap)
     mark = "" if gmap is None else checksum([gmap])
-    return _Run(options, methods, peers, restorers, str(weights), gain, mark)
+    return BenchmarkRun(options, methods, peers, restorers, str(weights), gain, mark)
 
 
 def _rows_of(
-    path: Path, folder: Path, run: _Run, *, with_slice: bool
+    path: Path, folder: Path, run: BenchmarkRun, *, with_slice: bool
 ) -> Iterator[tuple[Row, Path]]:
     """Each row of one scan with its file: read where it is there, else computed and kept."""
     scan = checksum([path])
@@ -153,7 +158,7 @@ def _rows_of(
                 yield json.loads(kept.read_text(encoding="utf-8")), kept
 
 
-def _key(run: _Run, scan: str, sigma: float, method: Method, source: Source) -> str:
+def _key(run: BenchmarkRun, scan: str, sigma: float, method: Method, source: Source) -> str:
     """A name for all that a row depends on."""
     parts = {
         "scan": scan,
@@ -193,7 +198,7 @@ def _slices_of(row: Row, kept: Path) -> dict[tuple[float, str], Planes]:
     return {(row["sigma"], method_label(row)): planes}
 
 
-def _facts(run: _Run, files: list[Path]) -> dict[str, Any]:
+def _facts(run: BenchmarkRun, files: list[Path]) -> dict[str, Any]:
     found = versions() | {name: text for name, text in run.peers.items() if text}
     return {
         "options": asdict(run.options) | {"gmap_sha256": run.gmap_sha256},

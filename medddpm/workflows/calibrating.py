@@ -13,27 +13,41 @@ from typing import Any
 import numpy as np
 
 from medddpm.errors import ConfigError
-from medddpm.evaluation.benchmark import BenchmarkOptions, prepare_case
+from medddpm.evaluation.benchmark import BenchmarkOptions, Case, prepare_case
 from medddpm.evaluation.calibration import (
     LEVEL,
     Points,
-    cross_validate,
+    Seen,
+    Tested,
+    cross_fit,
     fit_table,
     points_of,
+    pooled_rank,
     reliability,
     risk_coverage,
+    scores,
 )
 from medddpm.evaluation.calibration_figure import calibration_figure
 from medddpm.evaluation.degradation import degrade
 from medddpm.io import read_volume
 from medddpm.restoration.model import find_weights, with_card
-from medddpm.restoration.restorer import RestoreOptions, Restorer
+from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.workflows.outputs import check_targets, file_stem, staged, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans, subjects_of
 
 Row = dict[str, Any]
-_SETTINGS = ("samples", "steps", "sampler", "texture", "fidelity", "start", "noise", "coils")
+_SETTINGS = (
+    "samples",
+    "steps",
+    "sampler",
+    "texture",
+    "fidelity",
+    "start",
+    "noise",
+    "coils",
+    "give_back",
+)
 """Options of a restoration that change the spread of an ensemble."""
 _ARRAYS = ("mean", "std", "error", "block_std", "block_error")
 NAMES = ("model.safetensors", "calibration.json", "coverage.csv", "coverage.png")
@@ -44,7 +58,8 @@ class Calibration:
     """What a calibration found.
 
     Attributes:
-        rows: One a scan and noise level: its coverage under a table fitted to other subjects.
+        rows: One a scan and noise level: its coverage under a table fitted to other subjects;
+            "part" says whether it is a scan of the "calibration" or of the "test".
         content: The table as the card holds it.
         weights: The weights file with that card.
     """
@@ -65,14 +80,16 @@ def calibrate(
     device: str = "auto",
     include: str = "*",
     limit: int | None = None,
+    test: Path | None = None,
     overwrite: bool = False,
     on_scan: Callable[[str, float], None] | None = None,
 ) -> Calibration:
-    """Fit the 90 % intervals of an ensemble to held-out scans; writes weights with a new card.
+    """Fit the 90 % intervals of an ensemble to clean scans; writes weights with a new card.
 
     Noise of each level is added to each scan, an ensemble restores it with a blind sigma, and the
     table takes the widths that would have held 90 %. The coverage that is reported is that of
-    each subject under a table of the others. A run that was stopped goes on.
+    each subject under a table of the others, and that of the test scans under the table itself.
+    A run that was stopped goes on.
 
     Args:
         data: Clean scans: a file, a folder or a CSV file with a column `file`, and `subject` if
@@ -85,11 +102,13 @@ def calibrate(
         device: Where it runs.
         include: Pattern of scan names.
         limit: At most so many scans.
+        test: Clean scans of other subjects, given as `data`, that the table is tested on and not
+            fitted to.
         overwrite: Replace outputs that exist.
         on_scan: Called with each scan and noise level when it is done.
 
     Raises:
-        ConfigError: No scan, or scans of one subject alone.
+        ConfigError: No scan, scans of one subject alone, or a subject of both parts.
     """
     files = named_scans(data, include, limit)
     subjects = subjects_of(data, files)
@@ -98,19 +117,37 @@ def calibrate(
             f"{data} holds one subject; coverage is tested on other subjects than the intervals "
             "were fitted to, so give scans of two or more (a CSV with a column `subject` tells)"
         )
+    tested = {} if test is None else _test_subjects(test, set(subjects.values()))
     check_targets([out / name for name in NAMES], overwrite=overwrite)
     settings = replace(options or RestoreOptions(), mode="ensemble", sigma=None)
     restorer = Restorer.from_pretrained(weights, device)
-    points = []
-    for path in files:
+    points: list[Points] = []
+    for path, subject in (subjects | tested).items():
         for sigma in sorted(sigmas):
-            points.append(_measure(path, subjects[path], sigma, settings, crop, restorer, out))
+            points.append(_measure(path, subject, sigma, settings, crop, restorer, out))
             if on_scan:
                 on_scan(file_stem(path), sigma)
-    rows = cross_validate(points)
-    content = _content(points, rows, settings, crop)
-    _write(out, points, rows, content, find_weights(weights), restorer.model.card)
+    held = set(tested.values())
+    fitted = [p for p in points if p.subject not in held]
+    parts = {"calibration": cross_fit(fitted)}
+    if tested:
+        table = fit_table(fitted)
+        pairs = [(p, table) for p in points if p.subject in held]
+        parts["test"] = sorted(pairs, key=lambda pair: (pair[0].sigma, pair[0].scan))
+    rows = [{**scores(*pair), "part": part} for part, found in parts.items() for pair in found]
+    content = _content(fitted, parts, rows, settings, crop)
+    _write(out, rows, content, find_weights(weights), restorer.model.card)
     return Calibration(rows, content, out / NAMES[0])
+
+
+def _test_subjects(test: Path, fitted: set[str]) -> dict[Path, str]:
+    found = subjects_of(test, named_scans(test))
+    both = sorted(fitted & set(found.values()))
+    if both:
+        raise ConfigError(
+            f"{both[0]} is in the calibration and in {test}; a subject can be in one of them only"
+        )
+    return found
 
 
 def _measure(
@@ -124,7 +161,8 @@ def _measure(
 ) -> Points:
     """The points of one scan and noise level: read where they are there, else computed and kept."""
     parts = [checksum([path]), sigma, asdict(options), crop, restorer.model.digest]
-    key = hashlib.sha256(json.dumps([*parts, versions()["medddpm"]]).encode()).hexdigest()[:20]
+    parts += [versions()["medddpm"], "seen"]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
     kept = out / "points" / f"{key}.npz"
     if not kept.exists():
         bench = BenchmarkOptions(sigmas=(sigma,), crop=crop)
@@ -135,61 +173,81 @@ def _measure(
             raise AssertionError("an ensemble has a spread")
         scale = np.float32(case.scale)
         images = (case.volume.data / scale, done.volume.data / scale, done.std.data / scale)
-        found = points_of(subject, file_stem(path), sigma, images, case.regions["foreground"])
+        inside, seen = case.regions["foreground"], _seen(done, case)
+        found = points_of(subject, file_stem(path), sigma, images, inside, seen)
         out.mkdir(exist_ok=True)
         kept.parent.mkdir(exist_ok=True)
         with staged(kept.parent) as work:
             arrays: dict[str, Any] = {name: getattr(found, name) for name in _ARRAYS}
-            np.savez(work / kept.name, **arrays)
+            np.savez(work / kept.name, seen=[*seen.spacing, seen.sigma, seen.scale], **arrays)
     with np.load(kept) as file:
-        return Points(subject, file_stem(path), sigma, **{name: file[name] for name in file})
+        x, y, z, told, factor = file["seen"].tolist()
+        arrays = {name: file[name] for name in _ARRAYS}
+    return Points(subject, file_stem(path), sigma, seen=Seen((x, y, z), told, factor), **arrays)
+
+
+def _seen(done: Restored, case: Case) -> Seen:
+    frame = done.facts["frames"][0]
+    sigma, scale = frame["sigma"]["sigma"], frame["intensity_scale"]
+    return Seen(case.volume.spacing, sigma / case.scale, scale / case.scale)
 
 
 def _content(
     points: Sequence[Points],
+    parts: dict[str, Tested],
     rows: Sequence[Row],
     options: RestoreOptions,
     crop: tuple[int, int, int] | None,
 ) -> dict[str, Any]:
-    table = fit_table(points)
-    coverage = {}
-    for sigma in table.sigmas:
-        held = [row["coverage"] for row in rows if row["sigma"] == sigma]
-        coverage[f"{sigma:g}"] = {
-            "mean": round(float(np.mean(held)), 4),
-            "lowest": round(min(held), 4),
-            "highest": round(max(held), 4),
-        }
-    return {
+    """What the card holds; the curves are those of the test scans where there are some."""
+    last = list(parts.values())[-1]
+    shown = [p for p, _ in last]
+    content: dict[str, Any] = {
         "level": LEVEL,
-        **asdict(table),
+        **asdict(fit_table(points)),
         "options": {name: getattr(options, name) for name in _SETTINGS},
         "scans": len({p.scan for p in points}),
         "subjects": len({p.subject for p in points}),
         "crop": crop,
-        "coverage_of_other_subjects": coverage,
+        "coverage_of_other_subjects": _coverage(rows, "calibration"),
+        "reliability": [_rounded(pair) for pair in reliability(last)],
+        "risk_coverage": [_rounded(row) for row in risk_coverage(shown)],
+        "rank_over_all_levels": {k: round(v, 4) for k, v in pooled_rank(shown).items()},
     }
+    if "test" in parts:
+        content["coverage_of_test_scans"] = _coverage(rows, "test")
+        content["test_scans"] = sorted({p.scan for p in shown})
+    return content
+
+
+def _coverage(rows: Sequence[Row], part: str) -> dict[str, dict[str, float]]:
+    """By noise level, over the scans."""
+    mine = [row for row in rows if row["part"] == part]
+    out = {}
+    for sigma in sorted({row["sigma"] for row in mine}):
+        held = [row["coverage"] for row in mine if row["sigma"] == sigma]
+        middle = float(np.mean(held))
+        found = {"mean": middle, "lowest": min(held), "highest": max(held)}
+        out[f"{sigma:g}"] = {name: round(value, 4) for name, value in found.items()}
+    return out
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 4) for value in values]
 
 
 def _write(
-    out: Path,
-    points: Sequence[Points],
-    rows: Sequence[Row],
-    content: dict[str, Any],
-    weights: Path,
-    card: dict[str, Any],
+    out: Path, rows: Sequence[Row], content: dict[str, Any], weights: Path, card: dict[str, Any]
 ) -> None:
-    table = fit_table(points)
-    curves: dict[str, Any] = {
-        "reliability": reliability(points, table),
-        "risk_coverage": risk_coverage(points),
-    }
     with staged(out) as folder:
         with_card(weights, folder / NAMES[0], card | {"calibration": content})
-        write_json(folder / NAMES[1], content | curves)
+        write_json(folder / NAMES[1], content)
         with (folder / NAMES[2]).open("w", newline="", encoding="utf-8") as file:
             columns = list(dict.fromkeys(name for row in rows for name in row))
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        (folder / NAMES[3]).write_bytes(calibration_figure(rows, **curves))
+        figure = calibration_figure(
+            rows, reliability=content["reliability"], risk_coverage=content["risk_coverage"]
+        )
+        (folder / NAMES[3]).write_bytes(figure)

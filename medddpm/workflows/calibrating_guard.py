@@ -33,7 +33,7 @@ from medddpm.workflows.scan_list import column_of, named_scans, scan_files, subj
 Row = dict[str, Any]
 Image = NDArray[np.float32]
 _SETTINGS = (
-    "noise", "coils", "fidelity", "shifts", "texture", "guidance_scale", "cfg_weight",
+    "noise", "coils", "fidelity", "shifts", "texture", "guidance_scale", "cfg_weight", "give_back",
     "samples", "steps", "sampler", "start",
 )  # fmt: skip
 """Options of a restoration that change what good ones look like."""

@@ -86,6 +86,11 @@ def voxel_checksum(volume: Volume) -> str:
     return digest.hexdigest()
 
 
+def output_checksum(path: Path) -> str:
+    """SHA-256 of an output: of a file, or of the files of a derived DICOM series."""
+    return checksum([path] if path.is_file() else sorted(path.iterdir()))
+
+
 def _processor() -> str:
     """Model of the processor; Linux has it in /proc only."""
     try:

@@ -6,19 +6,22 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import CheckpointError, MedddpmError, VolumeReadError
-from medddpm.io import write_volume
+from medddpm.io import DicomOptions
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
-from medddpm.workflows.provenance import checksum, machine, versions, voxel_checksum
+from medddpm.workflows.outputs import NIFTI_SUFFIXES, OutputFormat, Target
+from medddpm.workflows.provenance import machine, output_checksum, versions, voxel_checksum
 from medddpm.workflows.reporting import weights_of
-from medddpm.workflows.restoring import MAPS, OnProgress
+from medddpm.workflows.restoring import OnProgress, maps_of, write_images
 from medddpm.workflows.results import Result, find_source, read_result
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Replay:
 
     Attributes:
         same_voxels: Every voxel of the scan and of its maps has the bits of the first run.
-        same_file: The bytes of the NIfTI file are the same too; None where there is no such file.
+        same_file: The bytes of all files are the same too, NIfTI or DICOM; None where the sidecar
+            is of a release that kept no checksum of them.
         differences: Sentences: what differs in the result, and in versions and machine.
     """
 
@@ -63,7 +67,8 @@ def replay(
         raise VolumeReadError(
             f"{sidecar} was written by an older release, which kept no checksum of its output"
         )
-    options, volume = _options(result), find_source(result, source)
+    options = _validated(RestoreOptions, facts["options"], result)
+    volume = find_source(result, source)
     restorer = Restorer.from_pretrained(
         weights_of(result) if weights is None else weights, device=device or facts["device"]
     )
@@ -75,12 +80,13 @@ def replay(
         )
     step = None if on_progress is None else lambda done, total: on_progress("replay", done, total)
     restored = restorer.restore(volume, options=options, on_progress=step)
-    return _compared(result, restored)
+    return _compared(result, restored, volume)
 
 
-def _options(result: Result) -> RestoreOptions:
+def _validated(kind: type[_T], told: Any, result: Result) -> _T:
+    """Options that a sidecar holds."""
     try:
-        found: RestoreOptions = TypeAdapter(RestoreOptions).validate_python(result.facts["options"])
+        found: _T = TypeAdapter(kind).validate_python(told)
     except ValidationError as error:
         first = error.errors()[0]
         raise VolumeReadError(
@@ -90,27 +96,28 @@ def _options(result: Result) -> RestoreOptions:
     return found
 
 
-def _compared(result: Result, restored: Restored) -> Replay:
+def _compared(result: Result, restored: Restored, source: Volume) -> Replay:
     recorded = result.facts["output"]
     now = {"": voxel_checksum(restored.volume)}
-    for name in MAPS:
-        value = getattr(restored, name)
-        if value is not None:
-            now[name] = voxel_checksum(value)
+    now |= {name: voxel_checksum(value) for name, value in maps_of(restored).items()}
     before = {"": recorded["voxels_sha256"], **recorded["maps_sha256"]}
     wrong = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
     differences = [f"the voxels of {'_' + n if n else 'the scan'} differ" for n in wrong]
     if "" in wrong:
         differences += _distance(result, restored.volume)
-    same_file = _same_file(result, restored.volume)
-    if same_file is False and not wrong:
-        differences.append("the voxels are the same, and the bytes of the file are not")
+    files = _same_files(result, restored, source)
+    if not wrong:
+        other = [name for name, same in files.items() if same is False]
+        differences += [
+            f"the voxels are the same, and the bytes of {name} are not" for name in other
+        ]
     differences += _changes(result.facts["versions"], versions(), "version of ")
     differences += _changes(result.facts.get("machine", {}), machine(), "")
     differences += _changes(
         {"device": result.facts["device"]}, {"device": restored.facts["device"]}, ""
     )
-    return Replay(not wrong, same_file, differences)
+    known = None not in files.values()
+    return Replay(not wrong, all(files.values()) if known else None, differences)
 
 
 def _distance(result: Result, again: Volume) -> list[str]:
@@ -130,17 +137,27 @@ def _distance(result: Result, again: Volume) -> list[str]:
     ]
 
 
-def _same_file(result: Result, again: Volume) -> bool | None:
-    """Whether the file that this run would write has the recorded bytes."""
-    names = {f"{result.stem}{suffix}" for suffix in (".nii.gz", ".nii")}
-    recorded = {n: s for n, s in result.facts["output"]["files"].items() if n in names}
-    if not recorded:
-        return None
-    [(name, expected)] = recorded.items()
+def _same_files(result: Result, again: Restored, source: Volume) -> dict[str, bool | None]:
+    """Whether the files that this run would write have the recorded bytes; None if not known."""
+    run = result.facts.get("run", {})
+    format: OutputFormat = "dicom" if run.get("format") == "dicom" else "nifti"
+    dicom = _validated(DicomOptions, run.get("dicom") or {}, result)
+    suffix = "" if format == "dicom" else ".nii.gz"
+    suffix = next((s for s in NIFTI_SUFFIXES if result.recorded(result.stem + s)), suffix)
+    found: dict[str, bool | None] = {}
     with tempfile.TemporaryDirectory(prefix="medddpm-") as folder:
-        path = Path(folder) / name
-        write_volume(again, path)
-        return bool(checksum([path]) == expected)
+        target = Target(Path(folder), result.stem, suffix)
+        write_images(again, source, target, {**result.facts, "versions": versions()}, format, dicom)
+        written = {target.image.name: target.image}
+        for part in maps_of(again):
+            recorded = filter(result.recorded, result.map_files(part))
+            written[next(recorded, target.part(part).name)] = target.part(part)
+        if dicom.report != "none":
+            written[target.part("report").name] = target.part("report")
+        for name, path in written.items():
+            before = result.recorded(name)
+            found[name] = None if before is None else output_checksum(path) == before
+    return found
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[str]:

@@ -16,25 +16,25 @@ from medddpm.io import OnError, read_volume
 from medddpm.restoration.model import find_weights, read_card
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import check_targets, staged
+from medddpm.workflows.references import find_references
 from medddpm.workflows.results import Result, find_results, find_source
 
 INDEX = "index.html"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The page of a scan, and the numbers on it."""
-
-    page: str
-    figures: list[Figure]
-
-
-@dataclass(frozen=True)
 class Reports:
-    """What was written: a page a result, and the one over all if there are several."""
+    """What was written.
+
+    Attributes:
+        pages: One a result.
+        index: The page over all of them, if there are several or it alone was asked for.
+        without_reference: Names of results for which no reference was found, though some were.
+    """
 
     pages: list[Path] = field(default_factory=list)
     index: Path | None = None
+    without_reference: list[str] = field(default_factory=list)
 
 
 def report(
@@ -44,6 +44,7 @@ def report(
     source: Path | None = None,
     reference: Path | None = None,
     frame: int = 0,
+    index_only: bool = False,
     overwrite: bool = False,
     on_error: OnError | None = None,
 ) -> Reports:
@@ -53,46 +54,77 @@ def report(
         results: Restored scans, their sidecars, or folders that hold some.
         out: A folder for the pages, or an .html file for one; beside each result if not given.
         source: The scan that was restored, if it is no longer where the sidecar says.
-        reference: A clean scan on the same grid, for PSNR and SSIM; for one result.
+        reference: Clean scans on the same grids, for PSNR and SSIM; see `find_references`.
         frame: Which frame of a 4D scan to show.
+        index_only: Write the page over all results alone; it links to pages that are there.
         overwrite: Replace pages that exist.
         on_error: Called with the error of each bad result, and the others are shown; without it
             the first error is raised.
 
     Raises:
-        ConfigError: There is no result, or one reference or source for several.
+        ConfigError: There is no result, no reference for any, or one source for several.
         VolumeReadError: A result, or the scan that it was made from, is gone or has changed.
         GeometryError: The scans lie on different grids.
     """
     found = find_results(results)
-    if len(found) > 1 and (source or reference):
-        raise ConfigError(f"--source and --reference belong to one result, and here {len(found)}")
-    pages = _pages(found, out)
-    index = _index(pages, out) if len(found) > 1 else None
-    check_targets([*pages, *([index] if index else [])], overwrite=overwrite)
-    done, rows = [], []
-    for result, page in zip(found, pages, strict=True):
+    if len(found) > 1 and source:
+        raise ConfigError(f"--source belongs to one result, and here are {len(found)}")
+    references = find_references(found, reference)
+    pages = _pages(found, out, index_only)
+    index = _index(pages, out) if index_only or len(found) > 1 else None
+    targets = [*([] if index_only else pages), *([index] if index else [])]
+    check_targets(targets, overwrite=overwrite)
+    done, rows, without = [], [], []
+    for result, page, name in zip(found, pages, result_names(found), strict=True):
+        clean = references.get(result.sidecar)
         try:
-            shown = _show_result(result, source, reference, frame)
+            figures = _show(result, None if index_only else page, source, clean, frame)
         except OutputError:
             raise
         except MedddpmError as error:
             if on_error is None:
                 raise
-            on_error(type(error)(f"{result.stem}: {error}"))
+            on_error(type(error)(f"{name}: {error}"))
             continue
-        _write(page, shown.page)
-        done.append(page)
+        done += [] if index_only else [page]
+        without += [name] if references and clean is None else []
         if index is not None:
-            link = Path(os.path.relpath(page, index.parent)).as_posix()
-            rows.append(GroupRow.of(result.stem, link, result.facts, shown.figures))
+            rows.append(GroupRow.of(name, link_to(result, index, page), result.facts, figures))
     if index is None or not rows:
-        return Reports(done)
+        return Reports(done, None, without)
     _write(index, group_page(rows))
-    return Reports(done, index)
+    return Reports(done, index, without)
 
 
-def show(
+def _show(
+    result: Result, page: Path | None, source: Path | None, reference: Path | None, frame: int
+) -> list[Figure]:
+    """Write the page of a result, if there is to be one; its numbers."""
+    scan = _read_scan(result, source, reference, frame)
+    figures = measure(scan)
+    if page is not None:
+        _write(page, report_page(scan, figures))
+    return figures
+
+
+def link_to(result: Result, index: Path, page: Path | None = None) -> str:
+    """Where a page over several results links to: the page of a result, else its sidecar."""
+    pages = [page or result.sidecar.with_suffix(".html"), result.sidecar.with_suffix(".html")]
+    target = next((p for p in pages if p.is_file()), result.sidecar)
+    return Path(os.path.relpath(target, index.parent)).as_posix()
+
+
+def result_names(results: Sequence[Result]) -> list[str]:
+    """What a page calls each result: its stem, with its folders where another has the same."""
+    stems = [result.stem for result in results]
+    if len(set(stems)) == len(stems):
+        return stems
+    folders = [result.sidecar.parent.resolve() for result in results]
+    root = Path(os.path.commonpath(folders))
+    return [(f.relative_to(root) / s).as_posix() for f, s in zip(folders, stems, strict=True)]
+
+
+def scan_of(
     name: str,
     before: Volume,
     after: Volume,
@@ -102,41 +134,41 @@ def show(
     reference: Volume | None = None,
     card: Mapping[str, Any] | None = None,
     frame: int = 0,
-) -> Shown:
-    """The page of a restored scan.
+) -> ReportScan:
+    """What the page of a restored scan shows.
 
     Raises:
         GeometryError: The scans lie on different grids.
+        ConfigError: There is no such frame.
     """
     for what, other in (("the restored scan", after), ("std", std), ("the reference", reference)):
         if other is not None:
             before.geometry.require_match(other.geometry, f"{name}: {what}")
     if not 0 <= frame < before.num_frames:
         raise ConfigError(f"{name} has frames 0 to {before.num_frames - 1}, and no frame {frame}")
-    scan = ReportScan(
+    clean = None if reference is None else reference.frame(min(frame, reference.num_frames - 1))
+    return ReportScan(
         name,
         before.frame(frame),
         after.frame(frame),
         before.geometry,
         facts,
         std=None if std is None else std.frame(frame),
-        reference=None
-        if reference is None
-        else reference.frame(min(frame, reference.num_frames - 1)),
+        reference=clean,
         card=card,
         frame=frame,
     )
-    figures = measure(scan)
-    return Shown(report_page(scan, figures), figures)
 
 
-def _show_result(result: Result, source: Path | None, reference: Path | None, frame: int) -> Shown:
+def _read_scan(
+    result: Result, source: Path | None, reference: Path | None, frame: int
+) -> ReportScan:
     after, before = result.read(), find_source(result, source)
     if before.num_frames != after.num_frames:
         raise VolumeReadError(
             f"{result.image} has {after.num_frames} frames, its source {before.num_frames}"
         )
-    return show(
+    return scan_of(
         result.stem,
         before,
         after,
@@ -163,8 +195,8 @@ def _card(result: Result) -> dict[str, Any]:
     return card if digest == result.facts["weights"]["sha256"] else {}
 
 
-def _pages(results: Sequence[Result], out: Path | None) -> list[Path]:
-    if out is None:
+def _pages(results: Sequence[Result], out: Path | None, index_only: bool) -> list[Path]:
+    if out is None or (index_only and out.suffix == ".html"):
         return [result.sidecar.with_suffix(".html") for result in results]
     if out.suffix == ".html":
         if len(results) > 1:
@@ -180,6 +212,9 @@ def _pages(results: Sequence[Result], out: Path | None) -> list[Path]:
 
 
 def _index(pages: Sequence[Path], out: Path | None) -> Path:
+    """The page over all: in the folder of the pages, or an .html file of its own."""
+    if out is not None and out.suffix == ".html":
+        return out
     folder = out or Path(os.path.commonpath([page.parent.resolve() for page in pages]))
     return folder / INDEX
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,11 @@ from medddpm.workflows.outputs import (
 )
 from medddpm.workflows.provenance import (
     STATEMENT,
-    checksum,
     describe_input,
     input_path,
     machine,
     now,
+    output_checksum,
     relative_path,
     versions,
     voxel_checksum,
@@ -198,29 +198,26 @@ def check_format(volume: Volume, format: OutputFormat, dicom: DicomOptions | Non
 
 def write_restored(restored: Restored, volume: Volume, target: Target, run: Run) -> RestoredScan:
     """Write the scan, its maps, its sidecar and the pages that were asked for, all together."""
-    known: list[tuple[Quantity, Volume | None]] = [(name, getattr(restored, name)) for name in MAPS]
-    maps = {name: value for name, value in known if value is not None}
+    maps = maps_of(restored)
     facts = _facts(restored, volume, target, run)
     with staged(target.folder) as folder:
         place = replace(target, folder=folder)
-        if run.format == "dicom":
-            write_dicom_outputs(restored, maps, volume, place, facts, run.dicom)
-        else:
-            write_volume(restored.volume, place.image)
-            for name, value in maps.items():
-                write_volume(value, place.part(name))
+        write_images(restored, volume, place, facts, run.format, run.dicom)
         facts["output"] = {
             "voxels_sha256": voxel_checksum(restored.volume),
             "maps_sha256": {name: voxel_checksum(value) for name, value in maps.items()},
-            "files": {path.name: checksum([path]) for path in folder.iterdir() if path.is_file()},
+            "maps": {name: place.part(name).name for name in maps},
+            "files": {path.name: output_checksum(path) for path in sorted(folder.iterdir())},
         }
         if run.card is not None:
-            from medddpm.workflows.reporting import show  # it draws, which takes a while to import
+            # it draws, which takes a while to import
+            from medddpm.evaluation.report_page import report_page
+            from medddpm.workflows.reporting import scan_of
 
-            shown = show(
+            scan = scan_of(
                 target.stem, volume, restored.volume, facts, std=restored.std, card=run.card
             )
-            place.html.write_text(shown.page, encoding="utf-8")
+            place.html.write_text(report_page(scan), encoding="utf-8")
         write_json(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,
@@ -231,6 +228,41 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
         target.part("report") if run.format == "dicom" and run.dicom.report != "none" else None,
         target.html if run.card is not None else None,
     )
+
+
+def maps_of(restored: Restored) -> dict[Quantity, Volume]:
+    """The maps that a restoration has: "std", "lower", "upper" of an ensemble."""
+    known = {name: getattr(restored, name) for name in MAPS}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def write_images(
+    restored: Restored,
+    volume: Volume,
+    target: Target,
+    facts: dict[str, Any],
+    format: OutputFormat,
+    dicom: DicomOptions,
+) -> None:
+    """Write the scan and its maps, and for DICOM the page that was asked for.
+
+    The same input, options, weights and versions give the same bytes.
+
+    Args:
+        restored: The restoration.
+        volume: The scan as it was.
+        target: Where to.
+        facts: The sidecar.
+        format: Of the output.
+        dicom: How DICOM is written.
+    """
+    maps = maps_of(restored)
+    if format == "dicom":
+        write_dicom_outputs(restored, maps, volume, target, facts, dicom)
+        return
+    write_volume(restored.volume, target.image)
+    for name, value in maps.items():
+        write_volume(value, target.part(name))
 
 
 def guard_flags(facts: dict[str, Any]) -> list[str]:
@@ -254,7 +286,12 @@ def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> dict
         "statement": STATEMENT,
         "time": now(),
         "input": {**describe_input(volume), "path": input_path(volume, home)},
-        "run": {"format": run.format, "force": run.force, "trust": run.trust},
+        "run": {
+            "format": run.format,
+            "force": run.force,
+            "trust": run.trust,
+            "dicom": asdict(run.dicom) if run.format == "dicom" else None,
+        },
         **restored.facts,
         "versions": versions(),
         "machine": machine(),

@@ -12,9 +12,16 @@ from medddpm.errors import ConfigError, MedddpmError, VolumeReadError
 from medddpm.io import read_volume, read_volumes
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import file_stem
-from medddpm.workflows.provenance import checksum, describe_input
+from medddpm.workflows.provenance import describe_input, output_checksum
 
 _NEEDED = ("statement", "input", "options", "weights", "frames", "versions", "seconds", "device")
+_NEEDED_WITHIN = {
+    "input": ("case_id", "format", "sha256", "num_files", "shape", "spacing_mm", "orientation"),
+    "options": ("mode", "seed"),
+    "weights": ("name", "sha256"),
+    "versions": ("medddpm",),
+}
+_NEEDED_OF_A_FRAME = ("sigma", "vae_ceiling_db", "guard")
 
 
 @dataclass(frozen=True)
@@ -50,19 +57,29 @@ class Result:
 
     def read_map(self, name: str) -> Volume | None:
         """A map of an ensemble such as "std"; None if there is none."""
-        for suffix in (".nii.gz", ".nii", ".dcm"):
-            path = self.sidecar.with_name(f"{self.stem}_{name}{suffix}")
+        for file in self.map_files(name):
+            path = self.sidecar.with_name(file)
             if path.is_file():
                 self._check_unchanged(path)
                 return read_volume(path, force=True)
         return None
 
+    def map_files(self, name: str) -> list[str]:
+        """What the file of a map is, or in older sidecars may be, called."""
+        told = self.facts.get("output", {}).get("maps", {}).get(name)
+        return [told] if told else [f"{self.stem}_{name}{s}" for s in (".nii.gz", ".nii", ".dcm")]
+
+    def recorded(self, file: str) -> str | None:
+        """The checksum of a file as it was written; None where the sidecar does not say."""
+        found: str | None = self.facts.get("output", {}).get("files", {}).get(file)
+        return found
+
     def _check_unchanged(self, path: Path) -> None:
-        written = self.facts.get("output", {}).get("files", {}).get(path.name)
-        if written is not None and checksum([path]) != written:
+        written = self.recorded(path.name)
+        if written is not None and output_checksum(path) != written:
             raise VolumeReadError(
-                f"{path} is not the file that its sidecar describes: it has changed since it was "
-                "written; restore the scan again"
+                f"{path} is not what its sidecar describes: it has changed since it was written; "
+                "restore the scan again"
             )
 
 
@@ -152,5 +169,21 @@ def _facts(path: Path) -> dict[str, Any] | None:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    ours = isinstance(facts, dict) and all(name in facts for name in _NEEDED)
-    return facts if ours else None
+    return facts if _is_ours(facts) else None
+
+
+def _is_ours(facts: Any) -> bool:
+    """Whether this is a sidecar with all that others rely on."""
+    if not _has(facts, _NEEDED) or not facts["frames"] or not isinstance(facts["frames"], list):
+        return False
+    within = all(_has(facts[part], names) for part, names in _NEEDED_WITHIN.items())
+    return within and all(
+        _has(frame, _NEEDED_OF_A_FRAME)
+        and _has(frame["sigma"], ("sigma", "fraction", "method"))
+        and _has(frame["guard"], ("messages",))
+        for frame in facts["frames"]
+    )
+
+
+def _has(found: Any, names: Sequence[str]) -> bool:
+    return isinstance(found, dict) and all(name in found for name in names)

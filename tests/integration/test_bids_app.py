@@ -8,12 +8,14 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medddpm.cli.bids import main
 
 Bids = Callable[..., int]
+Cli = Callable[..., Any]
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def bids(raw: Path, tmp_path: Path, tiny_weights: Path) -> Bids:
 
 
 def test_participants_one_by_one_then_the_group(
-    bids: Bids, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bids: Bids, cli: Cli, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ("--skip-bids-validator",)
     few = ("--mode", "ensemble", "--set", "restore.samples=2", "--set", "restore.steps=1")
@@ -67,7 +69,18 @@ def test_participants_one_by_one_then_the_group(
     page = (out / "sub-01.html").read_text()
     assert "data:image/png" in page
     assert "http" not in page
-    assert 'href="sub-02.html"' in (out / "index.html").read_text()
+    index = (out / "index.html").read_text()
+    assert 'href="sub-02.html"' in index
+    assert 'href="cohort.html"' in index
+    group = (out / "cohort.html").read_text(encoding="utf-8")
+    assert 'href="sub-01/anat/sub-01_desc-denoised_T1w.json"' in group
+    assert "1 could not be restored" in group
+    done = cli("report", anat / f"{names[0]}.json")
+    assert done.exit_code == 0, done.stderr
+    page = (anat / f"{names[0]}.html").read_text(encoding="utf-8")
+    assert "Uncertainty: std" in page  # its map has a BIDS name
+    done = cli("replay", anat / f"{names[0]}.json", "--weights", tiny_weights)
+    assert "the same bytes" in done.stdout
     rows = list(csv.DictReader((out / "cohort.csv").read_text().splitlines()))
     assert sorted(row["state"] == "failed" for row in rows) == [False, False, True]
     description = json.loads((out / "dataset_description.json").read_text())

@@ -9,7 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medddpm.evaluation.benchmark import BenchmarkOptions, prepare_case
+from medddpm.evaluation.degradation import NoiseModel, degrade
+from medddpm.io import read_volume
 from medddpm.restoration.model import load_model
+from medddpm.restoration.restorer import RestoreOptions, Restorer
+from medddpm.workflows.calibrating import calibrate
 
 OPTIONS = ["--samples", "2", "--steps", "1", "--sigma", "0.03", "--sigma", "0.09"]
 
@@ -35,6 +40,11 @@ def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, scans, tiny_we
     table = after.card["calibration"]
     assert table["subjects"] == 2
     assert len(table["factors"]) == 2
+    assert table == json.loads((out / "calibration.json").read_text())
+    nominal, observed = zip(*table["reliability"], strict=True)
+    assert nominal[0] < nominal[-1]
+    assert list(observed) == sorted(observed)
+    assert table["risk_coverage"][-1][0] == 1
 
     noisy = scans / "sub-0_T1w.nii.gz"
     args = ["--mode", "ensemble", "--set", "restore.samples=2", "--set", "restore.steps=1"]
@@ -51,6 +61,53 @@ def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, scans, tiny_we
     factors = np.array(table["factors"])
     assert factors.min() * 0.99 <= width.min()
     assert width.max() <= factors.max() * 1.01
+
+
+def test_test_scans_are_tested_and_not_fitted(
+    cli, tmp_path, scans, tiny_weights, head, save_nifti, oblique_affine
+):
+    other = save_nifti(tmp_path / "sub-7_T1w.nii.gz", head((32, 30, 32)), oblique_affine)
+    base = ["--weights", tiny_weights, *OPTIONS]
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert cli("calibrate", scans, "--out", alone, *base).exit_code == 0
+    done = cli("calibrate", scans, "--out", both, "--test", other, *base)
+    assert done.exit_code == 0, done.stderr
+    assert "Test scans" in done.stdout
+    first, second = (json.loads((o / "calibration.json").read_text()) for o in (alone, both))
+    assert first["factors"] == second["factors"]
+    assert second["test_scans"] == ["sub-7_T1w"]
+    assert set(second["coverage_of_test_scans"]) == {"0.03", "0.09"}
+    card = load_model(both / "model.safetensors").card["calibration"]
+    assert card == second
+    for name in ("reliability", "risk_coverage"):
+        assert all(round(value, 4) == value for row in card[name] for value in row)
+        assert card[name] != first[name]  # the curves are those of the test scan
+    refused = cli("calibrate", scans, "--out", tmp_path / "x", "--test", scans, *base)
+    assert refused.exit_code == 2
+    assert "in one of them only" in refused.stderr
+
+
+def test_what_is_reported_is_the_coverage_of_what_restore_writes(
+    cli, tmp_path, scans, tiny_weights, head, save_nifti, oblique_affine
+):
+    """To the voxel, with the sigma and the scale that the restoration finds by itself."""
+    other = save_nifti(tmp_path / "sub-7_T1w.nii.gz", head((32, 30, 32)), oblique_affine)
+    options = RestoreOptions(samples=2, steps=1)
+    done = calibrate(
+        scans, tmp_path / "o", sigmas=(0.06,), options=options, weights=tiny_weights, test=other
+    )
+    case = prepare_case(read_volume(other), BenchmarkOptions(sigmas=(0.06,)))
+    noisy = degrade(case.volume, 0.06 * case.scale, NoiseModel())
+    restorer = Restorer.from_pretrained(done.weights)
+    found = restorer.restore(noisy, options=options, mode="ensemble")
+    assert found.std is not None
+    assert found.lower is not None
+    assert found.upper is not None
+    clean = case.volume.data
+    inside = case.regions["foreground"] & (found.std.data > 0)
+    held = (found.lower.data <= clean) & (clean <= found.upper.data)
+    (row,) = (row for row in done.rows if row["part"] == "test")
+    assert row["coverage"] == pytest.approx(float(held[inside].mean()), abs=2e-3)
 
 
 def test_a_second_run_takes_what_is_there(cli, tmp_path, scans, tiny_weights):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 
 from medddpm.cli.cohort import duration, exit_code, stop_on_signal
 from medddpm.cohort.job import Settings
-from medddpm.cohort.pool import Pool, _device, plan_pool, run_jobs
+from medddpm.cohort.pool import Pool, _device, _within, plan_pool, run_jobs
 from medddpm.cohort.records import Outcome
 from medddpm.cohort.run import cohort, make_settings
 from medddpm.cohort.sources import find_jobs
@@ -52,7 +53,7 @@ def settings(tmp_path: Path, tiny_weights: Path) -> Settings:
 def client() -> Iterator[Any]:
     """Dask with its workers as threads of this process."""
     with distributed.Client(
-        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0"
     ) as client:
         yield client
 
@@ -75,9 +76,18 @@ def test_from_the_command_line(
     assert [row["state"] == "failed" for row in rows] == [False, False, True, False]
     scans = json.loads((tmp_path / "out" / "cohort.json").read_text())["scans"]
     assert [scan["checksum"] for scan in scans] == [row["checksum"] for row in rows]
+    assert str(tmp_path / "out" / "cohort.html") in done.stdout
+    page = (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+    assert "1 could not be restored" in page
+    assert "<td>s2</td><td>VolumeReadError: s2.nii.gz cannot be read" in page
+    assert 'href="s0_desc-denoised.json"' in page
+    assert cli("report", tmp_path / "out" / "s0_desc-denoised.nii.gz").exit_code == 0
     (source / "s2.nii.gz").unlink()
     code = cli(*words, "--resume", "--set", "restore.sigma=50").exit_code
     assert code in (0, 6)
+    page = (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+    assert 'href="s0_desc-denoised.html"' in page  # it is there by now
+    assert "could not be restored" not in page
     other = cli(*words, "--resume", "--set", "restore.sigma=40")
     assert other.exit_code == 2
     assert "another sigma" in other.stderr
@@ -169,6 +179,12 @@ def test_shares_of_a_machine() -> None:
         plan_pool("lsf", None, None)
 
 
+def test_a_scan_keeps_within_the_memory_of_its_worker() -> None:
+    assert _within(RestoreOptions(), 10_000_000_000).memory_gb == 8.0
+    assert _within(RestoreOptions(memory_gb=3.0), 10_000_000_000).memory_gb == 3.0
+    assert _within(RestoreOptions(), None).memory_gb is None
+
+
 def test_each_worker_takes_another_gpu(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     auto = replace(settings, device="auto")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -179,12 +195,30 @@ def test_each_worker_takes_another_gpu(settings: Settings, monkeypatch: pytest.M
     assert _device(auto, 1) == "auto"
 
 
-def test_a_batch_system_without_settings() -> None:
+def test_a_batch_system_without_settings(tmp_path: Path) -> None:
     pytest.importorskip("dask_jobqueue")
     from medddpm.cohort.pool import opened
 
-    with pytest.raises(ConfigError, match=r"jobqueue\.slurm"), opened(Pool("slurm", 2)):
+    with pytest.raises(ConfigError, match=r"jobqueue\.slurm"), opened(Pool("slurm", 2), tmp_path):
         pass
+
+
+def test_a_batch_system_that_takes_no_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dask_jobqueue")
+    pytest.importorskip("cryptography")
+    dask = pytest.importorskip("dask")
+    from medddpm.cohort.pool import opened
+
+    for name, says in (("sbatch", "echo no such partition >&2; exit 1"), ("scancel", "exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n", encoding="ascii")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    given = {"cores": 1, "memory": "1GB", "scheduler-options": {"host": "127.0.0.1"}}
+    config = {f"jobqueue.slurm.{name}": value for name, value in given.items()}
+    refused = pytest.raises(ConfigError, match="slurm takes no jobs: no such partition")
+    with dask.config.set(config), refused, opened(Pool("slurm", 2), tmp_path):
+        pass
+    assert not list(tmp_path.glob(".dask-jobqueue*")), "keys are left"
 
 
 @pytest.mark.parametrize(

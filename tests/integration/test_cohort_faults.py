@@ -13,154 +13,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
-
-SPY = '''
-"""Loaded into each worker: logs every record, and does the harm that a test asks for."""
-import os, resource, signal, sys, time
-from pathlib import Path
-from medddpm.cohort import job
-from medddpm.workflows import outputs
-
-HERE = Path(os.environ["SPY_FOLDER"])  # dask loads a copy of this file
-if not hasattr(job, "spied"):  # dask loads this twice
-    job.spied = job._read, job.write_restored, job.Restorer.restore, job.save_outcome, os.rename
-READ, WRITE, RESTORE, SAVE, RENAME = job.spied
-
-
-def die_once(phase):
-    if phase not in os.environ.get("SPY_KILL", "").split(","):
-        return
-    try:
-        (HERE / f"killed-in-{phase}").touch(exist_ok=False)
-    except FileExistsError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def read(item):
-    volumes = READ(item)
-    die_once("read")
-    if os.environ.get("SPY_DEADLY") == item.name:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return volumes
-
-
-def restore(self, *args, **kwargs):
-    time.sleep(float(os.environ.get("SPY_SLEEP", "0")))
-    result = RESTORE(self, *args, **kwargs)
-    die_once("compute")
-    return result
-
-
-def write(*args):
-    done = WRITE(*args)
-    die_once("write")
-    return done
-
-
-def rename(source, target):
-    RENAME(source, target)
-    if Path(target).parent.name == "out" and str(target).endswith(".nii.gz"):
-        die_once("move")
-
-
-def save(state, item, outcome):
-    die_once("record")
-    SAVE(state, item, outcome)
-    with open(HERE / "saved.log", "a") as log:
-        log.write(f"{item.name} {outcome.state}\\n")
-
-
-job._read, job.write_restored, job.save_outcome = read, write, save
-job.Restorer.restore = restore
-outputs.os.rename = rename
-if "SPY_FILE_SIZE" in os.environ:
-    size = int(os.environ["SPY_FILE_SIZE"])
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-'''
-
-
-class Workplace:
-    """A folder with scans, weights and a spy, and the command that restores them."""
-
-    def __init__(self, folder: Path, weights: Path, num_scans: int) -> None:
-        self.folder, self.weights, self.num_scans = folder, weights, num_scans
-        self.out = folder / "out"
-        (folder / "spy.py").write_text(SPY, encoding="utf-8")
-
-    def start(self, *options: object, **spy: object) -> subprocess.Popen[str]:
-        words = [self.folder / "in", self.out, "--weights", self.weights, *options]
-        command = [sys.executable, "-m", "medddpm", "cohort", *map(str, words)]
-        environment = os.environ | {f"SPY_{k.upper()}": str(v) for k, v in spy.items()}
-        environment["SPY_FOLDER"] = str(self.folder)
-        environment["DASK_DISTRIBUTED__WORKER__PRELOAD"] = f"['{self.folder / 'spy.py'}']"
-        return subprocess.Popen(
-            command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    def run(self, *options: object, **spy: object) -> tuple[int, str]:
-        process = self.start(*options, **spy)
-        return finish(process)
-
-    def wait_for_records(self, count: int = 1) -> None:
-        deadline = time.monotonic() + 120
-        while len(self.saved()) < count and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert len(self.saved()) >= count
-
-    def saved(self) -> list[str]:
-        log = self.folder / "saved.log"
-        return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-
-    def check_whole(self) -> None:
-        """Every scan restored once, with its report; nothing else is left."""
-        names = [f"s{number:03d}" for number in range(self.num_scans)]
-        rows = list(csv.DictReader((self.out / "cohort.csv").read_text().splitlines()))
-        assert [row["scan"] for row in rows] == names
-        assert Counter(line for line in self.saved()) == Counter(f"{n} restored" for n in names)
-        found = sorted(p.name for p in self.out.iterdir() if not p.name.startswith("cohort."))
-        wanted = [f"{n}_desc-denoised{s}" for n in names for s in (".json", ".nii.gz")]
-        assert found == [".medddpm", *wanted]
-        self.check_clean()
-
-    def check_clean(self) -> None:
-        assert not list(self.out.rglob(".medddpm-*")), "a half-written output is left"
-        assert not list((self.out / ".medddpm" / "claims").glob("*")), "a claim is left"
-
-
-def finish(process: subprocess.Popen[str], seconds: float = 150) -> tuple[int, str]:
-    """Its exit code and what it said; it never outlives the test."""
-    try:
-        said = process.communicate(timeout=seconds)[1]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        said = process.communicate()[1] + "\nit hung"
-    return process.returncode, said
-
-
-@pytest.fixture
-def workplace(
-    tmp_path: Path, head: Any, save_nifti: Any, tiny_weights: Path, rng: np.random.Generator
-) -> Callable[[int], Workplace]:
-    def make(num_scans: int) -> Workplace:
-        (tmp_path / "in").mkdir()
-        clean = head((36, 36, 32))
-        for number in range(num_scans):
-            noisy = np.hypot(*(rng.normal(0, 50, (2, *clean.shape)) + np.stack([clean, 0 * clean])))
-            path = tmp_path / "in" / f"s{number:03d}.nii.gz"
-            save_nifti(path, noisy.astype(np.float32), np.diag([1, 1, 1.5, 1.0]))
-        return Workplace(tmp_path, tiny_weights, num_scans)
-
-    return make
 
 
 @pytest.fixture
@@ -173,8 +33,7 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     base = [sys.executable, "-c"]
     first = subprocess.Popen([*base, code.format("scheduler"), *where], **quiet)  # type: ignore[call-overload]
     options = ["--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard", "--no-nanny"]
-    spy = ["--preload", str(tmp_path / "spy.py")]
-    (tmp_path / "spy.py").write_text(SPY, encoding="utf-8")
+    spy = ["--preload", str(Path(__file__).parents[1] / "cohort_spy.py")]
     environment = os.environ | {"SPY_SLEEP": "0.5", "SPY_FOLDER": str(tmp_path)}
     second = subprocess.Popen(
         [*base, code.format("worker"), *options, *spy],
@@ -228,7 +87,7 @@ def test_a_scheduler_of_others_killed(workplace: Any, scheduler: Any) -> None:
     ours = place.start("--cluster", address)
     place.wait_for_records(2)
     process.kill()
-    code, said = finish(ours)
+    code, said = place.finish(ours)
     assert code == 7, said
     assert "scheduler is lost" in said
     assert "Traceback" not in said
@@ -243,7 +102,7 @@ def test_sigterm_to_all_processes_as_slurm_sends_it(workplace: Any) -> None:
     place.wait_for_records(2)
     began = time.monotonic()
     os.killpg(process.pid, signal.SIGTERM)
-    code, said = finish(process, 60)
+    code, said = place.finish(process, 60)
     assert code == 130, said
     assert time.monotonic() - began < 28  # Slurm kills after 30
     assert "--resume" in said
@@ -268,11 +127,70 @@ def test_a_full_disk(workplace: Any) -> None:
     place.check_whole()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 kB, mounted where the output goes."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a tmpfs cannot be mounted: that needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_on_the_way(workplace: Any, small_disk: Path) -> None:
+    place = workplace(8)
+    code, said = place.run("--workers", 2)
+    assert code == 5, said
+    assert "No space left" in said
+    assert "Traceback" not in said
+    done = len(list(small_disk.glob("*.nii.gz")))
+    assert 1 <= done < 8
+    place.check_clean()
+    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
+    code, said = place.run("--workers", 2, "--resume")
+    assert code == 0, said
+    place.check_whole()
+
+
+def test_a_scan_that_changes_while_it_is_read(workplace: Any) -> None:
+    place = workplace(5)
+    code, said = place.run("--workers", 2, change="s002")
+    assert code == 7, said
+    assert "s002: it changed while it was read" in said
+    assert Counter(line.split()[1] for line in place.saved()) == {"restored": 4, "failed": 1}
+    assert len(list(place.out.glob("*.nii.gz"))) == 4
+    place.check_clean()
+    code, said = place.run("--workers", 2, "--resume")
+    assert code == 0, said
+    (place.folder / "saved.log").write_text(
+        "".join(f"{line}\n" for line in place.saved() if not line.endswith("failed"))
+    )
+    place.check_whole()
+
+
+def test_a_damaged_scan_in_the_middle(workplace: Any) -> None:
+    place = workplace(5)
+    path = place.folder / "in" / "s002.nii.gz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF  # found by gzip's checksum at the earliest
+    path.write_bytes(content)
+    code, said = place.run("--workers", 2)
+    assert code == 7, said
+    assert "s002: s002.nii.gz cannot be read" in said
+    assert sorted(place.saved()) == [
+        f"s{n:03d} {'failed' if n == 2 else 'restored'}" for n in range(5)
+    ]
+    assert len(list(place.out.glob("*.nii.gz"))) == 4
+    place.check_clean()
+
+
 def test_two_runs_at_once(workplace: Any) -> None:
     place = workplace(8)
     both = [place.start("--workers", 1, sleep=0.2) for _ in range(2)]
     for process in both:
-        code, said = finish(process)
+        code, said = place.finish(process)
         assert code == 0, said
     place.check_whole()
 
@@ -283,7 +201,7 @@ def test_500_scans_of_which_50_are_bad(workplace: Any) -> None:
     for path in bad:
         path.write_bytes(path.read_bytes()[:3000])
     began = time.monotonic()
-    code, said = finish(place.start("--workers", 2), 450)
+    code, said = place.run("--workers", 2, seconds=450)
     seconds = time.monotonic() - began
     assert code == 7, said
     rows = list(csv.DictReader((place.out / "cohort.csv").read_text().splitlines()))

@@ -75,6 +75,18 @@ def test_scaling(cli: Cli, tiny_weights: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scaling.csv", "scaling.png"]
 
 
+def test_cohort_overheads(cli: Cli, tmp_path: Path, tiny_weights: Path) -> None:
+    pytest.importorskip("distributed")
+    options = ("--scans", 4, "--workers", 1, "--weights", tiny_weights)
+    done = run(cli, "cohort_overheads", tmp_path, *options)
+    assert done.exit_code == 0, done.stderr
+    rows = [line.rsplit(maxsplit=2) for line in done.stdout.splitlines()[1:]]
+    assert rows[-1][0].strip() == "dask, 1 workers"
+    assert len(rows) == 5
+    assert all(0 <= float(number) < 60_000 for row in rows for number in row[1:])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_pipeline_has_a_test_and_is_short() -> None:
     paths = sorted((share_dir() / "pipelines").glob("*.py"))
     text = Path(__file__).read_text(encoding="utf-8")

@@ -104,6 +104,44 @@ def test_several_results_get_a_page_that_links_to_theirs(
     assert len(list((tmp_path / "pages").glob("*.html"))) == 3
 
 
+def test_a_group_with_references(
+    cli: Cli, restored: Path, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """PSNR where there is a clean scan, SNR elsewhere; the page over all may be the only one."""
+    other = restored.parent / "more" / "scan.nii.gz"
+    other.parent.mkdir()
+    done = cli("restore", noisy_nifti, other, "--weights", tiny_weights)
+    assert done.exit_code in WRITTEN, done.stderr
+    (tmp_path / "refs").mkdir()
+    shutil.copy(tmp_path / "clean.nii.gz", tmp_path / "refs" / "noisy.nii.gz")
+    index = restored.with_name("index.html")
+    done = cli("report", restored.parent, "--reference", tmp_path / "refs", "--index-only")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.split() == [str(index)]
+    page = index.read_text(encoding="utf-8")
+    assert "PSNR gain, dB" in page
+    assert "SNR after" not in page.replace("PSNR after", "")
+    assert 'href="more/scan.json"' in page  # no page yet, and both are called "scan"
+    assert ">more/scan</a>" in page
+    assert cli("report", other).exit_code == 0
+    table = tmp_path / "refs.csv"
+    table.write_text("scan,reference\nnothing,clean.nii.gz\n")
+    again = ("report", restored.parent, "--index-only", "--overwrite", "--reference")
+    done = cli(*again, table)
+    assert done.exit_code == 2
+    assert "no scan for any result" in done.stderr
+    restored.rename(restored.with_name("first.nii.gz"))
+    restored.with_name("scan.json").rename(restored.with_name("first.json"))
+    table.write_text("scan,reference\nfirst,clean.nii.gz\n")
+    done = cli(*again, table, "--out", tmp_path / "all.html")
+    assert done.exit_code == 0, done.stderr
+    assert "no reference for scan" in done.stderr
+    page = (tmp_path / "all.html").read_text(encoding="utf-8")
+    assert 'href="out/more/scan.html"' in page
+    assert "PSNR after" in page
+    assert "SNR after" in page.replace("PSNR after", "")
+
+
 @pytest.mark.parametrize(("what", "code"), [("empty", 2), ("missing", 3), ("scan", 3), ("text", 3)])
 def test_a_report_over_nothing(
     cli: Cli, what: str, code: int, noisy_nifti: Path, tmp_path: Path
@@ -205,7 +243,44 @@ def test_dicom_with_markup_in_its_names(
     dicom_series(tmp_path / "in" / "broken", noisy_phantom.data, number=2, skip=(7,))
     done = cli("replay", sidecar, "--source", tmp_path / "in")
     assert done.exit_code == 0, done.stderr
+    assert "the same bytes" in done.stdout
+
+
+def test_replay_of_dicom_compares_bytes(
+    cli: Cli, noisy_phantom: Volume, dicom_series: Any, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """Series, Parametric Maps and page are written again; a tag that changed is found."""
+    dicom_series(tmp_path / "in", noisy_phantom.data)
+    out = tmp_path / "out"
+    options = (
+        "--format", "dicom", "--weights", tiny_weights, "--mode", "ensemble", "--samples", 2,
+        "--steps", 1, "--set", "dicom.transfer_syntax=rle", "--set", "dicom.report=pdf",
+    )  # fmt: skip
+    assert cli("restore", tmp_path / "in", out, *options).exit_code in WRITTEN
+    [sidecar] = out.glob("*.json")
+    series = next(path for path in out.iterdir() if path.is_dir())
+    facts = json.loads(sidecar.read_text())
+    assert len(facts["output"]["files"]) == 5
+    replay = ("replay", sidecar, "--source", tmp_path / "in")
+    done = cli(*replay)
+    assert done.exit_code == 0, done.stdout
+    assert f"{sidecar.name}: the same bytes" in done.stdout
+    facts["run"]["dicom"]["transfer_syntax"] = "explicit"
+    sidecar.write_text(json.dumps(facts))
+    done = cli(*replay)
+    assert done.exit_code == 0, done.stdout
     assert "the same voxels" in done.stdout
+    assert f"the bytes of {series.name} are not" in done.stdout
+    first = sorted(series.iterdir())[0]
+    dataset = pydicom.dcmread(first)
+    dataset.SeriesDescription = "changed"
+    dataset.save_as(first)
+    done = cli("report", series, "--source", tmp_path / "in")
+    assert done.exit_code == 3
+    assert "has changed since" in done.stderr
+    facts["run"]["dicom"]["unheard_of"] = 1
+    sidecar.write_text(json.dumps(facts))
+    assert cli(*replay).exit_code == 3
 
 
 def test_replay_gives_the_same_bytes(cli: Cli, restored: Path) -> None:

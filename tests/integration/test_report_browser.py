@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from medddpm.evaluation.report import ReportScan
-from medddpm.evaluation.report_group import GroupRow, group_page
+from medddpm.evaluation.report_group import COLUMNS, GroupRow, group_page
 from medddpm.evaluation.report_page import report_page
 from medddpm.volume import Geometry
 
@@ -26,6 +26,9 @@ CHROMIUM = next(
 )
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
+COS, SIN = np.cos(0.3), np.sin(0.3)
+AFFINE = np.array([[COS, -1.2 * SIN, 0, 5], [SIN, 1.2 * COS, 0, -20], [0, 0, 0.9, 7], [0, 0, 0, 1]])
+PLACE = AFFINE[:3] @ [9, 21, 30, 1]
 EVIL = '</title></script><img src="https://example.org/x.png" onerror="alert(1)">'
 
 
@@ -45,7 +48,13 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     clean = np.where(x**2 + y**2 + z**2 < 0.8, 500 + 300 * (x + 0.3 > y) + 200 * z, 0)
     before = np.hypot(clean + rng.normal(0, 60, shape), rng.normal(0, 60, shape))
-    guard = {"residual_ratio": 1.0, "passed": False, "messages": [EVIL]}
+    places = [PLACE.tolist(), [-900, 900, 0], None]  # the second lies far outside
+    checks = [
+        {"name": f"check {n} {EVIL}", "value": 1.0, "low": None, "high": 0.5, "passed": False,
+         "words": EVIL, "false_alarms": None, "where": where}
+        for n, where in enumerate(places)
+    ]  # fmt: skip
+    guard = {"residual_ratio": 1.0, "passed": False, "messages": [EVIL], "checks": checks}
     frame = {
         "sigma": {"sigma": 60.0, "fraction": 0.06, "method": "air"},
         "vae_ceiling_db": 40.0,
@@ -64,7 +73,7 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         EVIL,
         before.astype(np.float32),
         clean.astype(np.float32),
-        Geometry(shape, np.eye(4)),
+        Geometry(shape, AFFINE),
         facts,
         std=(20 + 20 * (x > 0)).astype(np.float32),
         card={"limits": EVIL},
@@ -139,6 +148,22 @@ def test_keys_move_the_slice_on_a_picture(page: Any) -> None:
     x = page.locator("#x-value").inner_text()
     page.keyboard.press("ArrowRight")  # to the patient's left: a smaller x
     assert int(page.locator("#x-value").inner_text().split()[0]) == int(x.split()[0]) - 1
+
+
+def test_a_place_of_a_check_moves_the_cross_hair_there(page: Any, report_file: Path) -> None:
+    places = page.get_by_role("button", name="Show the place of")
+    assert places.count() == 2
+    old = pixels(page, "[data-pane=residual]")
+    places.nth(0).press("Enter")
+    told = page.locator("#values")
+    assert told.inner_text().startswith(f"At {', '.join(f'{v:.1f}' for v in PLACE)} mm")
+    assert page.evaluate("document.activeElement.id") == "canvas-after"
+    assert np.abs(pixels(page, "[data-pane=residual]") - old).mean() > 1
+    places.nth(1).click()
+    assert page.locator("#x-value").inner_text().startswith("1 of")
+    last, of = page.locator("#y-value").inner_text().split(" of ")
+    assert last == of
+    page.get_by_role("button", name="Reset").click()
 
 
 def test_planes_window_and_residual_have_their_controls(page: Any) -> None:
@@ -217,13 +242,14 @@ def test_without_the_viewer_there_are_pictures(
     page.goto(report_file.as_uri())
     assert page.locator("img.still").is_visible()
     assert page.get_by_text("The interactive viewer needs").is_visible()
+    assert page.locator("button.place:enabled").count() == 0
     assert not page.locator("#viewer").is_visible()
     context.close()
 
 
 def test_the_group_table_sorts_by_a_press_of_a_key(browser: Any, tmp_path: Path) -> None:
     rows = [
-        GroupRow(f"s{i}{EVIL}", f"s{i}.html", {"fraction": 0.1 * v}, ())
+        GroupRow(f"s{i}{EVIL}", f"s{i}.html", dict.fromkeys(COLUMNS, 0.1 * v), ())
         for i, v in enumerate((2.0, 1.0, 30.0, 1.5))
     ]
     path = tmp_path / "index.html"
@@ -242,4 +268,9 @@ def test_the_group_table_sorts_by_a_press_of_a_key(browser: Any, tmp_path: Path)
     assert page.locator("th[aria-sort=ascending]").count() == 1
     assert page.get_by_role("img", name="Sigma, of the scale: 0.1").count() == 1
     assert noise == [path.as_uri()]
+    page.emulate_media(media="print")
+    table = page.locator("#results")
+    assert table.evaluate("e => e.scrollWidth <= e.parentElement.clientWidth")  # nothing is cut off
+    pdf = page.pdf(prefer_css_page_size=True, print_background=True)
+    assert b"/MediaBox [0 0 841" in pdf  # A4, landscape
     page.close()

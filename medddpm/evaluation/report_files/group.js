@@ -4,10 +4,11 @@
   const table = document.getElementById("results");
   const heads = [...table.tHead.rows[0].cells];
 
-  function compare(a, b) {
+  function compare(a, b, sign) { // rows without a value come last, whatever the order
+    if (a === "" || b === "") return (a === "" ? 1 : 0) - (b === "" ? 1 : 0);
     const [x, y] = [Number(a), Number(b)];
-    const numbers = a !== "" && b !== "" && !Number.isNaN(x) && !Number.isNaN(y);
-    return numbers ? x - y : a.localeCompare(b);
+    const numbers = !Number.isNaN(x) && !Number.isNaN(y);
+    return sign * (numbers ? x - y : a.localeCompare(b));
   }
 
   heads.forEach((head, column) => {
@@ -17,7 +18,7 @@
       head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
       const value = (row) => row.cells[column].dataset.value;
       const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => sign * compare(value(a), value(b)));
+      rows.sort((a, b) => compare(value(a), value(b), sign));
       table.tBodies[0].append(...rows);
     });
   });

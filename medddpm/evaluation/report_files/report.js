@@ -16,7 +16,9 @@
   // Data: bytes to volumes
 
   async function inflate(text) {
-    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    const letters = atob(text);
+    const bytes = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
@@ -96,9 +98,18 @@
 
   function showWindow() {
     eachPane((nv, name) => {
-      [nv.volumes[0].cal_min, nv.volumes[0].cal_max] = range(name);
+      const [low, high] = range(name), shown = nv.volumes[0];
+      if (shown.cal_min === low && shown.cal_max === high) return;
+      [shown.cal_min, shown.cal_max] = [low, high];
       nv.updateGLVolume();
     });
+  }
+
+  let waiting = false;
+  function showWindowSoon() { // once a frame, however fast the slider moves
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; showWindow(); });
   }
 
   function showSlice() {
@@ -125,6 +136,28 @@
     });
     fillSliders();
     showValues();
+  }
+
+  // The inverse of the affine, by its adjugate: millimetres to voxels.
+  function voxelOf(mm) {
+    const a = view.affine;
+    const column = (c) => [0, 1, 2].map((r) => a[4 * r + c]);
+    const cross = (u, v) => [0, 1, 2].map((i) =>
+      u[(i + 1) % 3] * v[(i + 2) % 3] - u[(i + 2) % 3] * v[(i + 1) % 3]);
+    const dot = (u, v) => u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
+    const [x, y, z] = [0, 1, 2].map(column);
+    const from = mm.map((value, r) => value - a[4 * r + 3]);
+    const size = dot(x, cross(y, z));
+    return [cross(y, z), cross(z, x), cross(x, y)].map((row, axis) =>
+      Math.min(view.shape[axis] - 1, Math.max(0, Math.round(dot(row, from) / size))));
+  }
+
+  function showPlace(button) {
+    state.at = voxelOf(button.dataset.mm.split(" ").map(Number));
+    showSlice();
+    fillSliders();
+    $("viewer").scrollIntoView({ block: "start" });
+    $("canvas-after").focus({ preventScroll: true });
   }
 
   function showValues() {
@@ -175,7 +208,7 @@
     else {
       state[name] = Number(value);
       if (name === "swipe") $("panes").style.setProperty("--swipe", `${value}%`);
-      else showWindow();
+      else showWindowSoon();
     }
     fillSliders();
   }
@@ -207,6 +240,10 @@
     for (const kind of ["keydown", "keyup"]) {
       $("panes").addEventListener(kind, kind === "keydown" ? onKey : (e) => e.stopPropagation(),
         { capture: true });
+    }
+    for (const button of document.querySelectorAll("button.place")) {
+      button.disabled = false;
+      button.addEventListener("click", () => showPlace(button));
     }
     $("reset").addEventListener("click", () => { state = start(); showAll(); showWindow(); });
     $("divider").addEventListener("pointerdown", (event) => {

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from medddpm.errors import GeometryError, ShapeError
-from medddpm.evaluation.report import ReportScan, guard_rows, measure
-from medddpm.evaluation.report_group import GroupRow, group_page, outlyingness
+from medddpm.evaluation.metrics import evaluate_arrays
+from medddpm.evaluation.report import Figure, ReportScan, measure
+from medddpm.evaluation.report_group import GroupRow, Missing, group_page, outlyingness
 from medddpm.evaluation.report_page import report_page
 from medddpm.evaluation.report_view import pack_view
 from medddpm.volume import Geometry, Volume
@@ -79,11 +80,29 @@ def test_with_a_reference_it_is_psnr_and_ssim(phantom: Volume, noisy_phantom: Vo
     assert ssim.text(ssim.after) == "1.0000"
 
 
-def test_guard_rows_say_known_checks_in_words_and_unknown_ones_by_name() -> None:
-    rows = dict(guard_rows({"guard": {**GUARD, "new_check": 0.123}}))
-    assert rows["new check"] == "0.12"
-    assert any("noise that was assumed" in words for words in rows)
-    assert len(rows) == 3
+@pytest.mark.parametrize("slab", [1, 7, 100])
+def test_ssim_of_slabs_is_that_of_the_whole(
+    phantom: Volume, noisy_phantom: Volume, slab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medddpm.evaluation.report._SLAB", slab)
+    clean, noisy = phantom.frame(0), noisy_phantom.frame(0)
+    psnr, ssim = measure(scan_of(noisy_phantom, phantom, reference=clean))
+    expected = evaluate_arrays(clean, noisy)
+    assert psnr.before == pytest.approx(expected["psnr"], abs=1e-4)
+    assert ssim.before == pytest.approx(expected["ssim"], abs=1e-6)
+
+
+def test_a_page_has_a_limit_whatever_its_pictures_take(
+    phantom: Volume, noisy_phantom: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = scan_of(noisy_phantom, phantom)
+    whole = report_page(scan)
+    limit = len(whole) - 20_000
+    assert "All its planes are there" in whole
+    monkeypatch.setattr("medddpm.evaluation.report_page.MAX_PAGE", limit)
+    small = report_page(scan)
+    assert "only some planes" in small
+    assert len(small) < limit + 20_000
 
 
 def test_arrays_of_another_shape_are_refused(phantom: Volume) -> None:
@@ -184,6 +203,37 @@ def test_numbers_of_the_page_are_json_without_markup(phantom: Volume) -> None:
     assert json.loads(data)["sigma"] == 50
 
 
+def test_the_page_has_a_table_of_checks_with_places_to_press(phantom: Volume) -> None:
+    failed = {
+        "name": EVIL, "value": 3.1, "low": None, "high": 2.5, "passed": False, "words": EVIL,
+        "false_alarms": 0.01, "where": [10, -4.25, 33],
+    }  # fmt: skip
+    told = facts()
+    told["frames"][0]["guard"] = {**GUARD, "passed": False, "messages": ["m"], "checks": [failed]}
+    page = report_page(scan_of(phantom, phantom, facts=told))
+    assert "<img src=x" not in page
+    assert '<button type="button" class="place" disabled data-mm="10.0 -4.25 33.0"' in page
+    assert "<strong>flagged</strong>" in page
+    assert "at most 2.50" in page
+    old = report_page(scan_of(phantom, phantom))
+    assert 'class="place"' not in old
+    assert "Usual" not in old
+
+
+def test_an_ensemble_says_how_far_its_interval_can_be_trusted(phantom: Volume) -> None:
+    level = {"mean": 0.9, "lowest": 0.8, "highest": 0.95}
+    known = {"scans": 7, "subjects": 5, "coverage_of_other_subjects": {"0.05": level}}
+    card = {"calibration": {**known, "reliability": [[0.5, 0.5], [0.9, 0.9]]}}
+    told = facts(interval={"level": 0.9, "calibrated": True})
+    page = report_page(scan_of(phantom, phantom, facts=told, card=card, std=0.1 * phantom.data))
+    html = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "held 90.0 % of the voxels: from 80.0 to 95.0 %" in page
+    assert page.count("<svg ") == 1
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", html)  # "#": within the drawing
+    assert "<metadata" not in page
+    assert "<svg " not in report_page(scan_of(phantom, phantom, card=card))
+
+
 def rows() -> list[GroupRow]:
     """Nine alike and one that is far; another is flagged."""
     found = [
@@ -213,3 +263,42 @@ def test_the_group_page_escapes_names_and_links() -> None:
     assert "<img" not in page
     assert page.count("<script") == 1
     assert 'href="a%20b/' in page
+
+
+def test_a_small_group_is_dots_and_a_crowd_is_bars_with_dots_for_what_stands_apart() -> None:
+    few = group_page(rows())
+    assert few.count("<circle") == 2 * 11
+    assert "<rect" not in few
+    rng = np.random.default_rng(1)
+    many = [
+        GroupRow(f"s{i}", f"s{i}.html", {"fraction": 0.05 + 0.001 * rng.random()}, ())
+        for i in range(500)
+    ]
+    many.append(GroupRow("far", "far.html", {"fraction": 0.08}, ()))
+    page = group_page(many)
+    assert page.count("<circle") == 1
+    assert ">far: 0.0800<" in page
+    assert 2 <= page.count("<rect") <= 30
+
+
+def test_scans_without_a_result_are_listed_with_their_reason() -> None:
+    page = group_page(rows(), missing=[Missing(EVIL, EVIL)], num_unreached=3, advice="Look.")
+    assert "1 could not be restored, 3 were not reached" in page
+    assert "Look." in page
+    assert "<img" not in page
+    alone = group_page([], missing=[Missing("a", "gone")])
+    assert "0 restored scans" in alone
+    assert "How the numbers are spread" not in alone
+
+
+def test_the_row_of_a_result_has_gains_over_its_input() -> None:
+    figures = [
+        Figure("psnr", "PSNR", 20.0, 26.5, "{}"),
+        Figure("ssim", "SSIM", None, 0.9, "{}"),
+        Figure("snr", "SNR", 1.0, 2.0, "{}"),
+    ]
+    values = GroupRow.of("a", "a.html", facts(), figures).values
+    assert values["psnr_gain"] == 6.5
+    assert values["psnr"] == 26.5
+    assert "ssim_gain" not in values
+    assert "snr_gain" not in values

@@ -261,6 +261,16 @@ def test_missing_text_and_truncated(tmp_path: Path, rng: np.random.Generator) ->
         read_volume(short)
 
 
+def test_a_wrong_byte_in_gzip(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Wherever it is: nibabel stops before the checksum, and most of them only change voxels."""
+    path = save(tmp_path / "a.nii.gz", rng.normal(500, 50, (24, 24, 20)), np.eye(4))
+    whole = path.read_bytes()
+    for place in np.linspace(400, len(whole) - 9, 8).astype(int):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(VolumeReadError, match="cannot be read"):
+            read_volume(path)
+
+
 def test_a_folder_is_no_nifti(tmp_path: Path) -> None:
     from medddpm.io.nifti import read_nifti
 

@@ -18,6 +18,7 @@ from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise import (
     chi_moments,
     estimate_noise,
+    expected_magnitude,
     fine_axes,
     given_noise,
     second_difference,
@@ -184,6 +185,16 @@ def test_rician_moments_against_scipy(theta: float) -> None:
     law = stats.rice(theta)
     assert mean[0] == pytest.approx(law.mean(), rel=1e-6)
     assert variance[0] == pytest.approx(law.var(), rel=1e-5)
+
+
+@pytest.mark.parametrize("dof", [0, 2, 8])
+def test_the_expected_magnitude_is_the_mean_of_the_law(dof: int) -> None:
+    signal = np.linspace(0, 5, 777, dtype=np.float32)
+    for sigma in (0.08, np.linspace(0.05, 0.2, 777, dtype=np.float32)):
+        truth = sigma * chi_moments(signal / sigma, dof)[0]
+        found = expected_magnitude(signal, sigma, dof)
+        assert found.dtype == np.float32
+        assert np.abs((found - truth) / sigma).max() < 0.011
 
 
 def test_chi_moments_without_signal_and_far_out() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from medddpm.errors import ConfigError, MemoryBudgetError, SamplingDivergedError
 from medddpm.preprocess.tiles import plan_tiles
@@ -44,6 +45,25 @@ def test_the_bytes_do_not_depend_on_batch_or_memory(
         for gb in (None, 1.5, 3.0, 8.0)
     ]
     assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("mode", ["mean", "ensemble"])
+def test_what_is_given_back_is_the_smooth_part_of_what_was_removed(
+    restorer: Restorer, noisy_phantom: Volume, mode: Any
+) -> None:
+    options: dict[str, Any] = {"mode": mode, "steps": 1, "samples": 2, **SMALL}
+    options["noise"] = "gaussian"
+    plain = restorer.restore(noisy_phantom, **options)
+    given = restorer.restore(noisy_phantom, give_back=1.5, **options)
+
+    def left(volume: Volume) -> float:
+        removed = noisy_phantom.data - volume.data
+        return float(np.std(gaussian_filter(removed, 4.0)))
+
+    assert left(given.volume) < 0.5 * left(plain.volume)
+    assert given.facts["options"]["give_back"] == 1.5
+    with pytest.raises(ConfigError, match="give_back"):
+        restorer.restore(noisy_phantom, give_back=-1.0)
 
 
 def test_the_budget_changes_the_batch_of_a_gpu_and_a_cpu_takes_one(restorer: Restorer) -> None:
