@@ -162,10 +162,10 @@ def _quantile(values: Array, weight: Array, share: float) -> float:
 def _usual(good: Sequence[Trial], reach: Mapping[Side, float]) -> Usual:
     known = known_of(good)
     sides = {
-        name: (_rounded(reach.get((name, _BELOW))), _rounded(reach[name, _ABOVE]))
+        name: (_widened(reach.get((name, _BELOW))), _widened(reach[name, _ABOVE]))
         for name in known.findings
     }
-    ranges: dict[str, Range] = {_STRANGE: (None, _rounded(reach.get((_STRANGE, _ABOVE))))}
+    ranges: dict[str, Range] = {_STRANGE: (None, _widened(reach.get((_STRANGE, _ABOVE))))}
     for name, more in _RANGES.items():
         seen = [t.findings[name] for t in good]
         low = min(seen) / more if CHECKS[name].too_low else None
@@ -175,6 +175,11 @@ def _usual(good: Sequence[Trial], reach: Mapping[Side, float]) -> Usual:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 5)
+
+
+def _widened(reach: float | None) -> float | None:
+    """A little more, so that the scan which set it lies inside after rounding."""
+    return None if reach is None else _rounded(reach + 1e-3 * abs(reach) + 1e-5)
 
 
 def detection(trials: Sequence[Trial], fit: GuardFit) -> list[dict[str, Any]]:

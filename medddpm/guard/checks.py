@@ -80,12 +80,10 @@ CHECKS = {
         "the scan is blurred for one like this (fine detail {value:.2f}, at least {low:.2f} is "
         "usual): motion, interpolation or too much smoothing",
     ),
-    "edge_entropy": Meaning(
-        "Evenness of the slopes of the restored scan (0: all alike)",
-        "edges are less clear than in scans like this ({value:.2f}, at most {high:.2f} is "
-        "usual): motion, ghosts or noise",
-        "the scan is flatter between its edges than scans like this ({value:.2f}, at least "
-        "{low:.2f} is usual): it was denoised before, or too much",
+    "flatness": Meaning(
+        "Flatness between the edges of the restored scan (0: all slopes alike)",
+        "the scan is flatter between its edges than scans like this ({value:.2f}, at most "
+        "{high:.2f} is usual): it was denoised before, or too much",
     ),
     "tissue_shift": Meaning(
         "Largest change of the shares of dark, middle and bright tissue",

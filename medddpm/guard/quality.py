@@ -19,12 +19,12 @@ _FINE, _MIDDLE = 0.7, 1.4
 def quality_findings(
     x_hat: NDArray[Any], mask: NDArray[Any], spacing: tuple[float, float, float]
 ) -> dict[str, Finding]:
-    """Sharpness and edge entropy of a restored scan.
+    """Sharpness and flatness of a restored scan.
 
-    "sharpness" is the root mean square of fine over that of middle detail. "edge_entropy" is that
-    of the slopes over the voxels (McGee et al. 2000, J Magn Reson Imaging 11:174, equation 8),
-    less that of equal slopes: 0 where all voxels slope alike, the lower the flatter the scan is
-    between its edges.
+    "sharpness" is the root mean square of fine over that of middle detail. "flatness" is the
+    entropy of equal slopes less that of the slopes over the voxels (McGee et al. 2000, J Magn
+    Reson Imaging 11:174, equation 8): 0 where all voxels slope alike, the higher the flatter the
+    scan is between its edges.
 
     Args:
         x_hat: (X, Y, Z) restored scan.
@@ -40,7 +40,7 @@ def quality_findings(
     detail = _power((image - fine)[inside]), _power((fine - middle)[inside])
     sharpness = float(np.sqrt(detail[0] / detail[1])) if detail[1] > 0 else 0.0
     slope = _slope(image, axes)[inside].astype(np.float64)
-    return {"sharpness": Finding(sharpness), "edge_entropy": Finding(_entropy(slope))}
+    return {"sharpness": Finding(sharpness), "flatness": Finding(_flatness(slope))}
 
 
 def _blurred(image: Image, axes: tuple[int, ...], width: float) -> Image:
@@ -61,9 +61,9 @@ def _power(values: Image) -> float:
     return float(np.mean(np.square(values), dtype=np.float64))
 
 
-def _entropy(slope: NDArray[np.float64]) -> float:
+def _flatness(slope: NDArray[np.float64]) -> float:
     total = slope.sum()
     if total == 0:
         return 0.0
     share = slope[slope > 0] / total
-    return float(-(share * np.log(share)).sum() - np.log(slope.size))
+    return float((share * np.log(share)).sum() + np.log(slope.size))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
@@ -46,14 +47,17 @@ def launch(options: TrainOptions) -> Fabric:
     devices, nodes = _per_node(options)
     several = devices * nodes > 1 or options.strategy == "ddp"
     try:
-        fabric = Fabric(
-            accelerator=kind,
-            devices=[int(number)] if number else devices,
-            num_nodes=nodes,
-            strategy=DDPStrategy(timeout=_PATIENCE) if several else "auto",
-            precision="bf16-mixed" if options.bf16 else "32-true",
-        )
-        fabric.launch()
+        with warnings.catch_warnings():
+            # said wherever Slurm is installed; processes are started without it on purpose
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
+            fabric = Fabric(
+                accelerator=kind,
+                devices=[int(number)] if number else devices,
+                num_nodes=nodes,
+                strategy=DDPStrategy(timeout=_PATIENCE) if several else "auto",
+                precision="bf16-mixed" if options.bf16 else "32-true",
+            )
+            fabric.launch()
     except (ValueError, RuntimeError, OSError) as error:
         raise ConfigError(
             f"cannot train on {devices} x {options.device} a node and {nodes} nodes: {error}; "

@@ -78,6 +78,14 @@ def test_faults_are_counted_against_other_subjects() -> None:
     assert rows[NONE, 0.05]["flagged"] <= 0.1
 
 
+def test_few_subjects_are_not_flagged_by_rounding() -> None:
+    """With fewer than twenty none may be flagged, not even the one that sets the limit."""
+    good = good_trials(8)
+    fit = fit_guard(good)
+    assert fit.any_flag == 0
+    assert [row["flagged"] for row in detection(good, fit)] == [0, 0, 0]
+
+
 def test_the_only_scan_of_its_kind_does_not_say_what_is_strange() -> None:
     good = good_trials(20)
     alone = replace(trial("alone", 0.05, 0.25, -0.1, kind="c"), features=(60.0, 0.0))
