@@ -75,9 +75,9 @@ CHECKS = {
     ),
     "sharpness": Meaning(
         "Fine over middle detail of the restored scan",
-        "fine detail is stronger than in scans like this ({value:.2f}, at most {high:.2f} is "
+        "fine detail is stronger than in scans like this ({value:.3f}, at most {high:.3f} is "
         "usual): it was sharpened, or rings",
-        "the scan is blurred for one like this (fine detail {value:.2f}, at least {low:.2f} is "
+        "the scan is blurred for one like this (fine detail {value:.3f}, at least {low:.3f} is "
         "usual): motion, interpolation or too much smoothing",
     ),
     "flatness": Meaning(
