@@ -332,3 +332,13 @@ def workplace(
         return Workplace(tmp_path, tiny_weights, num_scans)
 
     return make
+
+
+@pytest.fixture
+def two_heads(tmp_path: Path, head: Any, save_nifti: Any, oblique_affine: Any) -> Path:
+    """A folder with the scans of two subjects."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number, shape in enumerate([(32, 34, 30), (30, 32, 34)]):
+        save_nifti(folder / f"sub-{number}_T1w.nii.gz", head(shape), oblique_affine)
+    return folder

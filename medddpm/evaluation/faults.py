@@ -68,14 +68,14 @@ FAULTS: dict[str, Fault] = {
 def moved(volume: Volume) -> Volume:
     """The scan of a head that moved four times, as its k-space would show it.
 
-    Each pose is turned by up to 2 degrees and shifted by up to 2 mm, and fills a share of the
-    phase encoding lines (axis 1) at random places of time; the first fills the middle.
+    Each pose but the first is turned by up to 2 degrees and shifted by up to 2 mm. The poses fill
+    the phase encoding lines (axis 1) from the middle outwards, in random shares.
     """
     rng = np.random.default_rng(volume_seed(1, volume.case_id))
     image = np.asarray(volume.data, np.float32)
-    times = np.fft.fftshift(np.sort(np.append(rng.uniform(0.2, 1.0, _POSES - 1), 1.0)))
+    ends = np.sort(np.append(rng.uniform(0.2, 1.0, _POSES - 1), 1.0))
     order = np.abs(np.fft.fftfreq(image.shape[1])) * 2  # centric: the middle comes first
-    pose_of = np.searchsorted(np.sort(times), order, side="left")
+    pose_of = np.searchsorted(ends, order)
     lines = np.zeros(image.shape, np.complex64)
     for pose in range(_POSES):
         here = pose_of == pose

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ from medddpm.evaluation.degradation import degrade
 from medddpm.io import read_volume
 from medddpm.restoration.model import find_weights, with_card
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
-from medddpm.workflows.outputs import check_targets, file_stem, staged, write_json
+from medddpm.workflows.outputs import check_targets, file_stem, staged, write_csv, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans, subjects_of
 
@@ -242,11 +241,7 @@ def _write(
     with staged(out) as folder:
         with_card(weights, folder / NAMES[0], card | {"calibration": content})
         write_json(folder / NAMES[1], content)
-        with (folder / NAMES[2]).open("w", newline="", encoding="utf-8") as file:
-            columns = list(dict.fromkeys(name for row in rows for name in row))
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(folder / NAMES[2], rows)
         figure = calibration_figure(
             rows, reliability=content["reliability"], risk_coverage=content["risk_coverage"]
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from medddpm.evaluation.real_lesion_trial import (
 )
 from medddpm.io import read_volume
 from medddpm.workflows.benchmarking import BenchmarkRun, prepare_run
-from medddpm.workflows.outputs import file_stem, staged, write_json
+from medddpm.workflows.outputs import file_stem, staged, write_csv, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans, subjects_of
 
@@ -169,16 +168,7 @@ def _write(out: Path, cells: list[Row], summary: list[Row], facts: Row, png: byt
         for lesion in cell["lesions"]
     ]
     with staged(out) as folder:
-        _write_csv(folder / NAMES[0], rows)
-        _write_csv(
-            folder / NAMES[1], [{k: v for k, v in x.items() if k != "over"} for x in summary]
-        )
+        write_csv(folder / NAMES[0], rows)
+        write_csv(folder / NAMES[1], [{k: v for k, v in x.items() if k != "over"} for x in summary])
         write_json(folder / NAMES[2], facts | {"summary": summary})
         (folder / NAMES[3]).write_bytes(png)
-
-
-def _write_csv(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)

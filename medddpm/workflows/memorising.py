@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +33,7 @@ from medddpm.restoration.tile import TileRestorer
 from medddpm.training.batches import fixed_noise
 from medddpm.training.data import PackedScans, check_split
 from medddpm.training.options import DataOptions
-from medddpm.workflows.outputs import check_targets, staged, write_json
+from medddpm.workflows.outputs import check_targets, staged, write_csv, write_json
 from medddpm.workflows.provenance import versions
 
 Report = Callable[[str, int, int], None]
@@ -324,10 +323,7 @@ def _write(
     folder: Path, rows: list[dict[str, Any]], facts: dict[str, Any], png: bytes
 ) -> list[Path]:
     with staged(folder) as work:
-        with (work / "nearest.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+        write_csv(work / "nearest.csv", rows)
         write_json(work / "memorisation.json", facts)
         (work / "nearest.png").write_bytes(png)
     return [folder / name for name in _FILES]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from medddpm.evaluation.sweep_figure import sweep_plot
 from medddpm.restoration.model import find_weights, load_model
 from medddpm.training import StageName
 from medddpm.training.data import open_cache
-from medddpm.workflows.outputs import staged, write_json
+from medddpm.workflows.outputs import staged, write_csv, write_json
 from medddpm.workflows.provenance import versions
 from medddpm.workflows.sweep_cell import (
     CellPlan,
@@ -207,11 +206,7 @@ def _write(out: Path, rows: list[Row], config: str, assignments: Sequence[str]) 
     flat = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows]
     facts = {"config": config, "set": list(assignments), "versions": versions(), "cells": rows}
     with staged(out) as folder:
-        columns = list(dict.fromkeys(name for row in flat for name in row))
-        with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, columns)
-            table.writeheader()
-            table.writerows(flat)
+        write_csv(folder / "table.csv", flat)
         write_json(folder / "results.json", facts)
         (folder / "plot.png").write_bytes(sweep_plot(rows))
     return [out / "table.csv", out / "results.json", out / "plot.png"]

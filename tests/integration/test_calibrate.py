@@ -19,18 +19,9 @@ from medddpm.workflows.calibrating import calibrate
 OPTIONS = ["--samples", "2", "--steps", "1", "--sigma", "0.03", "--sigma", "0.09"]
 
 
-@pytest.fixture
-def scans(tmp_path, head, save_nifti, oblique_affine):
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for number, shape in enumerate([(32, 34, 30), (30, 32, 34)]):
-        save_nifti(folder / f"sub-{number}_T1w.nii.gz", head(shape), oblique_affine)
-    return folder
-
-
-def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, scans, tiny_weights):
+def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, two_heads, tiny_weights):
     out = tmp_path / "out"
-    first = cli("calibrate", scans, "--out", out, "--weights", tiny_weights, *OPTIONS)
+    first = cli("calibrate", two_heads, "--out", out, "--weights", tiny_weights, *OPTIONS)
     assert first.exit_code == 0, first.stderr
     assert "sub-1_T1w" in first.stdout
     rows = list(csv.DictReader((out / "coverage.csv").read_text().splitlines()))
@@ -46,7 +37,7 @@ def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, scans, tiny_we
     assert list(observed) == sorted(observed)
     assert table["risk_coverage"][-1][0] == 1
 
-    noisy = scans / "sub-0_T1w.nii.gz"
+    noisy = two_heads / "sub-0_T1w.nii.gz"
     args = ["--mode", "ensemble", "--set", "restore.samples=2", "--set", "restore.steps=1"]
     done = cli("restore", noisy, tmp_path / "r", "--weights", out / "model.safetensors", *args)
     assert done.exit_code in (0, 6), done.stderr
@@ -64,13 +55,13 @@ def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, scans, tiny_we
 
 
 def test_test_scans_are_tested_and_not_fitted(
-    cli, tmp_path, scans, tiny_weights, head, save_nifti, oblique_affine
+    cli, tmp_path, two_heads, tiny_weights, head, save_nifti, oblique_affine
 ):
     other = save_nifti(tmp_path / "sub-7_T1w.nii.gz", head((32, 30, 32)), oblique_affine)
     base = ["--weights", tiny_weights, *OPTIONS]
     alone, both = tmp_path / "alone", tmp_path / "both"
-    assert cli("calibrate", scans, "--out", alone, *base).exit_code == 0
-    done = cli("calibrate", scans, "--out", both, "--test", other, *base)
+    assert cli("calibrate", two_heads, "--out", alone, *base).exit_code == 0
+    done = cli("calibrate", two_heads, "--out", both, "--test", other, *base)
     assert done.exit_code == 0, done.stderr
     assert "Test scans" in done.stdout
     first, second = (json.loads((o / "calibration.json").read_text()) for o in (alone, both))
@@ -82,19 +73,19 @@ def test_test_scans_are_tested_and_not_fitted(
     for name in ("reliability", "risk_coverage"):
         assert all(round(value, 4) == value for row in card[name] for value in row)
         assert card[name] != first[name]  # the curves are those of the test scan
-    refused = cli("calibrate", scans, "--out", tmp_path / "x", "--test", scans, *base)
+    refused = cli("calibrate", two_heads, "--out", tmp_path / "x", "--test", two_heads, *base)
     assert refused.exit_code == 2
     assert "in one of them only" in refused.stderr
 
 
 def test_what_is_reported_is_the_coverage_of_what_restore_writes(
-    cli, tmp_path, scans, tiny_weights, head, save_nifti, oblique_affine
+    cli, tmp_path, two_heads, tiny_weights, head, save_nifti, oblique_affine
 ):
     """To the voxel, with the sigma and the scale that the restoration finds by itself."""
     other = save_nifti(tmp_path / "sub-7_T1w.nii.gz", head((32, 30, 32)), oblique_affine)
     options = RestoreOptions(samples=2, steps=1)
     done = calibrate(
-        scans, tmp_path / "o", sigmas=(0.06,), options=options, weights=tiny_weights, test=other
+        two_heads, tmp_path / "o", sigmas=(0.06,), options=options, weights=tiny_weights, test=other
     )
     case = prepare_case(read_volume(other), BenchmarkOptions(sigmas=(0.06,)))
     noisy = degrade(case.volume, 0.06 * case.scale, NoiseModel())
@@ -110,8 +101,16 @@ def test_what_is_reported_is_the_coverage_of_what_restore_writes(
     assert row["coverage"] == pytest.approx(float(held[inside].mean()), abs=2e-3)
 
 
-def test_a_second_run_takes_what_is_there(cli, tmp_path, scans, tiny_weights):
-    arguments = ["calibrate", scans, "--out", tmp_path / "o", "--weights", tiny_weights, *OPTIONS]
+def test_a_second_run_takes_what_is_there(cli, tmp_path, two_heads, tiny_weights):
+    arguments = [
+        "calibrate",
+        two_heads,
+        "--out",
+        tmp_path / "o",
+        "--weights",
+        tiny_weights,
+        *OPTIONS,
+    ]
     assert cli(*arguments).exit_code == 0
     points = sorted((tmp_path / "o" / "points").iterdir())
     stamps = [path.stat().st_mtime_ns for path in points]
@@ -124,16 +123,16 @@ def test_a_second_run_takes_what_is_there(cli, tmp_path, scans, tiny_weights):
     assert [path.stat().st_mtime_ns for path in points] == stamps
 
 
-def test_one_subject_alone_is_refused_before_any_work(cli, tmp_path, scans, tiny_weights):
-    (scans / "sub-1_T1w.nii.gz").unlink()
-    done = cli("calibrate", scans, "--out", tmp_path / "o", "--weights", tiny_weights)
+def test_one_subject_alone_is_refused_before_any_work(cli, tmp_path, two_heads, tiny_weights):
+    (two_heads / "sub-1_T1w.nii.gz").unlink()
+    done = cli("calibrate", two_heads, "--out", tmp_path / "o", "--weights", tiny_weights)
     assert done.exit_code == 2
     assert "one subject" in done.stderr
     assert not (tmp_path / "o").exists()
 
 
-def test_a_table_tells_who_is_who(cli, tmp_path, scans, tiny_weights):
-    table = scans / "list.csv"
+def test_a_table_tells_who_is_who(cli, tmp_path, two_heads, tiny_weights):
+    table = two_heads / "list.csv"
     table.write_text("file,subject\nsub-0_T1w.nii.gz,anna\nsub-1_T1w.nii.gz,anna\n")
     done = cli("calibrate", table, "--out", tmp_path / "o", "--weights", tiny_weights)
     assert done.exit_code == 2

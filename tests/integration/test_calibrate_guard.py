@@ -5,26 +5,15 @@ from __future__ import annotations
 import csv
 import json
 
-import pytest
-
 from medddpm.restoration.model import load_model
 
 OPTIONS = ["--sigma", "0.05", "--sigma", "0.1"]
 
 
-@pytest.fixture
-def scans(tmp_path, head, save_nifti, oblique_affine):
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for number, shape in enumerate([(32, 34, 30), (30, 32, 34)]):
-        save_nifti(folder / f"sub-{number}_T1w.nii.gz", head(shape), oblique_affine)
-    return folder
-
-
-def test_a_restoration_goes_by_the_calibrated_guard(cli, tmp_path, scans, tiny_weights):
+def test_a_restoration_goes_by_the_calibrated_guard(cli, tmp_path, two_heads, tiny_weights):
     out = tmp_path / "out"
-    arguments = ["calibrate-guard", scans, "--out", out, "--weights", tiny_weights, *OPTIONS]
-    first = cli(*arguments, "--faults-on", "sub-1*", "--foreign", scans / "sub-0_T1w.nii.gz")
+    arguments = ["calibrate-guard", two_heads, "--out", out, "--weights", tiny_weights, *OPTIONS]
+    first = cli(*arguments, "--faults-on", "sub-1*", "--foreign", two_heads / "sub-0_T1w.nii.gz")
     assert first.exit_code == 0, first.stderr
     assert "Flagged of good restorations of other subjects" in first.stdout
     rows = list(csv.DictReader((out / "detection.csv").read_text().splitlines()))
@@ -39,7 +28,7 @@ def test_a_restoration_goes_by_the_calibrated_guard(cli, tmp_path, scans, tiny_w
 
     target = tmp_path / "r"
     done = cli(
-        "restore", scans / "sub-0_T1w.nii.gz", target, "--weights", out / "model.safetensors"
+        "restore", two_heads / "sub-0_T1w.nii.gz", target, "--weights", out / "model.safetensors"
     )
     assert done.exit_code in (0, 6), done.stderr
     facts = json.loads((target / "sub-0_T1w_desc-denoised.json").read_text())
@@ -58,15 +47,15 @@ def test_a_restoration_goes_by_the_calibrated_guard(cli, tmp_path, scans, tiny_w
     assert {path: path.stat().st_mtime_ns for path in (out / "trials").iterdir()} == stamps
 
 
-def test_one_subject_or_an_output_that_exists_is_refused(cli, tmp_path, scans, tiny_weights):
+def test_one_subject_or_an_output_that_exists_is_refused(cli, tmp_path, two_heads, tiny_weights):
     out = tmp_path / "o"
     only = ["--include", "sub-0*", "--weights", tiny_weights]
-    done = cli("calibrate-guard", scans, "--out", out, *only)
+    done = cli("calibrate-guard", two_heads, "--out", out, *only)
     assert done.exit_code == 2
     assert "one subject" in done.stderr
     assert not out.exists()
     out.mkdir()
     (out / "guard.json").write_text("mine")
-    done = cli("calibrate-guard", scans, "--out", out, "--weights", tiny_weights)
+    done = cli("calibrate-guard", two_heads, "--out", out, "--weights", tiny_weights)
     assert done.exit_code == 5
     assert (out / "guard.json").read_text() == "mine"
