@@ -13,6 +13,8 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from medddpm import threads
+
 if TYPE_CHECKING:
     from medddpm.config import Config, load_config
     from medddpm.errors import MedddpmError
@@ -55,6 +57,7 @@ _HOMES = {
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+threads.set_up()
 
 
 def __getattr__(name: str) -> Any:

@@ -22,13 +22,13 @@ from medddpm.bids.names import entities, find_bids_scans, is_bids
 from medddpm.bids.page import write_index, write_subject_page
 from medddpm.cohort.job import Settings, do_job, find_done
 from medddpm.cohort.page import write_page
-from medddpm.cohort.pool import cpu_cores
 from medddpm.cohort.records import Outcome, load_outcome
 from medddpm.cohort.run import CohortResult, make_settings
 from medddpm.cohort.sources import Job, bids_job
 from medddpm.cohort.table import write_tables
 from medddpm.errors import CohortError, ConfigError, OutputError
 from medddpm.restoration.options import RestoreOptions
+from medddpm.threads import available_cores
 
 OnOutcome = Callable[[Outcome, int, int], None]
 
@@ -133,7 +133,7 @@ def _do_all(jobs: list[Job], settings: Settings, num_workers: int) -> Iterator[O
     if num_workers == 1:
         yield from (do_job(job, settings) for job in jobs)
         return
-    settings = replace(settings, threads=max(1, cpu_cores() // num_workers))
+    settings = replace(settings, threads=max(1, available_cores() // num_workers))
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as processes:
         futures = [processes.submit(do_job, job, settings) for job in jobs]
         try:

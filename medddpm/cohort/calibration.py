@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from medddpm.cohort.job import Settings, do_job, find_done
-from medddpm.cohort.pool import Pool, cpu_cores
+from medddpm.cohort.pool import Pool
 from medddpm.cohort.records import digest_of
 from medddpm.cohort.run import make_settings
 from medddpm.cohort.sources import Job, find_jobs
@@ -32,6 +32,7 @@ from medddpm.preprocess.tiles import plan_tiles
 from medddpm.restoration.memory import BYTES_A_VOLUME_VOXEL
 from medddpm.restoration.model import load_model
 from medddpm.restoration.options import RestoreOptions
+from medddpm.threads import available_cores
 from medddpm.volume import Geometry, Volume
 from medddpm.workflows.outputs import OutputFormat, write_json
 
@@ -138,7 +139,13 @@ def predict(
 
 def calibration(settings: Settings) -> Calibration:
     """The measurement for these weights and options on this machine; made once and kept."""
-    where = [platform.node(), platform.machine(), cpu_cores(), settings.threads, settings.device]
+    where = [
+        platform.node(),
+        platform.machine(),
+        available_cores(),
+        settings.threads,
+        settings.device,
+    ]
     path = _cache() / f"calibration-{digest_of([where, settings.deciding()])}.json"
     with suppress(OSError, ValueError, TypeError):
         return Calibration(**json.loads(path.read_text(encoding="utf-8")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 import uuid
@@ -30,6 +29,7 @@ from medddpm.cohort.records import Outcome, load_outcome
 from medddpm.cohort.sources import Job
 from medddpm.errors import CohortError, ConfigError, MedddpmError, OutputError
 from medddpm.restoration.options import RestoreOptions
+from medddpm.threads import available_cores
 
 GRACE_S = 20.0
 """Scans in hand get so long after SIGTERM; Slurm kills 30 s after it (KillWait)."""
@@ -86,17 +86,10 @@ def plan_pool(where: str, workers: int | None, memory_gb: float | None) -> Pool:
     import torch
 
     limit = extra("distributed.system").MEMORY_LIMIT
-    cores, gpus = cpu_cores(), torch.cuda.device_count()
+    cores, gpus = available_cores(), torch.cuda.device_count()
     memory = memory_gb or limit / 1e9
     count = workers or gpus or max(1, min(cores // _CORES_A_WORKER, int(memory // _GB_A_WORKER)))
     return Pool(where, count, max(1, cores // count), memory / count)
-
-
-def cpu_cores() -> int:
-    """Cores that this process may use: those of its job on a cluster."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

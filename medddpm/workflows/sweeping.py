@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from filelock import FileLock
 from medddpm.errors import ConfigError, MissingExtraError, OutputError
 from medddpm.evaluation.sweep_figure import sweep_plot
 from medddpm.restoration.model import find_weights, load_model
+from medddpm.threads import available_cores
 from medddpm.training import StageName
 from medddpm.training.data import open_cache
 from medddpm.workflows.outputs import staged, write_csv, write_json
@@ -190,7 +190,7 @@ def _client(make: Any, where: Cluster) -> Iterator[Any]:
 
 def _absolute(plan: CellPlan, where: Cluster) -> CellPlan:
     """The plan as a worker reads it, wherever it was started; threads shared among those here."""
-    threads = max((os.cpu_count() or 1) // where.workers, 1) if where.workers else None
+    threads = max(available_cores() // where.workers, 1) if where.workers else None
     return replace(
         plan,
         data=plan.data.resolve(),
