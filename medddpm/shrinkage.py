@@ -42,8 +42,10 @@ class Evidence:
         base: (B, 1, X, Y, Z) float32, its shrunk estimate.
         sigma: (B, 1, 1, 1, 1), or (B, 1, X, Y, Z) for a map, on the intensity scale.
         spacing: (B, 3) mm.
+        colour: (B, 64), standard deviation of the noise in each DCT coefficient of a block, in
+            units of sigma: 1 everywhere for white noise; see `Colour.block_std`.
         coefficients: (B, X/2 + 2, Y/2 + 2, Z/2 + 2, 2, 64), DCT of both blocks of each cell of y
-            in units of sigma; the grid has a cell more at each side than the scan.
+            in units of that; the grid has a cell more at each side than the scan.
         power: Same shape, the squared coefficients of a first estimate: the odds of keeping each.
         removed: (B, 1, X, Y, Z) float32, what the shrinkage took away, in units of sigma.
     """
@@ -52,6 +54,7 @@ class Evidence:
     base: Tensor
     sigma: Tensor
     spacing: Tensor
+    colour: Tensor
     coefficients: Tensor
     power: Tensor
     removed: Tensor
@@ -79,7 +82,14 @@ class Shrinkage(nn.Module):
         self.weigh = weigh
 
     @torch.no_grad()
-    def forward(self, y: Tensor, sigma: Tensor, spacing: Tensor, coils: Tensor) -> Evidence:
+    def forward(
+        self,
+        y: Tensor,
+        sigma: Tensor,
+        spacing: Tensor,
+        coils: Tensor,
+        colour: Tensor | None = None,
+    ) -> Evidence:
         """The shrunk scan, without the bias of its noise, and what it was made of.
 
         Args:
@@ -87,23 +97,28 @@ class Shrinkage(nn.Module):
             sigma: (B, 1, 1, 1, 1), or (B, 1, X, Y, Z) for a map, on the same scale.
             spacing: (B, 3) mm, handed on.
             coils: (B,) whole numbers, coils of the magnitude: 1 is Rician noise, 0 Gaussian.
+            colour: (B, 64), as in `Evidence`; white if not given.
 
         Returns:
             The evidence; its base is not negative unless the noise is Gaussian.
         """
         # In units of the noise what is removed is about 1: safe in bfloat16.
         unit = (y.float() / sigma.float().clamp_min(1e-6)).clamp(-1e5, 1e5)
-        coefficients = self._transform(unit)
+        if colour is None:
+            colour = torch.ones(len(y), _BLOCK**3, device=y.device)
+        coefficients = self._transform(unit, colour)
         ratio = coefficients / _THRESHOLD
-        first = unit - self.removed(coefficients, ratio.square_().square_().square_())
-        power = self._transform(first).square_()
-        removed = self.removed(coefficients, power)
+        first = unit - self.removed(coefficients, ratio.square_().square_().square_(), colour)
+        power = self._transform(first, colour).square_()
+        removed = self.removed(coefficients, power, colour)
         mean = unit - removed
         signal = [_signal(m, int(c)) for m, c in zip(mean[:, None], coils, strict=True)]
         base = y - sigma * (unit - torch.cat(signal))
-        return Evidence(y, base, sigma, spacing, coefficients, power, removed)
+        return Evidence(y, base, sigma, spacing, colour, coefficients, power, removed)
 
-    def removed(self, coefficients: Tensor, odds: Tensor, gains: Tensor | None = None) -> Tensor:
+    def removed(
+        self, coefficients: Tensor, odds: Tensor, colour: Tensor, gains: Tensor | None = None
+    ) -> Tensor:
         """What the gain odds / (odds + 1) takes away from the image: (B, 1, X, Y, Z) float32.
 
         Blocks that keep few coefficients count most in the average over blocks.
@@ -111,14 +126,17 @@ class Shrinkage(nn.Module):
         Args:
             coefficients: As in `Evidence`.
             odds: Same shape, not negative.
+            colour: (B, 64), as in `Evidence`.
             gains: (B, x, y, z, 130), log of factors of the odds and of both blocks' weights.
         """
         if torch.is_grad_enabled():
-            lost, weight = self.weigh(coefficients, odds, gains)
+            lost, weight = self.weigh(coefficients, odds, colour, gains)
         else:  # slabs stay in the cache of a CPU: four times as fast
             places = [slice(i, i + _SLAB) for i in range(0, coefficients.shape[1], _SLAB)]
             parts = [
-                self.weigh(coefficients[:, p], odds[:, p], None if gains is None else gains[:, p])
+                self.weigh(
+                    coefficients[:, p], odds[:, p], colour, None if gains is None else gains[:, p]
+                )
                 for p in places
             ]
             lost, weight = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
@@ -126,7 +144,7 @@ class Shrinkage(nn.Module):
         share = F.conv3d(rearrange(weight, "b x y z p -> b p x y z"), self.cover)
         return depth_to_space(total.float() / share.float(), 2)
 
-    def texture(self, noise: Tensor, odds: Tensor, gains: Tensor) -> Tensor:
+    def texture(self, noise: Tensor, odds: Tensor, colour: Tensor, gains: Tensor) -> Tensor:
         """What the gains leave unknown of the scan, drawn once: (B, 1, X, Y, Z) in units of sigma.
 
         Where g of a coefficient y is kept, its signal has mean g y and variance g sigma^2 (Wiener
@@ -136,16 +154,29 @@ class Shrinkage(nn.Module):
         Args:
             noise: (B, 1, X, Y, Z), white, of unit variance.
             odds: As in `removed`.
+            colour: As in `removed`; the draw has it, as the noise of the scan has.
             gains: As in `removed`.
         """
         logs = gains[..., : 2 * _BLOCK**3].float().clamp(-_MOST, _MOST).reshape(odds.shape)
         root = (odds.float() * logs.exp()).add_(1).reciprocal_().neg_().add_(1).sqrt_()
         odds = root / (1 - root).clamp_min(1e-6)
         weights = F.pad(gains[..., 2 * _BLOCK**3 :], (2 * _BLOCK**3, 0))
-        return noise - self.removed(self._transform(noise), odds, weights)
+        noise = self._coloured(noise, colour)
+        return noise - self.removed(self._transform(noise, colour), odds, colour, weights)
 
-    def _transform(self, image: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z) -> (B, x, y, z, 2, 64): the coefficients of two blocks a cell."""
+    def _coloured(self, white: Tensor, colour: Tensor) -> Tensor:
+        """White noise with the standard deviations of a colour in its blocks."""
+        flat = torch.ones_like(colour)
+        if torch.equal(colour, flat):
+            return white
+        coefficients = self._transform(white, flat)
+        odds = torch.zeros_like(coefficients)
+        means = white - self.removed(coefficients, odds, flat)
+        first = colour[:, 0, None, None, None, None]
+        return first * means + self.removed(coefficients, odds, colour)
+
+    def _transform(self, image: Tensor, colour: Tensor) -> Tensor:
+        """(B, 1, X, Y, Z) -> (B, x, y, z, 2, 64): two blocks a cell, over colour."""
         cells = space_to_depth(F.pad(image, (_BLOCK,) * 6, mode="reflect"), 2)
         # Two terms of bfloat16 hold an image that is hundreds of sigma bright.
         high = cells.bfloat16().float()
@@ -153,10 +184,13 @@ class Shrinkage(nn.Module):
             memory_format=torch.channels_last_3d
         )
         out = F.conv3d(both, self.analysis)
-        return rearrange(out, "b (p k) x y z -> b x y z p k", k=_BLOCK**3)
+        out = rearrange(out, "b (p k) x y z -> b x y z p k", k=_BLOCK**3)
+        return out / colour[:, None, None, None, None].to(out)
 
 
-def weigh(coefficients: Tensor, odds: Tensor, gains: Tensor | None) -> tuple[Tensor, Tensor]:
+def weigh(
+    coefficients: Tensor, odds: Tensor, colour: Tensor, gains: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Weighted lost coefficients (B, x, y, z, 128), and weights (B, x, y, z, 2); see `removed`."""
     kind, num = coefficients.dtype, _BLOCK**3
     if gains is None:
@@ -170,7 +204,7 @@ def weigh(coefficients: Tensor, odds: Tensor, gains: Tensor | None) -> tuple[Ten
     weight = (num - lost.sum(dim=-1)).reciprocal()
     if factor is not None:
         weight = weight * factor
-    lost = lost * coefficients.float() * weight[..., None]
+    lost = lost * coefficients.float() * (weight[..., None] * colour[:, None, None, None, None])
     return lost.flatten(-2).to(kind), weight.to(kind)
 
 

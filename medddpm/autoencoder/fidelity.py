@@ -95,14 +95,17 @@ class FidelityDecoder(nn.Module):
         x_hat = evidence.base - evidence.sigma * self._error(evidence, gains, pixels)
         if noise is None:
             return x_hat
-        return x_hat + evidence.sigma * self.shrinkage.texture(noise, evidence.power, gains)
+        texture = self.shrinkage.texture(noise, evidence.power, evidence.colour, gains)
+        return x_hat + evidence.sigma * texture
 
     def error(self, evidence: Evidence, z0: Tensor, prior: Tensor, angle: Tensor) -> Tensor:
         """(base - x_hat) / sigma, shape of y: what the network itself predicts."""
         return self._error(evidence, *self._gains_and_pixels(evidence, z0, prior, angle))
 
     def _error(self, evidence: Evidence, gains: Tensor, pixels: Tensor) -> Tensor:
-        removed = self.shrinkage.removed(evidence.coefficients, evidence.power, gains)
+        removed = self.shrinkage.removed(
+            evidence.coefficients, evidence.power, evidence.colour, gains
+        )
         return removed - evidence.removed + pixels
 
     def _gains_and_pixels(

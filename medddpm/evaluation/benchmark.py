@@ -18,9 +18,9 @@ from medddpm.evaluation.memory_meter import MemoryMeter
 from medddpm.evaluation.methods import CEILING, Method, parse_methods, round_trip
 from medddpm.evaluation.peers import PEERS
 from medddpm.evaluation.regions import central_box, find_regions, region_scores
-from medddpm.preprocess.degrade import num_coils
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
 from medddpm.preprocess.noise import estimate_noise
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
 
@@ -208,7 +208,7 @@ def restore_case(
     y = np.ascontiguousarray(noisy.data / scale, dtype=np.float32)
     with torch.inference_mode():
         told = (level or 0.0) / case.scale
-        x_hat = PEERS[method.name](y, told, num_coils(noise.kind, noise.coils))
+        x_hat = PEERS[method.name](y, told, NoiseLaw(noise.kind, noise.coils).num_coils)
     return x_hat * scale, level
 
 

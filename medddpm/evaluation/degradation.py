@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import ConfigError
-from medddpm.preprocess.degrade import NoiseKind, add_noise, check_noise, volume_seed
+from medddpm.preprocess.degrade import add_noise, volume_seed
+from medddpm.preprocess.noise_law import NoiseKind, check_noise
 from medddpm.volume import Volume
 
 Image = NDArray[np.float32]

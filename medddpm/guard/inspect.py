@@ -15,7 +15,7 @@ from medddpm.guard.known import Known, Usual, uncalibrated
 from medddpm.guard.quality import quality_findings
 from medddpm.guard.residual import Finding, residual_findings
 from medddpm.guard.tissue import tissue_shift
-from medddpm.preprocess.noise import NoiseKind
+from medddpm.preprocess.noise_law import NoiseKind
 
 Array = NDArray[np.float32]
 _LEAST_CERTAIN = 99.0

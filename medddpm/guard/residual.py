@@ -20,13 +20,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import ConfigError, GeometryError
-from medddpm.preprocess.noise import (
-    NoiseKind,
-    chi_moments,
-    degrees_of_freedom,
-    fine_axes,
-    second_difference,
-)
+from medddpm.preprocess.noise import chi_moments, degrees_of_freedom, fine_axes, second_difference
+from medddpm.preprocess.noise_law import NoiseKind
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.preprocess.noise import NoiseKind, chi_moments, degrees_of_freedom
+from medddpm.preprocess.noise import chi_moments, degrees_of_freedom
+from medddpm.preprocess.noise_law import NoiseKind
 
 Array = NDArray[np.float64]
 _BINS = 192

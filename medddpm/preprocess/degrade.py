@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +23,11 @@ from torch import Tensor
 
 from medddpm.errors import ConfigError, GeometryError, ShapeError
 from medddpm.preprocess.intensity import intensity_scale
-from medddpm.preprocess.noise import NoiseKind
+from medddpm.preprocess.noise_law import NoiseKind, check_noise
 from medddpm.volume import Volume
 
 __all__ = [
-    "NoiseKind",
     "add_noise",
-    "check_noise",
-    "num_coils",
     "signal_bias_corrected",
     "simulate",
     "volume_seed",
@@ -84,12 +81,6 @@ def signal_bias_corrected(
     return (y.square() - bias).clamp_min(0).sqrt()
 
 
-def num_coils(kind: NoiseKind = "rician", coils: int = 1) -> int:
-    """Coils of the magnitude: 1 for Rician noise, 0 for Gaussian noise, which is no magnitude."""
-    check_noise(kind, coils)
-    return {"gaussian": 0, "rician": 1, "ncchi": coils}[kind]
-
-
 def volume_seed(seed: int, case_id: str, frame: int = 0) -> int:
     """A 63-bit seed for one frame of one scan: the same on every machine and in any order."""
     digest = hashlib.sha256(f"{seed}:{case_id}:{frame}".encode()).digest()
@@ -131,15 +122,6 @@ def simulate(
         frame = out if out.ndim == 3 else out[..., index]
         frame[...] = y.numpy()
     return volume.with_data(out)
-
-
-def check_noise(kind: str, coils: int) -> None:
-    """Raise ConfigError unless the kind is known and there is at least one coil."""
-    if kind not in get_args(NoiseKind):
-        known = ", ".join(get_args(NoiseKind))
-        raise ConfigError(f"noise kind {kind!r} is unknown; choose one of {known}")
-    if coils < 1:
-        raise ConfigError(f"coils is {coils}; at least one coil is needed")
 
 
 def _components(kind: NoiseKind, coils: int) -> int:

@@ -19,9 +19,9 @@ from scipy import ndimage, special
 
 from medddpm.errors import ConfigError
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
+from medddpm.preprocess.noise_law import NoiseKind
 
 Image = NDArray[np.float32]
-NoiseKind = Literal["rician", "gaussian", "ncchi"]
 
 _THICK = 1.5
 """Axes coarser than this many times the finest voxel edge are not differenced along."""

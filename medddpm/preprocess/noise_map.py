@@ -21,7 +21,6 @@ from medddpm.preprocess.noise import (
     LEAK,
     RATIO_TOLERANCE,
     NoiseEstimate,
-    NoiseKind,
     air_of,
     block_sum,
     chi_moments,
@@ -31,6 +30,7 @@ from medddpm.preprocess.noise import (
     second_difference,
     without_law,
 )
+from medddpm.preprocess.noise_law import NoiseKind
 
 Image = NDArray[np.float32]
 _BLOCK = 4

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Interval
 
 from medddpm.diffusion.samplers import SamplerName
 from medddpm.errors import ConfigError
-from medddpm.preprocess.degrade import NoiseKind
+from medddpm.preprocess.noise_law import NoiseKind
 
 Mode = Literal["mean", "sample", "ensemble"]
 

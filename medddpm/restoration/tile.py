@@ -14,7 +14,7 @@ from medddpm.diffusion.guidance import guided
 from medddpm.diffusion.samplers import SAMPLERS, truncated_start
 from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.networks import depth_to_space
-from medddpm.preprocess.degrade import num_coils
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import Triple, noise_tile
 from medddpm.restoration.model import Model
 from medddpm.restoration.options import RestoreOptions
@@ -86,7 +86,7 @@ class TileRestorer:
         return torch.from_numpy(np.stack(parts)).to(self.device)[:, None]
 
     def _once(self, y: Tensor, sigma: Tensor, starts: Sequence[Triple], sample: int) -> Tensor:
-        coils = torch.full((len(y),), num_coils(self.options.noise, self.options.coils))
+        coils = torch.full((len(y),), NoiseLaw(self.options.noise, self.options.coils).num_coils)
         evidence = self.model.observe(y, sigma, self.spacing.expand(len(y), 3), coils)
         cond, z_y = self.model.condition(evidence)
         noise = self._noise_field(z_y, starts, sample)

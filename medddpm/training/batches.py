@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medddpm.preprocess.degrade import NoiseKind, add_noise, num_coils
+from medddpm.preprocess.degrade import add_noise
+from medddpm.preprocess.noise_law import NoiseKind, NoiseLaw
 from medddpm.training.data import Mixture, PackedScans, augment, smooth_field
 from medddpm.training.options import DataOptions
 
@@ -170,7 +171,7 @@ def noisy_batch(
             y = torch.where(patch > 0, y, 0.0)
         ys.append(y)
         sigmas.append(sigma)
-        numbers.append(num_coils(kind, coils))
+        numbers.append(NoiseLaw(kind, coils).num_coils)
     return NoisyBatch(x, torch.stack(ys), torch.stack(sigmas), spacing, torch.tensor(numbers))
 
 

@@ -13,6 +13,7 @@ from medddpm.evaluation.metrics import evaluate_arrays
 from medddpm.io import OnError, read_volume, read_volumes, write_volume
 from medddpm.preprocess import degrade, noise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged, write_json
@@ -23,7 +24,7 @@ from medddpm.workflows.provenance import describe_input, versions
 class NoiseSettings:
     """The law of the noise: "rician", "gaussian" or "ncchi" with a number of coils."""
 
-    kind: degrade.NoiseKind = "rician"
+    kind: NoiseKind = "rician"
     coils: int = 1
 
 

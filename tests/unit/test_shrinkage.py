@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
-from medddpm.preprocess.degrade import add_noise, num_coils
+from medddpm.preprocess.degrade import add_noise
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.shrinkage import Evidence, Shrinkage
 
 NO_BIAS = torch.tensor([0])
@@ -80,7 +81,7 @@ def test_the_bias_of_the_noise_is_gone(kind: str, coils: int) -> None:
     x = torch.full((1, 1, 32, 32, 32), 0.5)
     generator = torch.Generator().manual_seed(2)
     y = add_noise(x, 0.06, kind=kind, coils=coils, generator=generator)  # type: ignore[arg-type]
-    number_of = torch.tensor([num_coils(kind, coils)])  # type: ignore[arg-type]
+    number_of = torch.tensor([NoiseLaw(kind, coils).num_coils])  # type: ignore[arg-type]
     estimate = shrunk(y, number(0.06), number_of)
     assert abs(float(estimate.mean()) - 0.5) < 0.002
     if kind != "gaussian":
@@ -146,7 +147,7 @@ def test_learned_gains_turn_the_filter_up_and_down() -> None:
     def removed(odds: float, weight: float) -> Tensor:
         gains = torch.full((*evidence.power.shape[:4], 130), odds)
         gains[..., 128:] = weight
-        return shrinkage.removed(evidence.coefficients, evidence.power, gains)
+        return shrinkage.removed(evidence.coefficients, evidence.power, evidence.colour, gains)
 
     torch.testing.assert_close(removed(0, 0), evidence.removed)
     torch.testing.assert_close(removed(0, 2), evidence.removed)  # only ratios of weights count
@@ -172,8 +173,8 @@ def test_a_draw_has_the_power_of_the_signal(power: float) -> None:
     evidence: Evidence = shrinkage(y, number(1.0), torch.ones(1, 3), NO_BIAS)
     odds = torch.full_like(evidence.power, power)
     gains = torch.zeros((*odds.shape[:4], 130))
-    mean = y - shrinkage.removed(evidence.coefficients, odds, gains)
-    texture = shrinkage.texture(torch.randn(shape), odds, gains)
+    mean = y - shrinkage.removed(evidence.coefficients, odds, evidence.colour, gains)
+    texture = shrinkage.texture(torch.randn(shape), odds, evidence.colour, gains)
     kept = 63 / 64 * power / (1 + power) + 1 / 64  # the mean of a block is kept whole
     torch.testing.assert_close(texture.var(), torch.tensor(kept), rtol=0.05, atol=0)
     draw = float((mean + texture).var())

@@ -16,7 +16,7 @@ from torch import nn
 
 from medddpm.curation.cache import build_cache, find_scans, pack, write_index
 from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
-from medddpm.preprocess.degrade import NoiseKind
+from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, seed_of
 from medddpm.training.data import PackedScans, augment, check_split, crop
