@@ -24,6 +24,7 @@ from medddpm.training.options import (
     DiffusionOptions,
     FidelityOptions,
     FinetuneOptions,
+    JointOptions,
     TrainOptions,
 )
 
@@ -37,6 +38,7 @@ class Config(BaseModel):
         autoencoder: The network x <-> z and its losses.
         diffusion: The denoiser, its schedule and its loss.
         fidelity: The decoder that also sees the scan.
+        joint: The training of the last two at once.
         train: Steps, optimiser, precision, logging.
         finetune: What `train --from` changes, and what it replays.
         restore: How a scan is restored.
@@ -50,6 +52,7 @@ class Config(BaseModel):
     autoencoder: AutoencoderOptions = Field(default_factory=AutoencoderOptions)
     diffusion: DiffusionOptions = Field(default_factory=DiffusionOptions)
     fidelity: FidelityOptions = Field(default_factory=FidelityOptions)
+    joint: JointOptions = Field(default_factory=JointOptions)
     train: TrainOptions = Field(default_factory=TrainOptions)
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
     restore: RestoreOptions = Field(default_factory=RestoreOptions)

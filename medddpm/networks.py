@@ -215,7 +215,7 @@ class NormedUNet(nn.Module):
         channels: Width of each level, finest first; each level halves the grid.
         num_blocks: Residual blocks a level on the way down, and again on the way up.
         embedding_width: Width of the condition vector.
-        injected: (level, channels) of the features that are mixed in on that level.
+        injected: (level, channels) of the features that are mixed in on that level, if any.
     """
 
     def __init__(
@@ -224,13 +224,14 @@ class NormedUNet(nn.Module):
         channels: Sequence[int],
         num_blocks: int,
         embedding_width: int,
-        injected: tuple[int, int],
+        injected: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         # One channel of ones takes the place of all biases.
         self.stem = NormedConv(in_channels + 1, channels[0])
-        self.inject_level = injected[0]
-        self.inject = NormedConv(injected[1], channels[injected[0]], 1)
+        self.inject_level = -1 if injected is None else injected[0]
+        if injected is not None:
+            self.inject = NormedConv(injected[1], channels[injected[0]], 1)
 
         def stage(width: int) -> nn.ModuleList:
             return nn.ModuleList(NormedBlock(width, embedding_width) for _ in range(num_blocks))
@@ -241,7 +242,7 @@ class NormedUNet(nn.Module):
         self.shrink = nn.ModuleList(NormedConv(a, b, 2, stride=2) for a, b in pairs)
         self.grow = nn.ModuleList(NormedConv(b, 8 * a, 1) for a, b in pairs)
 
-    def forward(self, x: Tensor, embedding: Tensor, injected: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, injected: Tensor | None = None) -> Tensor:
         """(B, in, X, Y, Z), (B, width) -> (B, channels[0], X, Y, Z), after a SiLU."""
         h = self.stem(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = []
@@ -249,7 +250,7 @@ class NormedUNet(nn.Module):
             if level:
                 skips.append(h)
                 h = self.shrink[level - 1](h)
-            if level == self.inject_level:
+            if level == self.inject_level and injected is not None:
                 h = blend(h, self.inject(injected), 0.3)
             for block in cast(nn.ModuleList, stage):
                 h = block(h, embedding)
@@ -271,6 +272,17 @@ def channels_last(network: nn.Module) -> nn.Module:
 def log_spacing(spacing: Tensor) -> Tensor:
     """(B, 3) mm -> (B, 3), about [-1, 1] for 0.5 to 6 mm; 0 at 1 mm."""
     return torch.log(spacing.float().clamp(0.1, 20.0)) / 1.8
+
+
+def colour_features(colour: Tensor) -> Tensor:
+    """(B, 64) noise of a block's coefficients -> (B, 7), in [-1, 0.2]: the faces and corners.
+
+    Log of the standard deviation of the highest coefficient along each axis, each pair, and all.
+    """
+    block = colour.float().reshape(-1, 4, 4, 4)
+    corners = [(3, 0, 0), (0, 3, 0), (0, 0, 3), (0, 3, 3), (3, 0, 3), (3, 3, 0), (3, 3, 3)]
+    picked = torch.stack([block[:, i, j, k] for i, j, k in corners], dim=1)
+    return picked.clamp(0.03, 2).log() / 3.5
 
 
 def scaled_log_sigma(sigma: Tensor) -> Tensor:

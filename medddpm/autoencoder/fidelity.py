@@ -28,6 +28,7 @@ from medddpm.networks import (
     ConditionEmbedding,
     NormedConv,
     NormedUNet,
+    colour_features,
     depth_to_space,
     log_spacing,
     scaled_log_sigma,
@@ -46,6 +47,7 @@ class FidelityDecoder(nn.Module):
         num_blocks: Residual blocks a level and direction.
         embedding_width: Width of the condition vector.
         prior: False hides z0 and its decoding: a supervised denoiser, to compare with.
+        coloured: The network is told the colour of the noise.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class FidelityDecoder(nn.Module):
         embedding_width: int = 128,
         *,
         prior: bool = True,
+        coloured: bool = False,
     ) -> None:
         super().__init__()
-        self.prior = prior
-        self.embed = ConditionEmbedding(5, embedding_width)
+        self.prior, self.coloured = prior, coloured
+        self.embed = ConditionEmbedding(12 if coloured else 5, embedding_width)
         level = int(math.log2(factor)) - 1
         self.unet = NormedUNet(
             41, channels, num_blocks, embedding_width, injected=(level, latent_channels)
@@ -128,6 +131,8 @@ class FidelityDecoder(nn.Module):
             log_spacing(evidence.spacing),
             angle[:, None].float() / (math.pi / 2),
         ]
+        if self.coloured:
+            scalars.append(colour_features(evidence.colour))
         condition = self.embed(torch.cat(scalars, dim=1))
         h = self.unet(torch.cat([*inputs, log_map], dim=1), condition, z0)
         # Cells beyond the scan keep the gains of the shrinkage.

@@ -11,7 +11,7 @@ from medddpm.cli.console import say
 from medddpm.cli.options import Overrides
 from medddpm.cli.run import reports_errors
 
-StageName = Literal["autoencoder", "diffusion", "fidelity"]
+StageName = Literal["autoencoder", "diffusion", "fidelity", "joint"]
 
 
 def register(app: typer.Typer) -> None:

@@ -6,7 +6,6 @@ guidance take and return denoisers, so each sampler is written once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -14,9 +13,6 @@ from torch import Tensor
 
 from medddpm.diffusion.prediction import Prediction, require_known, to_x0
 from medddpm.diffusion.schedule import NoiseLevel
-
-SIGMA_FLOOR = 1e-4
-"""Smallest noise of a scan, as a fraction of its intensity scale, that networks tell apart."""
 
 
 class Denoiser(Protocol):
@@ -31,33 +27,25 @@ class Network(Protocol):
     """A conditional U-Net; what its output means is its `Prediction`.
 
     Args of a call: z (B, C, X, Y, Z); angle (B,), atan2(sigma, alpha) of the level;
-    cond (B, Cc, X, Y, Z), features of the noisy scan; log_sigma (B,), log of the scan's noise;
-    spacing (B, 3), voxel size of the scan in mm.
+    cond (B, Cc, X, Y, Z), features of the noisy scan; conditions (B, N), numbers that are known
+    of it: its noise, its voxel size.
     """
 
-    def __call__(
-        self, z: Tensor, angle: Tensor, cond: Tensor, log_sigma: Tensor, spacing: Tensor, /
-    ) -> Tensor:
+    def __call__(self, z: Tensor, angle: Tensor, cond: Tensor, conditions: Tensor, /) -> Tensor:
         """Predict eps, x0, v or the flow from z, in its shape."""
         ...
 
 
 def as_denoiser(
-    network: Network,
-    prediction: Prediction,
-    *,
-    cond: Tensor,
-    sigma: float | Tensor,
-    spacing: Sequence[float] | Tensor,
+    network: Network, prediction: Prediction, *, cond: Tensor, conditions: Tensor
 ) -> Denoiser:
     """A denoiser made of a network and its condition.
 
     Args:
-        network: Called as network(z, angle, cond, log_sigma, spacing).
+        network: Called as network(z, angle, cond, conditions).
         prediction: What the network answers.
         cond: (B, Cc, X, Y, Z), features of the noisy scan; B = 1 serves every batch.
-        sigma: Noise of the scan as a fraction of its intensity scale, a number or (B,).
-        spacing: Voxel size in mm, three numbers or (B, 3).
+        conditions: (B, N), numbers that are known of it; B = 1 serves every batch.
     """
     require_known(prediction)
 
@@ -67,17 +55,11 @@ def as_denoiser(
             z,
             z.new_full((batch,), level.angle),
             cond.to(z).expand(batch, *cond.shape[1:]),
-            log_noise(torch.as_tensor(sigma).to(z)).expand(batch),
-            torch.as_tensor(spacing).to(z).expand(batch, 3),
+            conditions.to(z).expand(batch, conditions.shape[1]),
         )
         return to_x0(output, z, level.alpha, level.sigma, prediction)
 
     return denoise
-
-
-def log_noise(sigma: Tensor) -> Tensor:
-    """log(sigma) as networks are given it: finite for a scan without noise."""
-    return sigma.clamp(min=SIGMA_FLOOR).log()
 
 
 def classifier_free(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Denoiser:

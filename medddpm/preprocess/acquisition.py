@@ -107,6 +107,52 @@ class Acquisition:
         return (float(amplitude[0]),) if flat else tuple(float(a) for a in amplitude)
 
 
+def draw_acquisition(
+    sigma: float, spacing: Triple, rng: np.random.Generator, *, on_own_grid: bool = False
+) -> Acquisition:
+    """A random acquisition of the kinds that are met: 2D or 3D, filled with zeros, filtered.
+
+    Args:
+        sigma: As in `Acquisition`.
+        spacing: Voxel edges in mm: thick slices are 2D and keep their matrix.
+        rng: Source of randomness.
+        on_own_grid: The grid is that of the acquired matrix, up to a tenth.
+    """
+    thick = [s > 1.5 * min(spacing) for s in spacing]
+    fine = [a for a in range(3) if not thick[a]]
+    low = 0.88 if on_own_grid else 0.5
+    both = float(rng.uniform(low, 1)) if rng.random() < 0.7 else 1.0
+    alone = float(rng.uniform(low, 1)) if rng.random() < 0.5 else both
+    slice_axis = int(rng.choice(fine))
+    matrix = [1.0 if thick[a] else (alone if a == slice_axis else both) for a in range(3)]
+    shape = rng.random()
+    elliptical = tuple(fine) if shape < 0.25 else tuple(a for a in fine if a != slice_axis)
+    kinds: list[Filter] = ["tukey", "hann", "hamming", "fermi", "kaiser"]
+    magnitude = rng.random()
+    parallel = rng.random() < 0.3
+    turned = rng.random() < 0.15
+    return Acquisition(
+        sigma,
+        kind="rician" if magnitude < 0.85 else "ncchi" if magnitude < 0.93 else "gaussian",
+        coils=int(rng.choice([16, 24, 32])) if parallel else int(rng.integers(2, 9)),
+        matrix=(matrix[0], matrix[1], matrix[2]),
+        elliptical=elliptical if shape < 0.6 and len(elliptical) > 1 else (),
+        filter=str(rng.choice(kinds)) if rng.random() < 0.5 else "none",  # type: ignore[arg-type]
+        filter_strength=float(rng.uniform(0.2, 1)),
+        filtered=tuple(fine),
+        partial_fourier=float(rng.choice([5 / 8, 6 / 8, 7 / 8])) if rng.random() < 0.2 else 1.0,
+        partial_axis=int(rng.choice(fine)),
+        homodyne=bool(rng.random() < 0.6),
+        acceleration=int(rng.choice([2, 3])) if parallel and magnitude < 0.85 else 1,
+        normalised=float(rng.uniform(0.1, 0.5)) if rng.random() < 0.3 else 0.0,
+        blur=float(rng.uniform(-0.4, 0.7)) if rng.random() < 0.25 else 0.0,
+        rotation=tuple(float(v) for v in rng.uniform(-8, 8, 3)) if turned else (0.0, 0.0, 0.0),  # type: ignore[arg-type]
+        interpolation=1 if rng.random() < 0.5 else 3,
+        bits=int(rng.choice([8, 12])) if rng.random() < 0.25 else 0,
+        masked=bool(rng.random() < 0.4),
+    )
+
+
 class _Share:
     """Amplitude of a frequency of which one side alone was measured, in the real part."""
 

@@ -31,7 +31,7 @@ from medddpm.diffusion.prediction import TERMINAL_SHARE, Prediction
 from medddpm.diffusion.schedule import Schedule
 from medddpm.diffusion.unet import LatentUNet
 from medddpm.errors import CheckpointError, ConfigError
-from medddpm.networks import space_to_depth
+from medddpm.networks import colour_features, log_spacing, scaled_log_sigma, space_to_depth
 from medddpm.shrinkage import Evidence
 
 FORMAT_VERSION = 3
@@ -62,13 +62,15 @@ class AutoencoderSpec:
 class DiffusionSpec:
     """What rebuilds the conditional U-Net, its schedule and what it predicts.
 
-    A config may name the kind of the schedule alone: `schedule: cosine`.
+    A config may name the kind of the schedule alone: `schedule: cosine`. A `coloured` network has
+    filters of unit norm, sees the voxels of the scan itself, and is told the colour of its noise.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
     channels: tuple[_Positive, ...] = (96, 96, 96)
     num_blocks: _Positive = 2
     embedding_width: _Positive = 128
+    coloured: bool = False
     prediction: Prediction = "v"
     schedule: Annotated[Schedule, BeforeValidator(_named_schedule)] = field(
         default_factory=Schedule
@@ -84,6 +86,7 @@ class FidelitySpec:
     num_blocks: _Positive = 2
     embedding_width: _Positive = 128
     prior: bool = True
+    coloured: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,16 @@ class Model(nn.Module):
         self.digest = ""
         auto, diff, fid = spec.autoencoder, spec.diffusion, spec.fidelity
         self.codec = build_codec(auto)
+        blocks = auto.factor**3 * (2 if diff.coloured else 1)
         self.unet = LatentUNet(
             auto.latent_channels,
-            auto.factor**3 + 2 * auto.latent_channels,
+            blocks + 2 * auto.latent_channels,
             diff.channels,
             diff.num_blocks,
             diff.embedding_width,
             TERMINAL_SHARE[diff.prediction],
+            11 if diff.coloured else 4,
+            normed=diff.coloured,
         )
         self.fidelity = FidelityDecoder(
             auto.latent_channels,
@@ -149,6 +155,7 @@ class Model(nn.Module):
             fid.num_blocks,
             fid.embedding_width,
             prior=fid.prior,
+            coloured=fid.coloured,
         )
         self.shrinkage = self.fidelity.shrinkage
 
@@ -159,21 +166,52 @@ class Model(nn.Module):
         image: int = 2 * 2 ** (len(self.spec.fidelity.channels) - 1)
         return max(latent, image, 4 * self.spec.autoencoder.factor)
 
-    def observe(self, y: Tensor, sigma: Tensor, spacing: Tensor, coils: Tensor) -> Evidence:
+    def observe(
+        self,
+        y: Tensor,
+        sigma: Tensor,
+        spacing: Tensor,
+        coils: Tensor,
+        colour: Tensor | None = None,
+    ) -> Evidence:
         """The scan with its shrunk estimate; shapes as in `Evidence` and `Shrinkage`."""
-        evidence: Evidence = self.shrinkage(y, sigma, spacing, coils)
+        evidence: Evidence = self.shrinkage(y, sigma, spacing, coils, colour)
         return evidence
+
+    def conditions(self, sigma: Tensor, spacing: Tensor, colour: Tensor) -> Tensor:
+        """(B, N), the numbers that the U-Net is told of a scan.
+
+        Args:
+            sigma: (B, 1, ...) on the intensity scale; of a map its mean counts.
+            spacing: (B, 3) mm.
+            colour: (B, 64), as in `Evidence`.
+        """
+        # In float64 the mean of a map does not depend on how many tiles run together.
+        level = sigma.double().flatten(1).mean(dim=1, keepdim=True).float()
+        known = [scaled_log_sigma(level), log_spacing(spacing)]
+        if self.spec.diffusion.coloured:
+            known.append(colour_features(colour))
+        return torch.cat(known, dim=1)
 
     def condition(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """What the U-Net sees of the scan, and the latent of the noisy scan itself.
 
         Returns:
             (B, f^3 + 2 C, X/f, Y/f, Z/f): voxel blocks of the shrunk scan, the latent of the noisy
-            one and that of the shrunk one; and the latent of the noisy one.
+            one and that of the shrunk one; before them, for a coloured network, f^3 channels of
+            what was shrunk away, in units of sigma; and the latent of the noisy one.
         """
         z_y = self.codec.encode(evidence.y)
-        blocks = space_to_depth(evidence.base, self.spec.autoencoder.factor)
-        return torch.cat([2 * blocks - 1, z_y, self.codec.encode(evidence.base)], dim=1), z_y
+        factor = self.spec.autoencoder.factor
+        seen = [
+            2 * space_to_depth(evidence.base, factor) - 1,
+            z_y,
+            self.codec.encode(evidence.base),
+        ]
+        if self.spec.diffusion.coloured:
+            noise = (evidence.y - evidence.base) / evidence.sigma.clamp_min(1e-4)
+            seen.insert(0, space_to_depth(torch.asinh(noise), factor))
+        return torch.cat(seen, dim=1), z_y
 
     def decode(
         self, evidence: Evidence, z0: Tensor, angle: Tensor, noise: Tensor | None = None

@@ -48,8 +48,11 @@ def draw_prior(
         model.unet,
         model.spec.diffusion.prediction,
         cond=torch.zeros((1, model.unet.cond_channels, edge, edge, edge), device=device),
-        sigma=sigma,
-        spacing=spacing,
+        conditions=model.conditions(
+            torch.full((1, 1), sigma, device=device),
+            torch.tensor([list(spacing)], dtype=torch.float32, device=device),
+            torch.ones(1, 64, device=device),
+        ),
     )
     z0 = SAMPLERS[sampler](denoiser, schedule.terminal.sigma * noise, schedule.steps(steps))
     return model.codec.decode(z0)

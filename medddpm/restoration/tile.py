@@ -128,11 +128,10 @@ class TileRestorer:
     def _denoiser(self, evidence: Evidence, cond: Tensor) -> Denoiser:
         o, prediction = self.options, self.model.spec.diffusion.prediction
 
+        conditions = self.model.conditions(evidence.sigma, evidence.spacing, evidence.colour)
+
         def bind(condition: Tensor) -> Denoiser:
-            sigma = evidence.sigma.double().flatten(1).mean(dim=1).float()
-            return as_denoiser(
-                self.model.unet, prediction, cond=condition, sigma=sigma, spacing=self.spacing
-            )
+            return as_denoiser(self.model.unet, prediction, cond=condition, conditions=conditions)
 
         denoiser = bind(cond)
         if o.cfg_weight != 1:

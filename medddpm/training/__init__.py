@@ -33,12 +33,18 @@ from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.measured import MeasuredScans, pack_repeats
 from medddpm.training.options import FinetuneOptions, Options, spec_of
 from medddpm.training.selfsupervised import MeasuredStage
-from medddpm.training.stages import AutoencoderStage, DiffusionStage, FidelityStage, Scans
+from medddpm.training.stages import (
+    AutoencoderStage,
+    DiffusionStage,
+    FidelityStage,
+    JointStage,
+    Scans,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-StageName = Literal["autoencoder", "diffusion", "fidelity"]
+StageName = Literal["autoencoder", "diffusion", "fidelity", "joint"]
 
 __all__ = ["StageName", "begin_from", "train_stage"]
 
@@ -170,8 +176,8 @@ def _packed(out: Path, folders: dict[str, Path | None], *, pairs: bool) -> list[
 
 def _task(
     stage: StageName, model: Model, scans: Scans | MeasuredScans, options: Options
-) -> AutoencoderStage | DiffusionStage | FidelityStage | MeasuredStage:
-    if stage == "fidelity" and options.train.compile:
+) -> AutoencoderStage | DiffusionStage | FidelityStage | JointStage | MeasuredStage:
+    if stage in ("fidelity", "joint") and options.train.compile:
         model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
     if isinstance(scans, MeasuredScans):
         return MeasuredStage(model, scans, options.fidelity)
@@ -179,6 +185,8 @@ def _task(
         return AutoencoderStage(model, scans, options.autoencoder)
     if stage == "diffusion":
         return DiffusionStage(model, scans, options.diffusion)
+    if stage == "joint":
+        return JointStage(model, scans, options.joint)
     return FidelityStage(model, scans, options.fidelity)
 
 
@@ -252,7 +260,7 @@ def _model_for(stage: StageName, options: Options, out: Path) -> Model:
     if not path.exists():
         raise ConfigError(f"{path} does not exist; train the autoencoder into {out} first")
     trained = load_model(path)
-    if "diffusion" not in trained.card.get("stages", {}) and stage == "fidelity":
+    if not {"diffusion", "joint"} & set(trained.card.get("stages", {})) and stage == "fidelity":
         raise ConfigError(f"{path} has no trained diffusion network; train that stage first")
     if trained.spec.autoencoder != wanted.autoencoder or (
         stage == "fidelity" and trained.spec.diffusion != wanted.diffusion

@@ -12,14 +12,18 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from medddpm.preprocess.acquisition import Acquisition, acquire, draw_acquisition
 from medddpm.preprocess.degrade import add_noise
-from medddpm.preprocess.noise_law import NoiseKind, NoiseLaw
-from medddpm.training.data import Mixture, PackedScans, augment, smooth_field
+from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.training.data import Mixture, PackedScans, augment, with_spots
 from medddpm.training.options import DataOptions
 
 T = TypeVar("T")
+_MISTOLD = 0.04
+"""Standard deviation of the log of told over true sigma."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class NoisyBatch:
         sigma: (B, 1, P, P, P), on the intensity scale.
         spacing: (B, 3) mm.
         coils: (B,), 0 for Gaussian noise and 1 for Rician noise.
+        colour: (B, 64), as in `Evidence`.
     """
 
     x: Tensor
@@ -39,6 +44,7 @@ class NoisyBatch:
     sigma: Tensor
     spacing: Tensor
     coils: Tensor
+    colour: Tensor
 
     @classmethod
     def cat(cls, batches: Sequence[NoisyBatch]) -> NoisyBatch:
@@ -146,7 +152,10 @@ def clean_batch(
     """Augmented patches (B, 1, P, P, P) and their spacing (B, 3)."""
     patches, spacings = [], []
     for _ in range(batch):
-        patch, spacing = augment(*scans.draw(rng, thicken=options.thicken), rng)
+        drawn = scans.draw(rng, thicken=options.thicken, coarsen=options.coarsen)
+        patch, spacing = augment(*drawn, rng)
+        if rng.random() < options.lesions:
+            patch = with_spots(patch, spacing, rng)
         patches.append(torch.from_numpy(patch)[None])
         spacings.append(torch.tensor(spacing, dtype=torch.float32))
     return torch.stack(patches), torch.stack(spacings)
@@ -155,24 +164,61 @@ def clean_batch(
 def noisy_batch(
     scans: PackedScans | Mixture, batch: int, rng: np.random.Generator, options: DataOptions
 ) -> NoisyBatch:
-    """Augmented patches with noise of random level and kind, some of it varying in space."""
+    """Augmented patches as acquired: noise of random level, kind and colour, some of it uneven.
+
+    The level that a restoration is told is an estimate, so what is told here is off by a little.
+    """
     x, spacing = clean_batch(scans, batch, rng, options)
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     low, high = np.log([options.sigma_min, options.sigma_max])
-    ys, sigmas, numbers = [], [], []
-    for patch in x:
-        sigma = torch.full_like(patch, float(np.exp(rng.uniform(low, high))))
-        if rng.random() < options.gain_map:
-            gain = smooth_field(patch.shape[1:], rng, strength=rng.uniform(0.1, 0.6))
-            sigma = sigma * torch.from_numpy(gain)
-        kind, coils = _noise(rng, options)
-        y = add_noise(patch, sigma, kind=kind, coils=coils, generator=generator)
-        if rng.random() < options.masked_background:
-            y = torch.where(patch > 0, y, 0.0)
-        ys.append(y)
-        sigmas.append(sigma)
-        numbers.append(NoiseLaw(kind, coils).num_coils)
-    return NoisyBatch(x, torch.stack(ys), torch.stack(sigmas), spacing, torch.tensor(numbers))
+    return acquired_batch(x, spacing, np.exp(rng.uniform(low, high, batch)), rng, options)
+
+
+def acquired_batch(
+    x: Tensor,
+    spacing: Tensor,
+    sigmas: NDArray[np.float64],
+    rng: np.random.Generator,
+    options: DataOptions,
+) -> NoisyBatch:
+    """Clean patches (B, 1, P, P, P) as acquired with noise of given levels."""
+    made = []
+    for patch, edges, sigma in zip(x, spacing, sigmas, strict=True):
+        acquisition = _acquisition(float(sigma), edges, rng, options)
+        made.append(acquire(patch[0].numpy(), acquisition, rng))
+    told = [
+        np.broadcast_to(np.float32(np.exp(rng.normal(0, _MISTOLD))) * m.law.sigma, m.clean.shape)
+        for m in made
+    ]
+    return NoisyBatch(
+        _stacked([m.clean for m in made]),
+        _stacked([m.noisy for m in made]),
+        _stacked(told),
+        spacing,
+        torch.tensor([m.law.num_coils for m in made]),
+        torch.from_numpy(np.stack([m.law.colour.block_std() for m in made])),
+    )
+
+
+def _acquisition(
+    sigma: float, spacing: Tensor, rng: np.random.Generator, options: DataOptions
+) -> Acquisition:
+    """Of a patch on the grid where the networks see it: mostly the acquired one; or white noise."""
+    if rng.random() < options.acquired:
+        a, b, c = (float(s) for s in spacing)
+        own = bool(rng.random() < 0.8)
+        return draw_acquisition(sigma, (a, b, c), rng, on_own_grid=own)
+    kind, coils = _noise(rng, options)
+    return Acquisition(
+        sigma,
+        kind=kind,
+        coils=coils,
+        normalised=float(rng.uniform(0.1, 0.6)) if rng.random() < options.gain_map else 0.0,
+        masked=bool(rng.random() < options.masked_background),
+    )
+
+
+def _stacked(images: Sequence[NDArray[np.float32]]) -> Tensor:
+    return torch.from_numpy(np.stack([np.ascontiguousarray(i) for i in images])[:, None])
 
 
 def fixed_noise(x: Tensor, spacing: Tensor, sigma: float, seed: int) -> NoisyBatch:
@@ -180,7 +226,7 @@ def fixed_noise(x: Tensor, spacing: Tensor, sigma: float, seed: int) -> NoisyBat
     generator = torch.Generator().manual_seed(seed)
     y = add_noise(x, sigma, generator=generator)
     coils = torch.ones(len(x), dtype=torch.long)
-    return NoisyBatch(x, y, torch.full_like(x, sigma), spacing, coils)
+    return NoisyBatch(x, y, torch.full_like(x, sigma), spacing, coils, torch.ones(len(x), 64))
 
 
 def _noise(rng: np.random.Generator, options: DataOptions) -> tuple[NoiseKind, int]:

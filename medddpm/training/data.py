@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from medddpm.curation.cache import (
     Case,
@@ -28,6 +26,9 @@ from medddpm.curation.cache import (
 from medddpm.curation.manifest import SPLITS, ScanRow, Split, bids_subject, read_manifest
 from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError
+from medddpm.preprocess.acquisition import smooth_field
+from medddpm.preprocess.resample import resampled
+from medddpm.training.labels import LabelMaps
 
 Rng = np.random.Generator
 
@@ -105,12 +106,15 @@ class PackedScans:
             setattr(one, name, getattr(self, name)[number : number + 1])
         return one
 
-    def draw(self, rng: Rng, *, thicken: float = 0.0) -> tuple[NDArray[np.float32], list[float]]:
+    def draw(
+        self, rng: Rng, *, thicken: float = 0.0, coarsen: float = 0.0
+    ) -> tuple[NDArray[np.float32], list[float]]:
         """One random patch (P, P, P) around a foreground voxel, with its spacing in mm.
 
         Args:
             rng: Source of randomness.
             thicken: Probability of averaging 2-5 slices along one axis of an isotropic scan.
+            coarsen: Probability of cropping the k-space of a larger patch; see `coarser_by`.
         """
         number = int(rng.integers(len(self.cases)))
         case = self.cases[number]
@@ -119,7 +123,12 @@ class PackedScans:
         thick = rng.random() < thicken and max(spacing) / min(spacing) < 1.5
         if thick:
             size[axis] *= slices
+        elif coarsen and rng.random() < coarsen:
+            size = [round(self.patch * r) for r in coarser_by(spacing, rng)]
         patch = crop(self.images[number], self.place(number, rng), size)
+        if not thick and size != [self.patch] * 3:
+            patch = resampled(patch, (self.patch,) * 3)
+            spacing = [s * n / self.patch for s, n in zip(spacing, size, strict=True)]
         if thick:
             shape = list(patch.shape)
             shape[axis : axis + 1] = [self.patch, slices]
@@ -146,7 +155,9 @@ class Mixture:
         share: Probability of drawing from it.
     """
 
-    def __init__(self, scans: PackedScans | Mixture, other: PackedScans, share: float) -> None:
+    def __init__(
+        self, scans: PackedScans | Mixture, other: PackedScans | LabelMaps, share: float
+    ) -> None:
         self.scans, self.other, self.share = scans, other, share
         self.cases: list[Case] = [*scans.cases, *other.cases]
 
@@ -154,10 +165,12 @@ class Mixture:
         """Who was scanned, "" if that is not known."""
         return (self.other if case in self.other.cases else self.scans).subject(case)
 
-    def draw(self, rng: Rng, *, thicken: float = 0.0) -> tuple[NDArray[np.float32], list[float]]:
+    def draw(
+        self, rng: Rng, *, thicken: float = 0.0, coarsen: float = 0.0
+    ) -> tuple[NDArray[np.float32], list[float]]:
         """One random patch, as `PackedScans.draw`."""
         chosen = self.other if rng.random() < self.share else self.scans
-        return chosen.draw(rng, thicken=thicken)
+        return chosen.draw(rng, thicken=thicken, coarsen=coarsen)
 
 
 def _rows(cache: Path, index: dict[str, Any]) -> dict[str, ScanRow] | None:
@@ -246,6 +259,19 @@ def crop(
     return np.asarray(box, np.float32)[np.ix_(*(p - a for a, p in zip(low, picks, strict=True)))]
 
 
+def coarser_by(spacing: Sequence[float], rng: Rng) -> list[float]:
+    """How many times coarser a grid to crop the k-space to: its scan is sharp to its last voxel.
+
+    Scans are often filled with zeros to twice their matrix, and their own noise goes with what is
+    cropped. Thick slices stay as they are.
+    """
+    both = float(rng.uniform(1, 1.8))
+    alone = float(rng.uniform(1, 1.8)) if rng.random() < 0.5 else both
+    axis, finest = int(rng.integers(3)), min(spacing)
+    ratio = [alone if a == axis else both for a in range(3)]
+    return [r if s < 1.5 * finest else 1.0 for r, s in zip(ratio, spacing, strict=True)]
+
+
 def mirror_indices(start: int, width: int, length: int) -> NDArray[np.int64]:
     """Indices start .. start+width of an axis of `length`, mirrored at its far end."""
     index = np.arange(start, start + width) % (2 * length)
@@ -264,14 +290,25 @@ def augment(
     if rng.random() < 0.08:  # another contrast: bright becomes dark, air stays air
         patch = np.where(patch > 0.05, np.maximum(1.05 - patch, 0.01), patch)
     if rng.random() < 0.3:
-        patch = patch * smooth_field(patch.shape, rng, strength=0.25)
+        patch = patch * smooth_field(patch.shape, 0.25, rng)
     return np.ascontiguousarray(patch * rng.uniform(0.75, 1.25), dtype=np.float32), spacing
 
 
-def smooth_field(shape: tuple[int, ...], rng: Rng, strength: float) -> NDArray[np.float32]:
-    """A slowly varying positive field of mean about 1: exp(strength * smooth noise)."""
-    coarse = torch.from_numpy(rng.standard_normal((1, 1, 4, 4, 4), dtype=np.float32))
-    smooth = F.interpolate(coarse, size=shape, mode="trilinear")[0, 0]
-    field = torch.exp(strength * smooth)
-    out: NDArray[np.float32] = (field / field.mean()).numpy()
-    return out
+def with_spots(
+    patch: NDArray[np.float32], spacing: Sequence[float], rng: Rng
+) -> NDArray[np.float32]:
+    """The patch with one to four spots of 1.5 to 8 mm, brighter or darker than what is there.
+
+    Lesions are rare in a sample of patches, and a denoiser takes what is rare for noise.
+    """
+    axes = [np.arange(n) * s for n, s in zip(patch.shape, spacing, strict=True)]
+    out = patch.copy()
+    for _ in range(int(rng.integers(1, 5))):
+        place = np.array([rng.uniform(0, a[-1]) for a in axes])
+        radius = rng.uniform(0.75, 4.0) * np.exp(rng.normal(0, 0.25, 3))
+        parts = [((a - p) / r) ** 2 for a, p, r in zip(axes, place, radius, strict=True)]
+        distance = np.sqrt(parts[0][:, None, None] + parts[1][:, None] + parts[2])
+        shape = 1 / (1 + np.exp(np.clip(8 * (distance - 1), -50, 50)))
+        contrast = float(rng.choice([-1, 1]) * rng.uniform(0.03, 0.4))
+        out = np.where(out > 0.02, np.maximum(out + contrast * shape, 0.01), out)
+    return np.asarray(out, np.float32)

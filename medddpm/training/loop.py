@@ -60,11 +60,13 @@ class Stage(Protocol):
 
 
 def learning_rate_at(step: int, total: int, base: float, options: TrainOptions) -> float:
-    """Linear warm-up, then constant or a half cosine down to 1 % of the base."""
+    """Linear warm-up, then constant, a half cosine down to 1 % of the base, or a last decay."""
     if step < options.warmup:
         return base * (step + 1) / options.warmup
     if options.schedule == "constant":
         return base
+    if options.schedule == "decay":
+        return base * min(1.0, (total - step) / options.decay_steps)
     progress = (step - options.warmup) / max(total - options.warmup, 1)
     return base * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 

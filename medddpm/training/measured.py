@@ -20,11 +20,12 @@ from torch import Tensor
 
 from medddpm.curation.cache import Case, find_scans, foreground_box
 from medddpm.errors import ConfigError, MedddpmError
+from medddpm.preprocess.acquisition import smooth_field
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise import estimate_noise
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.training.batches import NoisyBatch, fixed_noise
-from medddpm.training.data import PackedScans, check_split, crop, smooth_field
+from medddpm.training.data import PackedScans, check_split, crop
 from medddpm.training.options import DataOptions
 from medddpm.training.stages import held_patches
 from medddpm.volume import Volume
@@ -194,7 +195,7 @@ def _augment(
     flips = (slice(None, None, int(s)) for s in rng.choice([-1, 1], 3))
     images = images[(slice(None), *flips)] * np.float32(rng.uniform(0.75, 1.25))
     if rng.random() < 0.3:
-        images = images * smooth_field(images.shape[1:], rng, strength=0.25)
+        images = images * smooth_field(images.shape[1:], 0.25, rng)
     return np.ascontiguousarray(images, dtype=np.float32), [spacing[a] for a in axes]
 
 
@@ -249,7 +250,8 @@ class MeasuredScans:
 def _batch(draws: list[tuple[Tensor, Tensor]]) -> NoisyBatch:
     x, y, sigma = torch.stack([images for images, _ in draws], dim=1)
     spacing = torch.stack([spacing for _, spacing in draws])
-    return NoisyBatch(x, y, sigma, spacing, torch.ones(len(draws), dtype=torch.long))
+    coils = torch.ones(len(draws), dtype=torch.long)
+    return NoisyBatch(x, y, sigma, spacing, coils, torch.ones(len(draws), 64))
 
 
 def _write(path: Path, content: Any) -> None:

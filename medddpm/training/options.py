@@ -21,6 +21,14 @@ class DataOptions:
     """Which scans and patches; `holdout` holds fnmatch patterns on file stems.
 
     `references` are clean scans among noisy ones, to validate with and nothing else.
+
+    Attributes:
+        thicken: Share of the patches whose slices are averaged to thick ones.
+        coarsen: Share of the patches whose k-space is cropped to a coarser grid.
+        acquired: Share of the patches with a simulated acquisition; the others get white noise.
+        lesions: Share of the patches with small spots, brighter or darker than what is there.
+        labels: Folder of label maps; each draw gives one other intensities. Empty for none.
+        label_share: Share of the patches that come from them.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
@@ -28,6 +36,11 @@ class DataOptions:
     holdout: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     thicken: _Fraction = 0.15
+    coarsen: _Fraction = 0.5
+    acquired: _Fraction = 0.7
+    lesions: _Fraction = 0.2
+    labels: str = ""
+    label_share: _Fraction = 0.25
     sigma_min: _Positive = 0.004
     sigma_max: _Positive = 0.2
     rician: _Fraction = 0.8
@@ -73,6 +86,19 @@ class FidelityOptions(FidelitySpec):
 
 
 @dataclass(frozen=True)
+class JointOptions:
+    """The training of U-Net and fidelity decoder at once; the networks are those of both."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    steps: _Count = 100_000
+    batch: _Count = 1
+    learning_rate: _Positive = 4e-3
+    terminal_fraction: _Fraction = 0.55
+    cond_dropout: _Fraction = 0.1
+    snr_gamma: _Positive = 5.0
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """The loop that all three stages share.
 
@@ -83,6 +109,8 @@ class TrainOptions:
     nodes are those of the launch; under Slurm they must be those that were asked for.
 
     Attributes:
+        schedule: "constant" may run for as long as there is time, and "decay" ends such a run:
+            linearly to zero over the last `decay_steps` (warmup, stable, decay; Hu et al. 2024).
         patience: Stop after so many validations without a gain of the stage's main figure, and
             keep the weights of the best; 0 trains to the last step.
         mlflow: Folder for MLflow's database, or the address of a tracking server; empty for none.
@@ -93,7 +121,8 @@ class TrainOptions:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "decay"] = "cosine"
+    decay_steps: _Count = 2000
     warmup: Annotated[int, Ge(0)] = 200
     weight_decay: Annotated[float, Ge(0)] = 0.0
     clip: _Positive = 2.0
@@ -140,6 +169,7 @@ class Options:
     autoencoder: AutoencoderOptions = field(default_factory=AutoencoderOptions)
     diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
     fidelity: FidelityOptions = field(default_factory=FidelityOptions)
+    joint: JointOptions = field(default_factory=JointOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from medddpm.shrinkage import Evidence
 from medddpm.training.batches import (
     NoisyBatch,
     Share,
+    acquired_batch,
     clean_batch,
     fixed_noise,
     noisy_batch,
@@ -28,11 +30,13 @@ from medddpm.training.batches import (
 )
 from medddpm.training.data import Mixture, PackedScans, check_split
 from medddpm.training.fabric import reduced
+from medddpm.training.labels import LabelMaps
 from medddpm.training.options import (
     AutoencoderOptions,
     DataOptions,
     DiffusionOptions,
     FidelityOptions,
+    JointOptions,
 )
 
 if TYPE_CHECKING:
@@ -46,9 +50,13 @@ class Scans:
 
     def __init__(self, cache: Path, options: DataOptions, num_patches: int) -> None:
         self.options = options
-        self.train: PackedScans | Mixture = PackedScans(cache, options.holdout, options.patch)
+        train = PackedScans(cache, options.holdout, options.patch)
         held = PackedScans(cache, options.holdout, options.patch, validation=True)
-        check_split(self.train, held)
+        check_split(train, held)
+        self.train: PackedScans | Mixture = train
+        if options.labels and options.label_share:
+            maps = LabelMaps(Path(options.labels), cache.parent / "labels", options.patch)
+            self.train = Mixture(train, maps, options.label_share)
         self.held_x, self.held_spacing = held_patches(held, num_patches)
 
     @property
@@ -60,6 +68,13 @@ class Scans:
         """Draw a share of the training patches from other scans; held-out ones stay out."""
         other = PackedScans(cache, self.options.holdout, self.options.patch)
         self.train = Mixture(self.train, other, share)
+
+    def held_acquired(self) -> NoisyBatch:
+        """The held-out patches, each with an acquisition of its own, the same at every call."""
+        options = replace(self.options, acquired=1.0)
+        rng = np.random.default_rng(2)
+        sigmas = np.geomspace(0.02, 0.12, len(self.held_x))
+        return acquired_batch(self.held_x, self.held_spacing, sigmas, rng, options)
 
     def held_noisy(self, sigma: float) -> NoisyBatch:
         """The held-out patches with the same Rician noise at every call."""
@@ -179,30 +194,10 @@ class DiffusionStage:
 
     def loss(self, batch: NoisyBatch, share: Share) -> Tensor:
         """Min-SNR weighted error of the predicted quantity."""
-        o, device = self.options, batch.x.device
-        generator = share.step_generator()
-        levels = sample_levels(
-            o.schedule, share.total, terminal_fraction=o.terminal_fraction, generator=generator
-        )
-        alpha, sigma = (share.of(level).float().to(device) for level in levels)
-        keep = share.of(torch.rand(share.total, generator=generator) >= o.cond_dropout)
-        self.model.to(device)
+        self.model.to(batch.x.device)
         with torch.no_grad():
-            z0 = self.model.codec.encode(batch.x)
-            cond, _ = self.model.condition(observed(self.model, batch))
-        cond = cond * keep[:, None, None, None, None].to(cond)
-        eps = share.normal(z0.shape[1:], device)
-        z = interpolate(z0, eps, alpha, sigma)
-        output = self.network(
-            z,
-            torch.atan2(sigma, alpha),
-            cond,
-            batch.log_sigma,
-            batch.spacing,
-        )
-        goal = target(z0, eps, alpha, sigma, o.prediction)
-        weight = min_snr_weight(alpha, sigma, o.prediction, o.snr_gamma)
-        return diffusion_loss(output, goal, weight)
+            evidence = observed(self.model, batch)
+        return latent_loss(self.model, batch, evidence, self.options, share)[0]
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
         """Error of E[z0 | y] in latent units, and PSNR of its plain decoding."""
@@ -249,15 +244,7 @@ class FidelityStage:
         with torch.no_grad():
             evidence = observed(self.model, batch)
             z0, angle = self._latent(batch, evidence, share)
-            prior = self.model.codec.decode(z0)
-        predicted = self.model.fidelity.error(evidence, z0, prior, angle)
-        wanted = (evidence.base - batch.x) / batch.sigma
-        # Air is easy, and most of many patches; at low sigma most of the error is noise that
-        # nobody can predict. Neither may rule.
-        inside = torch.where(batch.x > 0.02, 1.0, 0.1)
-        level = (batch.log_sigma.exp() / 0.05).clamp(0.1, 4)[:, None, None, None, None]
-        loss: Tensor = (level * inside * (predicted - wanted).square()).mean()
-        return loss
+        return image_loss(self.model, batch, evidence, z0, angle)
 
     def _latent(self, batch: NoisyBatch, evidence: Evidence, share: Share) -> tuple[Tensor, Tensor]:
         diffusion = self.model.spec.diffusion
@@ -273,7 +260,8 @@ class FidelityStage:
         z = interpolate(z0, eps, alpha, sigma)
         angle = torch.atan2(sigma, alpha)
         cond, _ = self.model.condition(evidence)
-        output = self.model.unet(z, angle, cond, batch.log_sigma, batch.spacing)
+        conditions = self.model.conditions(batch.sigma, batch.spacing, batch.colour)
+        output = self.model.unet(z, angle, cond, conditions)
         return to_x0(output, z, alpha, sigma, diffusion.prediction), angle
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
@@ -284,13 +272,130 @@ class FidelityStage:
         """Nothing to store."""
 
 
+class JointStage:
+    """Both networks at once: the decoder learns on the latents that the U-Net has just predicted.
+
+    So training may stop at any time, and neither waits for the other.
+    """
+
+    name = "joint"
+    figure = "psnr_0.05"
+
+    def __init__(self, model: Model, scans: Scans, options: JointOptions) -> None:
+        self.model = model
+        self.network: nn.Module = nn.ModuleDict({"unet": model.unet, "fidelity": model.fidelity})
+        self.scans = scans
+        self.options = options
+        self.steps = options.steps
+        self.batch = options.batch
+        self.learning_rate = options.learning_rate
+        model.codec.eval().requires_grad_(False)
+
+    def draw(self, share: Share) -> NoisyBatch:
+        """Noisy patches."""
+        return _noisy(self.scans, share)
+
+    def loss(self, batch: NoisyBatch, share: Share) -> Tensor:
+        """Sum of the losses of both; the decoder sees no latent that was drawn without the scan."""
+        self.model.to(batch.x.device)
+        channels_last(self.model)
+        with torch.no_grad():
+            evidence = observed(self.model, batch)
+        loss, z0, angle, keep = latent_loss(self.model, batch, evidence, self.options, share)
+        kept = torch.nonzero(keep)[:, 0]
+        if len(kept):
+            part = slice(None) if len(kept) == len(keep) else slice(int(kept[0]), int(kept[0]) + 1)
+            seen = Evidence(*(getattr(evidence, f.name)[part] for f in fields(evidence)))
+            loss = loss + image_loss(self.model, batch[part], seen, z0.detach()[part], angle[part])
+        return loss
+
+    def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
+        """PSNR of `mean` restoration on held-out patches, with white noise and as acquired."""
+        figures = restored_psnr(self.model, self.scans.held_noisy, device, preview)
+        acquired = self.scans.held_acquired()
+        z0 = predicted_mean(self.model, acquired, device)
+        outputs, bases = [], []
+        for i in range(len(z0)):
+            evidence = observed(self.model, acquired[i : i + 1].to(device))
+            angle = torch.full((1,), math.pi / 2, device=device)
+            part = self.model.decode(evidence, z0[i : i + 1].to(device), angle)
+            outputs.append(part.float().cpu())
+            bases.append(evidence.base.float().cpu())
+        figures["psnr_acquired"] = _mean_psnr(outputs, acquired.x)
+        figures["psnr_acquired_base"] = _mean_psnr(bases, acquired.x)
+        return figures
+
+    def finish(self, fabric: Fabric) -> None:
+        """Nothing to store."""
+
+
+def _mean_psnr(outputs: Sequence[Tensor], x: Tensor) -> float:
+    """Mean over patches, each with noise of its own, of their PSNR."""
+    each = [psnr_inside(o, x[i : i + 1]) for i, o in enumerate(outputs)]
+    return sum(each) / len(each)
+
+
+def latent_loss(
+    model: Model,
+    batch: NoisyBatch,
+    evidence: Evidence,
+    options: DiffusionOptions | JointOptions,
+    share: Share,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Min-SNR weighted error of the quantity that the U-Net predicts.
+
+    Returns:
+        The loss; x0 as predicted, (B, C, x, y, z); the angle of its noise level, (B,); and
+        which samples were shown the scan, (B,).
+    """
+    device, diffusion = batch.x.device, model.spec.diffusion
+    generator = share.step_generator()
+    levels = sample_levels(
+        diffusion.schedule,
+        share.total,
+        terminal_fraction=options.terminal_fraction,
+        generator=generator,
+    )
+    alpha, sigma = (share.of(level).float().to(device) for level in levels)
+    keep = share.of(torch.rand(share.total, generator=generator) >= options.cond_dropout)
+    with torch.no_grad():
+        z0 = model.codec.encode(batch.x)
+        cond, _ = model.condition(evidence)
+    cond = cond * keep[:, None, None, None, None].to(cond)
+    eps = share.normal(z0.shape[1:], device)
+    z = interpolate(z0, eps, alpha, sigma)
+    angle = torch.atan2(sigma, alpha)
+    conditions = model.conditions(batch.sigma, batch.spacing, batch.colour)
+    output = model.unet(z, angle, cond, conditions)
+    goal = target(z0, eps, alpha, sigma, diffusion.prediction)
+    weight = min_snr_weight(alpha, sigma, diffusion.prediction, options.snr_gamma)
+    predicted = to_x0(output, z, alpha, sigma, diffusion.prediction)
+    return diffusion_loss(output, goal, weight), predicted, angle, keep
+
+
+def image_loss(
+    model: Model, batch: NoisyBatch, evidence: Evidence, z0: Tensor, angle: Tensor
+) -> Tensor:
+    """Squared error in units of sigma; the body and loud noise count more."""
+    with torch.no_grad():
+        prior = model.codec.decode(z0)
+    predicted = model.fidelity.error(evidence, z0, prior, angle)
+    wanted = (evidence.base - batch.x) / batch.sigma
+    # Air is easy, and most of many patches; at low sigma most of the error is noise that
+    # nobody can predict. Neither may rule.
+    inside = torch.where(batch.x > 0.02, 1.0, 0.1)
+    level = (batch.log_sigma.exp() / 0.05).clamp(0.1, 4)[:, None, None, None, None]
+    loss: Tensor = (level * inside * (predicted - wanted).square()).mean()
+    return loss
+
+
 def _noisy(scans: Scans, share: Share) -> NoisyBatch:
     return NoisyBatch.cat([noisy_batch(scans.train, 1, r, scans.options) for r in share.rngs()])
 
 
 def observed(model: Model, batch: NoisyBatch) -> Evidence:
     """The batch as a restoration would see it, its sigma known."""
-    return model.observe(batch.y, batch.sigma, batch.spacing, batch.coils)
+    return model.observe(batch.y, batch.sigma, batch.spacing, batch.coils, batch.colour)
 
 
 def restored_psnr(
@@ -333,7 +438,8 @@ def terminal_latent(
     noise = normal(z_y.shape[1:], seeds, torch.device("cpu")).to(z_y)
     z = level.sigma * noise + level.alpha * z_y
     angle = torch.full((len(z),), level.angle, device=z.device)
-    output = model.unet(z, angle, cond, batch.log_sigma, batch.spacing)
+    conditions = model.conditions(batch.sigma, batch.spacing, batch.colour)
+    output = model.unet(z, angle, cond, conditions)
     return to_x0(output, z, level.alpha, level.sigma, model.spec.diffusion.prediction)
 
 

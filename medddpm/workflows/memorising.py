@@ -181,7 +181,9 @@ def _drawn(known: _Run, samples: int, seed: int, report: Report) -> list[Sample]
         image = draw_prior(known.model, size, sigma=sigma, spacing=spacing, seed=seed + number)
         drawn.append(Sample("prior", "", _plain(image)))
         report("prior samples", number + 1, samples)
-    decoder = float("fidelity" in known.model.card["stages"])  # else the plain one
+    decoder = float(
+        bool({"fidelity", "joint"} & set(known.model.card["stages"]))
+    )  # else the plain one
     settings = RestoreOptions(mode="sample", fidelity=decoder, texture=0.0)
     for number, (name, patch, edges) in enumerate(_patches(known.held, samples, rng)):
         x = torch.from_numpy(patch)[None, None]

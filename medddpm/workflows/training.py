@@ -34,7 +34,7 @@ def train(
     The resolved config and the versions are written beside the state of the stage.
 
     Args:
-        stage: "autoencoder" first, then "diffusion", then "fidelity".
+        stage: "autoencoder" first, then "diffusion" and "fidelity", or both at once as "joint".
         data: What `medddpm prepare` wrote, or a folder of NIfTI scans, searched through.
         out: Run folder that the three stages share.
         config: The defaults if not given.
@@ -105,6 +105,7 @@ def options_of(config: Config) -> Options:
         config.autoencoder,
         config.diffusion,
         config.fidelity,
+        config.joint,
         config.train,
         config.finetune,
     )
