@@ -21,13 +21,14 @@ from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
 from medddpm.preprocess.noise import (
     NoiseEstimate,
-    degrees_of_freedom,
     estimate_noise,
     expected_magnitude,
     given_noise,
 )
+from medddpm.preprocess.noise_law import WHITE
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
+from medddpm.restoration.frame import Frame, make_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
@@ -82,12 +83,11 @@ class Restored:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _Restoration:
     mean: Array
     std: Array | None
     half_width: Array | None
-    noise: NoiseEstimate
-    noise_map: Array | None
+    frame: Frame
     ceiling: float
     guard: GuardReport
     num_tiles: int
@@ -161,40 +161,50 @@ class Restorer:
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
-    ) -> _Frame:
-        """The main path: scale, sigma, tiles, encode, denoise, decode, guard, undo."""
-        mask = foreground_mask(image)
-        noise = self._noise(image, volume, mask, options)
-        noise_map = self._noise_map(image, noise, volume, options)
-        scale = noise.scale
-        sigma = noise.fraction if noise_map is None else noise_map / np.float32(scale)
-        y = image / np.float32(scale)
-        plan = plan_tiles(y.shape, options.tile, options.overlap, self.model.multiple)
-        mean, std, num_tiles = self._restore_tiles(
-            y, plan, sigma, volume.spacing, seed, options, on_progress
-        )
+    ) -> _Restoration:
+        """The main path: sigma, scale, acquired grid, tiles, decode, guard, and back."""
+        frame = self._frame(image, volume, options)
+        plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple)
+        x_hat, std, num_tiles = self._restore_tiles(frame, plan, seed, options, on_progress)
+        if options.noise != "gaussian":
+            np.maximum(x_hat, 0, out=x_hat)
+        if options.give_back:
+            x_hat = _given_back(frame, x_hat, options)
+        seen = probe(self.model, x_hat, plan, self.device, uses_bf16(options, self.device))
+        guard = self._guard(frame, x_hat, std, seen, options)
+        width = None if std is None else frame.enlarged(self._half_width(frame, x_hat, std))
+        mean = frame.onto_scan(x_hat)
         if options.noise != "gaussian":
             np.maximum(mean, 0, out=mean)
-        if options.give_back:
-            mean = _given_back(y, mean, sigma, options)
+        std = None if std is None else frame.enlarged(std)
         background = zero_background(image)
         for part in (mean, std):
             if part is not None and background is not None:
                 part[background] = 0
-        seen = probe(self.model, mean, plan, self.device, uses_bf16(options, self.device))
-        guard = self._guard(y, mean, sigma, mask, std, seen, volume, options)
-        width = None if std is None else self._half_width(mean, std, sigma, volume.spacing)
         for part in (mean, std, width):
             if part is not None:
-                part *= np.float32(scale)
-        return _Frame(mean, std, width, noise, noise_map, seen.ceiling, guard, num_tiles)
+                part *= np.float32(frame.scale)
+        return _Restoration(mean, std, width, frame, seen.ceiling, guard, num_tiles)
+
+    def _frame(self, image: Array, volume: Volume, options: RestoreOptions) -> Frame:
+        mask = foreground_mask(image)
+        noise = self._noise(image, volume, mask, options)
+        return make_frame(
+            image,
+            mask,
+            noise,
+            self._noise_map(image, noise, volume, options),
+            kind=options.noise,
+            coils=options.coils,
+            colour=WHITE,
+            spacing=volume.spacing,
+            affine=volume.affine,
+        )
 
     def _restore_tiles(
         self,
-        y: Array,
+        frame: Frame,
         plan: TilePlan,
-        sigma: float | Array,
-        spacing: tuple[float, float, float],
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
@@ -202,14 +212,15 @@ class Restorer:
         """Blend the tiles of each sample; returns mean, std and the number of tiles."""
         num_samples = options.samples if options.mode == "ensemble" else 1
         size = tile_batch(plan, options.memory_gb, self.device, self.model)
-        padded = pad_mirrored(y, plan.padded)
+        padded = pad_mirrored(frame.y, plan.padded)
         empty = padded == 0
         window = plan.window()
         groups = list(batches(plan, size, empty))
         num_tiles = sum(len(group) for group in groups)
-        if not isinstance(sigma, float):
-            sigma = pad_mirrored(sigma, plan.padded)
-        tiles = TileRestorer(self.model, self.device, sigma, spacing, seed, options)
+        law = frame.law
+        if not isinstance(law.sigma, float):
+            law = replace(law, sigma=pad_mirrored(law.sigma, plan.padded))
+        tiles = TileRestorer(self.model, self.device, law, frame.spacing, seed, options)
         moments = _Moments()
         for sample in range(num_samples):
             total = np.zeros(plan.padded, np.float32)
@@ -235,25 +246,22 @@ class Restorer:
 
     def _guard(
         self,
-        y: Array,
-        mean: Array,
-        sigma: float | Array,
-        mask: NDArray[np.bool_],
+        frame: Frame,
+        x_hat: Array,
         std: Array | None,
         seen: Probe,
-        volume: Volume,
         options: RestoreOptions,
     ) -> GuardReport:
         return inspect(
-            y,
-            mean,
-            sigma,
-            mask,
+            frame.y,
+            x_hat,
+            frame.law.sigma,
+            frame.mask,
             guard=self._guard_of(options),
             kind=options.noise,
             coils=options.coils,
-            affine=volume.affine,
-            spacing=volume.spacing,
+            affine=frame.affine,
+            spacing=frame.spacing,
             features=seen.features,
             std=std,
         )
@@ -261,12 +269,10 @@ class Restorer:
     def _guard_of(self, options: RestoreOptions) -> Guard:
         return guard_of(self.model.card, self.model.arrays, asdict(options))
 
-    def _half_width(
-        self, mean: Array, std: Array, sigma: float | Array, spacing: tuple[float, float, float]
-    ) -> Array:
+    def _half_width(self, frame: Frame, x_hat: Array, std: Array) -> Array:
         if self.intervals is None:
             return np.float32(NOMINAL) * std
-        return self.intervals.half_width(mean, std, sigma, spacing)
+        return self.intervals.half_width(x_hat, std, frame.law.sigma, frame.spacing)
 
     def _noise(
         self, image: Array, volume: Volume, mask: NDArray[np.bool_], options: RestoreOptions
@@ -299,7 +305,7 @@ class Restorer:
         return {"level": 0.9, "calibrated": True, "calibrated_for_other_options": other}
 
     def _facts(
-        self, frames: list[_Frame], options: RestoreOptions, seconds: float
+        self, frames: list[_Restoration], options: RestoreOptions, seconds: float
     ) -> dict[str, Any]:
         return {
             "options": asdict(options),
@@ -311,9 +317,11 @@ class Restorer:
             "guard_calibrated": self._guard_of(options).usual is not None,
             "frames": [
                 {
-                    "sigma": asdict(f.noise),
-                    "sigma_map": _range(f.noise_map),
-                    "intensity_scale": f.noise.scale,
+                    "sigma": asdict(f.frame.noise),
+                    "sigma_map": _range(f.frame.noise_map),
+                    "colour": asdict(f.frame.law.colour),
+                    "acquired_matrix": list(f.frame.y.shape),
+                    "intensity_scale": f.frame.scale,
                     "vae_ceiling_db": round(f.ceiling, 2),
                     "guard": asdict(f.guard),
                     "tiles": f.num_tiles,
@@ -336,10 +344,9 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _given_back(y: Array, x_hat: Array, sigma: float | Array, options: RestoreOptions) -> Array:
+def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
     """x_hat with the smooth part of what was removed: weak signal, and little noise."""
-    dof = degrees_of_freedom(options.noise, options.coils)
-    removed = y - expected_magnitude(x_hat, sigma, dof)
+    removed = frame.y - expected_magnitude(x_hat, frame.law.sigma, frame.law.dof)
     out: Array = x_hat + gaussian_filter(removed, options.give_back, truncate=3.0)
     return out if options.noise == "gaussian" else np.maximum(out, 0)
 

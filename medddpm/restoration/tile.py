@@ -30,7 +30,7 @@ class TileRestorer:
     Args:
         model: The networks, on `device`.
         device: Where they run.
-        sigma: Noise as a fraction of the intensity scale: a number, or a map of the padded volume.
+        law: Noise on the intensity scale; a map of sigma is that of the padded volume.
         spacing: Voxel size in mm.
         seed: Names the frame's noise field.
         options: Mode, steps, fidelity and so on.
@@ -40,15 +40,17 @@ class TileRestorer:
         self,
         model: Model,
         device: torch.device,
-        sigma: float | Array,
+        law: NoiseLaw,
         spacing: Sequence[float],
         seed: int,
         options: RestoreOptions,
     ) -> None:
         self.model = model
         self.device = device
-        self.sigma = sigma
+        self.law = law
+        self.sigma = law.sigma
         self.spacing = torch.tensor([list(spacing)], dtype=torch.float32, device=device)
+        self.colour = torch.from_numpy(law.colour.block_std()).to(device)[None]
         self.seed = seed
         self.options = options
         self.bf16 = uses_bf16(options, device)
@@ -86,8 +88,9 @@ class TileRestorer:
         return torch.from_numpy(np.stack(parts)).to(self.device)[:, None]
 
     def _once(self, y: Tensor, sigma: Tensor, starts: Sequence[Triple], sample: int) -> Tensor:
-        coils = torch.full((len(y),), NoiseLaw(self.options.noise, self.options.coils).num_coils)
-        evidence = self.model.observe(y, sigma, self.spacing.expand(len(y), 3), coils)
+        coils = torch.full((len(y),), self.law.num_coils)
+        spacing, colour = self.spacing.expand(len(y), 3), self.colour.expand(len(y), 64)
+        evidence = self.model.observe(y, sigma, spacing, coils, colour)
         cond, z_y = self.model.condition(evidence)
         noise = self._noise_field(z_y, starts, sample)
         texture = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class NoisyBatch:
         """The batch in memory that a GPU copies from while it computes."""
         return self._each(Tensor.pin_memory)
 
-    def __getitem__(self, index: slice) -> NoisyBatch:
+    def __getitem__(self, index: slice | Tensor) -> NoisyBatch:
         return self._each(lambda value: value[index])
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> NoisyBatch:
@@ -217,8 +217,8 @@ def _acquisition(
     )
 
 
-def _stacked(images: Sequence[NDArray[np.float32]]) -> Tensor:
-    return torch.from_numpy(np.stack([np.ascontiguousarray(i) for i in images])[:, None])
+def _stacked(images: Sequence[NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(images)[:, None].astype(np.float32))
 
 
 def fixed_noise(x: Tensor, spacing: Tensor, sigma: float, seed: int) -> NoisyBatch:

@@ -304,9 +304,9 @@ class JointStage:
         loss, z0, angle, keep = latent_loss(self.model, batch, evidence, self.options, share)
         kept = torch.nonzero(keep)[:, 0]
         if len(kept):
-            part = slice(None) if len(kept) == len(keep) else slice(int(kept[0]), int(kept[0]) + 1)
-            seen = Evidence(*(getattr(evidence, f.name)[part] for f in fields(evidence)))
-            loss = loss + image_loss(self.model, batch[part], seen, z0.detach()[part], angle[part])
+            seen = Evidence(*(getattr(evidence, f.name)[kept] for f in fields(evidence)))
+            inside = image_loss(self.model, batch[kept], seen, z0.detach()[kept], angle[kept])
+            loss = loss + inside * (len(kept) / len(keep))
         return loss
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:

@@ -25,6 +25,7 @@ from medddpm.evaluation.memorisation import (
     num_held_out,
 )
 from medddpm.evaluation.nearest import Embed, Nearest, find_nearest
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.restoration.model import Model, load_model
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.prior import draw_prior
@@ -181,16 +182,13 @@ def _drawn(known: _Run, samples: int, seed: int, report: Report) -> list[Sample]
         image = draw_prior(known.model, size, sigma=sigma, spacing=spacing, seed=seed + number)
         drawn.append(Sample("prior", "", _plain(image)))
         report("prior samples", number + 1, samples)
-    decoder = float(
-        bool({"fidelity", "joint"} & set(known.model.card["stages"]))
-    )  # else the plain one
-    settings = RestoreOptions(mode="sample", fidelity=decoder, texture=0.0)
+    trained = {"fidelity", "joint"} & set(known.model.card["stages"])  # else the plain decoder
+    settings = RestoreOptions(mode="sample", fidelity=float(bool(trained)), texture=0.0)
     for number, (name, patch, edges) in enumerate(_patches(known.held, samples, rng)):
         x = torch.from_numpy(patch)[None, None]
         noisy = fixed_noise(x, torch.tensor([edges]), options.sigma_max, seed + number)
-        tile = TileRestorer(
-            known.model, known.device, options.sigma_max, edges, seed + number, settings
-        )
+        law = NoiseLaw(sigma=options.sigma_max)
+        tile = TileRestorer(known.model, known.device, law, edges, seed + number, settings)
         image = torch.from_numpy(tile.restore(noisy.y[:, 0].numpy(), [(0, 0, 0)], 0))
         drawn.append(Sample("conditional", name, _plain(image)))
         report("conditional samples", number + 1, samples)

@@ -27,6 +27,7 @@ from torch import Tensor
 from medddpm.config import dump_config
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.evaluation.metrics import ssim_image
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.restoration.model import Model, load_model
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import pick_device
@@ -206,7 +207,7 @@ def score(folder: Path, cell: Cell, stage: StageName) -> Row:
         restored = _round_trip(model, scans.held_x, device)
         row["restore_seconds"] = (time.monotonic() - began) / len(restored)
         return row | _closeness(restored, scans.held_x, "")
-    fidelity = 1.0 if stage == "fidelity" else 0.0
+    fidelity = 1.0 if stage in ("fidelity", "joint") else 0.0
     options = RestoreOptions(mode="mean", fidelity=fidelity, shifts=1, bf16=config.restore.bf16)
     seconds = []
     for sigma in SIGMAS:
@@ -214,7 +215,7 @@ def score(folder: Path, cell: Cell, stage: StageName) -> Row:
         parts = []
         for y, spacing in zip(noisy, scans.held_spacing.tolist(), strict=True):
             began = time.monotonic()
-            tile = TileRestorer(model, device, sigma, spacing, 0, options)
+            tile = TileRestorer(model, device, NoiseLaw(sigma=sigma), spacing, 0, options)
             parts.append(torch.from_numpy(tile.restore(y.numpy(), [(0, 0, 0)], 0))[None])
             seconds.append(time.monotonic() - began)
         row |= _closeness(torch.cat(parts), scans.held_x, f"_{sigma}")

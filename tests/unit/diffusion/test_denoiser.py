@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medddpm.diffusion.denoiser import SIGMA_FLOOR, as_denoiser, classifier_free, log_noise
+from medddpm.diffusion.denoiser import as_denoiser, classifier_free
 from medddpm.diffusion.prediction import Prediction, interpolate, target
 from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.errors import ConfigError
@@ -35,25 +35,22 @@ def _randn(*shape: int) -> Tensor:
 def test_the_network_is_given_its_conditions() -> None:
     network = _Recorder(torch.zeros(3, 4, 2, 2, 2))
     cond = _randn(1, 5, 2, 2, 2)
-    denoise = as_denoiser(network, "x0", cond=cond, sigma=0.05, spacing=(1.0, 1.0, 5.0))
+    denoise = as_denoiser(network, "x0", cond=cond, conditions=torch.tensor([[0.5, 1.0, 5.0]]))
     z = _randn(3, 4, 2, 2, 2)
     denoise(z, ZERO_SNR)
-    got_z, angle, got_cond, log_sigma, spacing = network.calls[0]
+    got_z, angle, got_cond, conditions = network.calls[0]
     assert torch.equal(got_z, z)
     torch.testing.assert_close(angle, torch.full((3,), math.pi / 2))
     assert torch.equal(got_cond, cond.expand(3, 5, 2, 2, 2))
-    torch.testing.assert_close(log_sigma, torch.full((3,), math.log(0.05)))
-    assert spacing.tolist() == [[1.0, 1.0, 5.0]] * 3
+    assert conditions.tolist() == [[0.5, 1.0, 5.0]] * 3
 
 
 def test_conditions_may_differ_over_the_batch() -> None:
     network = _Recorder(torch.zeros(2, 1, 2, 2, 2))
-    sigma = torch.tensor([0.05, 0.1], dtype=torch.float64)
-    spacing = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 2.0]])
-    denoise = as_denoiser(network, "x0", cond=_randn(2, 1, 2, 2, 2), sigma=sigma, spacing=spacing)
+    conditions = torch.tensor([[0.05, 1.0], [0.1, 2.0]])
+    denoise = as_denoiser(network, "x0", cond=_randn(2, 1, 2, 2, 2), conditions=conditions)
     denoise(_randn(2, 1, 2, 2, 2), LEVEL)
-    torch.testing.assert_close(network.calls[0][3], sigma.float().log())
-    assert torch.equal(network.calls[0][4], spacing)
+    assert torch.equal(network.calls[0][3], conditions)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "flow"])
@@ -61,13 +58,13 @@ def test_every_prediction_becomes_x0(prediction: Prediction) -> None:
     x0, eps = _randn(1, 2, 3, 3, 3), _randn(1, 2, 3, 3, 4)[..., :3]
     z = interpolate(x0, eps, LEVEL.alpha, LEVEL.sigma)
     network = _Recorder(target(x0, eps, LEVEL.alpha, LEVEL.sigma, prediction))
-    denoise = as_denoiser(network, prediction, cond=z, sigma=0.1, spacing=(1, 1, 1))
+    denoise = as_denoiser(network, prediction, cond=z, conditions=torch.ones(1, 4))
     torch.testing.assert_close(denoise(z, LEVEL), x0)
 
 
 def test_eps_network_is_refused_at_zero_snr() -> None:
     z = _randn(1, 1, 2, 2, 2)
-    denoise = as_denoiser(_Recorder(z), "eps", cond=z, sigma=0.1, spacing=(1, 1, 1))
+    denoise = as_denoiser(_Recorder(z), "eps", cond=z, conditions=torch.ones(1, 4))
     with pytest.raises(ConfigError, match="zero SNR"):
         denoise(z, ZERO_SNR)
 
@@ -75,12 +72,7 @@ def test_eps_network_is_refused_at_zero_snr() -> None:
 def test_unknown_prediction_is_refused_when_the_denoiser_is_made() -> None:
     z = _randn(1, 1, 2, 2, 2)
     with pytest.raises(ConfigError, match="'score'"):
-        as_denoiser(_Recorder(z), "score", cond=z, sigma=0.1, spacing=(1, 1, 1))  # type: ignore[arg-type]
-
-
-def test_log_noise_is_finite_without_noise() -> None:
-    expected = torch.tensor([SIGMA_FLOOR, SIGMA_FLOOR, 0.1]).log()
-    torch.testing.assert_close(log_noise(torch.tensor([0.0, SIGMA_FLOOR / 2, 0.1])), expected)
+        as_denoiser(_Recorder(z), "score", cond=z, conditions=torch.ones(1, 4))  # type: ignore[arg-type]
 
 
 def _constant(value: float) -> _Recorder:

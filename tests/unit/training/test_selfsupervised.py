@@ -40,9 +40,9 @@ def batch_of(y: Tensor, target: Tensor) -> NoisyBatch:
     return NoisyBatch(target, *observation(y))
 
 
-def observation(y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The scan, its sigma, its spacing and the coils."""
-    return y, torch.full_like(y, SIGMA), torch.ones(1, 3), torch.ones(1).long()
+def observation(y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The scan, its sigma, its spacing, the coils and the colour."""
+    return y, torch.full_like(y, SIGMA), torch.ones(1, 3), torch.ones(1).long(), torch.ones(1, 64)
 
 
 def gap(draws: list[float]) -> tuple[float, float]:

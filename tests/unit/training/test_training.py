@@ -16,7 +16,9 @@ from torch import nn
 
 from medddpm.curation.cache import build_cache, find_scans, pack, write_index
 from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
+from medddpm.io import read_volume
 from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.restoration.restorer import Restorer
 from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, seed_of
 from medddpm.training.data import PackedScans, augment, check_split, crop
@@ -27,6 +29,7 @@ from medddpm.training.options import (
     DataOptions,
     DiffusionOptions,
     FidelityOptions,
+    JointOptions,
     Options,
     TrainOptions,
 )
@@ -40,6 +43,7 @@ OPTIONS = Options(
     ),
     DiffusionOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
     FidelityOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
+    JointOptions(steps=4, batch=2, cond_dropout=0.3),
     TrainOptions(
         warmup=1, log_every=2, validate_every=4, validation_patches=2, bf16=False, device="cpu"
     ),
@@ -100,7 +104,7 @@ def test_zero_background_stays_zero_in_augmentation() -> None:
 def test_noisy_batches_hold_the_noise_they_state(scans: Path, tmp_path: Path) -> None:
     build_cache(find_scans(scans), tmp_path / "cache")
     train = PackedScans(tmp_path / "cache", ["sub-2*"], 16)
-    options = replace(OPTIONS.data, rician=0.0, gain_map=1.0, masked_background=0.0)
+    options = replace(OPTIONS.data, rician=0.0, gain_map=1.0, masked_background=0.0, acquired=0.0)
     kinds: set[NoiseKind] = set()
     ratios = []
     for step in range(12):
@@ -147,6 +151,27 @@ def test_all_stages_fill_one_weights_file(scans: Path, tmp_path: Path) -> None:
     assert any("psnr_0.05" in row for row in rows)
 
 
+def test_both_networks_are_trained_at_once_on_coloured_noise(scans: Path, tmp_path: Path) -> None:
+    options = replace(
+        OPTIONS,
+        diffusion=replace(OPTIONS.diffusion, coloured=True),
+        fidelity=replace(OPTIONS.fidelity, coloured=True),
+        train=replace(OPTIONS.train, schedule="decay", decay_steps=2, warmup=0),
+    )
+    rows: list[dict[str, Any]] = []
+    out = tmp_path / "run"
+    train_stage("autoencoder", options, scans, out)
+    before = load_file(out / "model.safetensors")
+    path = train_stage("joint", options, scans, out, on_log=rows.append)
+    after = load_file(path)
+    for network in ("unet.", "fidelity."):
+        assert any(not torch.equal(before[k], after[k]) for k in after if k.startswith(network))
+    assert all(torch.equal(before[k], after[k]) for k in after if k.startswith("codec.vae"))
+    assert any("psnr_acquired" in row for row in rows)
+    result = Restorer.from_pretrained(path).restore(read_volume(scans / "sub-2_T1w.nii.gz"))
+    assert np.isfinite(result.volume.data).all()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_all_stages_train_on_a_gpu(scans: Path, tmp_path: Path) -> None:
@@ -157,7 +182,7 @@ def test_all_stages_train_on_a_gpu(scans: Path, tmp_path: Path) -> None:
     assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
 
 
-@pytest.mark.parametrize("stage", ["diffusion", "fidelity"])
+@pytest.mark.parametrize("stage", ["diffusion", "fidelity", "joint"])
 def test_accumulated_parts_equal_the_whole_batch(scans: Path, tmp_path: Path, stage: Any) -> None:
     ends = []
     for batch, accumulate in ((4, 1), (2, 2)):
