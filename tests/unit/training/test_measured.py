@@ -35,7 +35,7 @@ OPTIONS = Options(
     AutoencoderOptions(
         encoder_channels=8, decoder_channels=8, encoder_blocks=1, decoder_blocks=1, steps=2, batch=1
     ),
-    DiffusionOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=2, batch=1),
+    DiffusionOptions(channels=(8,), num_blocks=1, embedding_width=16, steps=2, batch=1),
     FidelityOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
     TrainOptions(
         warmup=1, log_every=2, validate_every=4, validation_patches=2, bf16=False, device="cpu"

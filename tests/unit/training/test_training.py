@@ -41,7 +41,7 @@ OPTIONS = Options(
     AutoencoderOptions(
         encoder_channels=8, decoder_channels=8, encoder_blocks=1, decoder_blocks=1, steps=4, batch=2
     ),
-    DiffusionOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
+    DiffusionOptions(channels=(8,), num_blocks=1, embedding_width=16, steps=4, batch=2),
     FidelityOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
     JointOptions(steps=4, batch=2, cond_dropout=0.3),
     TrainOptions(
@@ -168,7 +168,8 @@ def test_both_networks_are_trained_at_once_on_coloured_noise(scans: Path, tmp_pa
         assert any(not torch.equal(before[k], after[k]) for k in after if k.startswith(network))
     assert all(torch.equal(before[k], after[k]) for k in after if k.startswith("codec.vae"))
     assert any("psnr_acquired" in row for row in rows)
-    result = Restorer.from_pretrained(path).restore(read_volume(scans / "sub-2_T1w.nii.gz"))
+    scan = read_volume(scans / "sub-2_T1w.nii.gz")
+    result = Restorer.from_pretrained(path).restore(scan, sigma=20.0)
     assert np.isfinite(result.volume.data).all()
 
 
