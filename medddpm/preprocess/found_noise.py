@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,15 @@ from medddpm.preprocess.noise import (
     degrees_of_freedom,
     estimate_noise,
     fine_axes,
-    without_law,
 )
-from medddpm.preprocess.noise_blocks import fit_blocks, flat_blocks, flat_tissue
+from medddpm.preprocess.noise_blocks import BlockFit, body_blocks, fit_blocks, flat_tissue
 from medddpm.preprocess.noise_law import NoiseKind, NoiseLaw
 from medddpm.preprocess.noise_support import Support, crop_shape, cropped, find_support
 
 Triple = tuple[float, float, float]
+
+_FLAT = 0.25
+"""Windows whose log amplitude stays below this are those of white noise."""
 
 
 @dataclass(frozen=True)
@@ -71,23 +73,24 @@ def find_noise(
     axes = fine_axes(spacing)
     scale = intensity_scale(image, mask)
     support = find_support(image, mask, flat_tissue(image, mask, axes, scale))
-    if support == Support():
-        return _white(estimate_noise(image, kind=kind, coils=coils, spacing=spacing), kind, coils)
     shape = crop_shape(image.shape, support.edge)
     small = cropped(image, shape)
-    small_mask = foreground_mask(small)
-    blocks = flat_blocks(small, flat_tissue(small, small_mask, axes, scale), axes)
     ratio = [a / b for a, b in zip(shape, image.shape, strict=True)]
-    fit = fit_blocks(blocks, support.colour().on_grid(ratio), axes)
-    dof = degrees_of_freedom(kind, coils)
-    sigma = float(without_law(fit.sigma, np.median(blocks.means), dof))
-    colour = support.colour()
-    windows = fit.colour.window
-    law = NoiseLaw(kind, coils, sigma, type(colour)(colour.edge, colour.elliptical, windows))
-    clean = intensity_scale(image, mask, sigma=sigma)
+    on_grid = support.colour().on_grid(ratio)
+    blocks = body_blocks(small, foreground_mask(small), axes, scale)
+    fit = None if blocks is None else fit_blocks(blocks, on_grid, degrees_of_freedom(kind, coils))
+    if fit is None or (support == Support() and _nearly_flat(fit)):
+        return _white(estimate_noise(image, kind=kind, coils=coils, spacing=spacing), kind, coils)
+    law = NoiseLaw(kind, coils, fit.sigma, replace(support.colour(), window=fit.windows))
+    clean = intensity_scale(image, mask, sigma=fit.sigma)
     return FoundNoise(
-        law, clean, sigma / clean, "foreground", fit.error, support.error, blocks.means.size * 64
+        law, clean, fit.sigma / clean, "foreground", fit.error, support.error, fit.num_blocks * 64
     )
+
+
+def _nearly_flat(fit: BlockFit) -> bool:
+    """True if the windows are those of white noise, as far as blocks tell."""
+    return all(abs(np.log(max(v, 1e-6))) < _FLAT for window in fit.windows for v in window)
 
 
 def _white(found: NoiseEstimate, kind: NoiseKind, coils: int) -> FoundNoise:
