@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -28,12 +29,14 @@ _LEAST = 16
 """Voxels along an axis for its spectrum to be looked at."""
 _FADE = 3.0
 """Standard deviation, in voxels, of the border at which the body fades out."""
-_BESIDE = (0.06, 0.22)
+_BESIDE = (0.04, 0.14)
 """Frequencies along the other axes at which an axis is looked at: a profile of its edge."""
 _QUIET = (0.15, 0.45)
 """The same, where anatomy is weak: for the noise within and beyond the edge."""
 _LEAST_DROP = 2.0
 """dB of a drop that the slopes on its two sides do not explain."""
+_SHARP = 12.0
+"""A drop by so many dB is that of a box: it shows where it is; a lesser one is a filter's end."""
 _LEAST_FALL = 14.0
 """dB by which flat tissue is quieter beyond an edge; white noise over a scan that was zero-filled
 reaches 13, as anatomy is left within the edge."""
@@ -43,6 +46,11 @@ _SHIFT = 0.02
 """The drop is steepest this far beyond the edge, as the border of the body blurs the spectrum."""
 _WHOLE = 0.95
 """An edge beyond this is none: too little is left to see the floor."""
+_ROLLS = (0.0, 0.15, 0.3, 0.6, 1.0)
+"""Shares of the band over which a filter may roll the spectrum off."""
+_GRID = np.linspace(0, 1.3, 521)
+_BLUR = np.exp(-0.5 * ((_GRID - 0.65) / 0.02) ** 2)
+_BLUR /= _BLUR.sum()
 _HALF_NORMAL = 0.5244
 """Quantile 0.4 of |n| for a standard normal n."""
 
@@ -66,13 +74,14 @@ class Support:
         return Colour(self.edge, self.elliptical)
 
 
-def find_support(image: Image, mask: Mask, flat: Mask) -> Support:
+def find_support(image: Image, mask: Mask, flat: Mask, axes: Sequence[int]) -> Support:
     """Where the spectrum of a scan ends along each axis, and whether its corners are missing.
 
     Args:
         image: (X, Y, Z).
         mask: The body.
         flat: Voxels of flat tissue, in which the noise is seen.
+        axes: Those that are not across thick slices: corners may be missing over them.
     """
     spectrum = _Spectrum.of(image, mask, flat)
     if spectrum is None:
@@ -80,7 +89,7 @@ def find_support(image: Image, mask: Mask, flat: Mask) -> Support:
     found = [_edge(spectrum, axis) for axis in range(3)]
     edge = (found[0][0], found[1][0], found[2][0])
     error = (found[0][1], found[1][1], found[2][1])
-    return Support(edge, _ellipse(spectrum, edge), error)
+    return Support(edge, _ellipse(spectrum, edge, axes), error)
 
 
 def crop_shape(shape: Sequence[int], edge: Sequence[float]) -> tuple[int, int, int]:
@@ -197,8 +206,60 @@ def _edge(spectrum: _Spectrum, axis: int) -> tuple[float, float]:
         edge = place - _SHIFT
         if drop > most and edge < _WHOLE and _falls(spectrum, axis, edge):
             best, most = edge, drop
-    step = float(f[1])
-    return best, (0.0 if best == 1 else float(np.hypot(step, 0.02)))
+    if best == 1:
+        return 1.0, 0.0
+    edge, roll = (best, 0.0) if most > _SHARP else _fitted(f, power, best)
+    if edge > _WHOLE:
+        return 1.0, 0.0
+    return edge, float(np.hypot(f[1], 0.015 + 0.04 * roll))
+
+
+def _fitted(f: Line, power: Line, guess: float) -> tuple[float, float]:
+    """The edge, and the share of the band below it over which a cosine rolls it off.
+
+    Within the edge the profile is a parabola in dB, times the roll-off blurred by the fading of
+    the body; beyond it there is a floor, a line in dB.
+    """
+    near = (f >= max(0.15, guess - 0.3)) & (f <= guess + 0.3)
+    best = (np.inf, guess, 0.0)
+    for edge in np.arange(guess - 0.06, min(1.02, guess + 0.22), 0.01):
+        floor = _floor(f, power, edge)
+        above = np.maximum(10 ** (power / 10) - floor, 1e-30)
+        for roll in _ROLLS:
+            window = _rolled_off(f, edge, roll)
+            used = near & (f < edge) & (window > 1e-3) & (above > 0.3 * floor)
+            if used.sum() < 5:
+                continue
+            rest = 10 * np.log10(above[used] / window[used])
+            shape = np.polynomial.Polynomial.fit(f[used], rest, 2)
+            expected = 10 * np.log10(10 ** (shape(f) / 10) * window + floor)
+            cost = float(np.mean(np.minimum(np.abs(power - expected)[near], 3)))
+            cost += 0.1 * roll + 0.004 * max(0.0, float(shape.deriv()(edge)))
+            best = min(best, (cost, float(edge), roll))
+    return best[1], best[2]
+
+
+def _floor(f: Line, power: Line, edge: float) -> Line:
+    """Power beyond an edge, continued to all frequencies."""
+    beyond = (f > edge + 0.05) & (f <= edge + 0.35)
+    if beyond.sum() < 2:
+        return np.full_like(f, 10 ** (power[-2:].min() / 10))
+    line = np.polyfit(f[beyond] - edge, power[beyond], 1 if beyond.sum() >= 5 else 0)
+    level = np.polyval(line, f - edge)
+    limit = np.polyval(line, 0.0) + 30 * np.maximum(edge - f, 0)
+    return np.asarray(10 ** (np.where(f < edge, np.minimum(level, limit), level) / 10))
+
+
+@lru_cache(maxsize=1024)
+def _roll_off(edge: float, roll: float) -> Line:
+    """Power of a cosine roll-off, blurred, at `_GRID`."""
+    u = _GRID / edge
+    rising = 0.5 + 0.5 * np.cos(np.pi * np.clip((u - 1 + roll) / max(roll, 1e-6), 0, 1))
+    return np.convolve(np.where(u <= 1, rising**2, 0), _BLUR, "same")
+
+
+def _rolled_off(f: Line, edge: float, roll: float) -> Line:
+    return np.interp(f, _GRID, _roll_off(round(float(edge), 4), roll))
 
 
 def _falls(spectrum: _Spectrum, axis: int, edge: float) -> bool:
@@ -245,10 +306,10 @@ def _drop(f: Line, power: Line, place: float) -> float:
     return float(np.polyval(before, -0.02) - np.polyval(after, 0.03)) - explained
 
 
-def _ellipse(spectrum: _Spectrum, edge: Triple) -> tuple[int, ...]:
+def _ellipse(spectrum: _Spectrum, edge: Triple, axes: Sequence[int]) -> tuple[int, ...]:
     """Axes over which the corners of the box are empty."""
-    axes = [a for a in range(3) if spectrum.shape[a] >= _LEAST]
-    pairs = [p for p in combinations(axes, 2) if _lacks_corners(spectrum, p, edge)]
+    long = [a for a in axes if spectrum.shape[a] >= _LEAST]
+    pairs = [p for p in combinations(long, 2) if _lacks_corners(spectrum, p, edge)]
     return tuple(sorted({a for pair in pairs for a in pair}))
 
 
