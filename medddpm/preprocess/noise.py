@@ -66,11 +66,20 @@ class NoiseEstimate:
 
 
 @dataclass(frozen=True)
-class _Level:
+class Level:
+    """What one witness says.
+
+    Attributes:
+        sigma: Standard deviation of one real component.
+        error: Its relative standard error.
+        num_voxels: Voxels that were used.
+        redness: Power at two voxels over that at one: 1 for white noise.
+    """
+
     sigma: float
     error: float
     num_voxels: int
-    redness: float = 1.0  # power at two voxels over that at one: 1 for white noise
+    redness: float = 1.0
 
 
 def estimate_noise(
@@ -93,8 +102,8 @@ def estimate_noise(
     scale = intensity_scale(image, mask)
     dof = degrees_of_freedom(kind, coils)
     axes = fine_axes(spacing)
-    air = _air_level(image, mask, axes, dof)
-    body = _body_level(image, mask, axes, dof, scale)
+    air = air_level(image, mask, axes, dof)
+    body = body_level(image, mask, axes, dof, scale)
     method: Literal["air", "foreground"] = "air"
     level = air
     if body is not None and (air is None or _air_misleads(air, body, scale)):
@@ -158,7 +167,7 @@ def expected_magnitude(signal: Image, sigma: float | Image, dof: int) -> Image:
     return out
 
 
-def _air_misleads(air: _Level, body: _Level, scale: float) -> bool:
+def _air_misleads(air: Level, body: Level, scale: float) -> bool:
     """True if the air was silenced by the scanner, or if it is no air but dark tissue."""
     silenced = body.sigma > max(_AIR_CHECK_FLOOR * scale, _AIR_TOO_QUIET * air.sigma)
     if silenced or air.sigma > _AIR_TOO_LOUD * body.sigma:
@@ -168,12 +177,27 @@ def _air_misleads(air: _Level, body: _Level, scale: float) -> bool:
     return unlike and body.redness < _RED
 
 
-def _air_level(image: Image, mask: Mask, axes: tuple[int, ...], dof: int) -> _Level | None:
+def air_level(
+    image: Image,
+    mask: Mask,
+    axes: tuple[int, ...],
+    dof: int,
+    edge: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Level | None:
     """Sigma from blocks of air that follow the law of pure noise; None if there are too few.
 
-    The mode over blocks is taken: ghosts and ringing only raise some of them.
+    The mean square does not depend on the colour of the noise. The mode over blocks is taken:
+    ghosts and ringing only raise some of them.
+
+    Args:
+        image: (X, Y, Z).
+        mask: The body.
+        axes: Those that are not across thick slices.
+        dof: Real components 2 L of the magnitude.
+        edge: Of the spectrum along each axis: blocks grow, to hold as many independent values.
     """
-    size = tuple((6 if len(axes) == 3 else 12) if a in axes else 1 for a in range(3))
+    length = 6 if len(axes) == 3 else 12
+    size = tuple(round(length / edge[a]) if a in axes else 1 for a in range(3))
     count = int(np.prod(size))
     full = block_sum(air_of(image, mask, axes).astype(np.float32), size) > count - 0.5
     if full.sum() < 20 or full.mean() < _AIR_COVER:
@@ -189,10 +213,10 @@ def _air_level(image: Image, mask: Mask, axes: tuple[int, ...], dof: int) -> _Le
         return None
     sigmas = np.sqrt(noise / max(dof, 1))
     mode = _log_mode(sigmas)
-    near = sigmas[np.abs(np.log(sigmas / mode)) < 3.0 / np.sqrt(count)]
+    near = sigmas[np.abs(np.log(sigmas / mode)) < 3.0 / np.sqrt(count * np.prod(edge))]
     sigma = float(np.sqrt(np.mean(near**2)))
     spread = float(np.std(near) / sigma)
-    return _Level(sigma, float(np.hypot(0.02, spread / np.sqrt(near.size))), near.size * count)
+    return Level(sigma, float(np.hypot(0.02, spread / np.sqrt(near.size))), near.size * count)
 
 
 def air_of(image: Image, mask: Mask, axes: tuple[int, ...]) -> Mask:
@@ -242,9 +266,9 @@ def _log_mode(values: NDArray[np.float64]) -> float:
     return float(np.exp(np.median(logs)))
 
 
-def _body_level(
+def body_level(
     image: Image, mask: Mask, axes: tuple[int, ...], dof: int, scale: float
-) -> _Level | None:
+) -> Level | None:
     """Sigma from second differences in the flattest fifth of the body; None if it is too small.
 
     Second differences at one and at two voxels see the same white noise, but anatomy is far
@@ -272,7 +296,7 @@ def _body_level(
     scatter = float(_MAD_TO_STD * np.median(np.abs(powers - power)) / power) / 2
     error = float(np.hypot(0.03, scatter / np.sqrt(powers.size)) + 0.5 * leak / power)
     redness = _spread(wide) ** 2 / max(_spread(fine) ** 2, float(np.finfo(np.float32).tiny))
-    return _Level(float(np.sqrt(power)), error, int(flat.sum()), redness)
+    return Level(float(np.sqrt(power)), error, int(flat.sum()), redness)
 
 
 def second_difference(image: Image, axes: tuple[int, ...], distance: int) -> Image:

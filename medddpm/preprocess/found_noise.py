@@ -1,0 +1,157 @@
+"""The noise of a scan, found from the scan alone: its level, its map and its colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
+from medddpm.preprocess.noise import (
+    Level,
+    NoiseEstimate,
+    air_level,
+    body_level,
+    degrees_of_freedom,
+    estimate_noise,
+    fine_axes,
+)
+from medddpm.preprocess.noise_blocks import BlockFit, body_blocks, fit_blocks, flat_tissue
+from medddpm.preprocess.noise_law import Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_support import Support, crop_shape, cropped, find_support
+
+Triple = tuple[float, float, float]
+
+_FLAT = 0.25
+"""Windows whose log amplitude stays below this are those of white noise."""
+_NEARLY_WHITE = 0.25
+"""Log of the response of second differences: beyond this the noise is too far from white."""
+
+
+@dataclass(frozen=True)
+class FoundNoise:
+    """The noise of one scan and how far to trust it.
+
+    Attributes:
+        law: Kind, coils, sigma (number or map) and colour, in scan units and on its grid.
+        scale: Intensity scale that the scan would have without its noise.
+        fraction: Sigma, or its median over the body, as a fraction of the scale.
+        method: Where the level was measured: "air", "foreground" or "given".
+        error: Relative standard error of sigma.
+        edge_error: Standard error of each edge, in fractions of Nyquist.
+        num_voxels: Voxels that were used.
+    """
+
+    law: NoiseLaw
+    scale: float
+    fraction: float
+    method: str
+    error: float
+    edge_error: Triple
+    num_voxels: int
+
+    @property
+    def sigma(self) -> float:
+        """The level as one number, in scan units."""
+        return self.fraction * self.scale
+
+
+def find_noise(
+    image: NDArray[Any],
+    *,
+    kind: NoiseKind = "rician",
+    coils: int = 1,
+    spacing: Triple = (1.0, 1.0, 1.0),
+) -> FoundNoise:
+    """The noise of one image.
+
+    Args:
+        image: (X, Y, Z) magnitudes in any unit.
+        kind: Law of the noise; "ncchi" is the root of the sum of squares of `coils` channels.
+        coils: Number of coils, for "ncchi".
+        spacing: Voxel edges in mm.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    mask = foreground_mask(image)
+    axes = fine_axes(spacing)
+    scale = intensity_scale(image, mask)
+    support = find_support(image, mask, flat_tissue(image, mask, axes, scale), axes)
+    shape = crop_shape(image.shape, support.edge)
+    small = cropped(image, shape)
+    ratio = [a / b for a, b in zip(shape, image.shape, strict=True)]
+    on_grid = support.colour().on_grid(ratio)
+    small_mask = foreground_mask(small)
+    blocks = body_blocks(small, small_mask, axes, scale)
+    dof = degrees_of_freedom(kind, coils)
+    fit = None if blocks is None else fit_blocks(blocks, on_grid, dof)
+    if blocks is None or fit is None or (support == Support() and _nearly_flat(fit)):
+        return _white(estimate_noise(image, kind=kind, coils=coils, spacing=spacing), kind, coils)
+    fit = _sharpened(fit, small, small_mask, axes, dof, replace(on_grid, window=fit.windows), scale)
+    method, num_voxels = "foreground", 64 * fit.num_blocks
+    air = air_level(image, mask, axes, dof, support.edge)
+    if air is not None and _agree(air, fit):
+        error = float(1 / np.hypot(1 / fit.error, 1 / air.error))
+        fit = replace(fit, sigma=_together(air, fit), error=error)
+        method, num_voxels = "air", air.num_voxels
+    windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
+    law = NoiseLaw(kind, coils, fit.sigma, replace(support.colour(), window=windows))
+    clean = intensity_scale(image, mask, sigma=fit.sigma)
+    return FoundNoise(law, clean, fit.sigma / clean, method, fit.error, support.error, num_voxels)
+
+
+def _sharpened(
+    fit: BlockFit,
+    image: NDArray[np.float32],
+    mask: Mask,
+    axes: tuple[int, ...],
+    dof: int,
+    colour: Colour,
+    scale: float,
+) -> BlockFit:
+    """The level from second differences where the noise is nearly white: they see less anatomy."""
+    passed = [_response(colour, axes, distance) for distance in (1, 2)]
+    if not all(abs(np.log(p)) < _NEARLY_WHITE for p in passed):
+        return fit
+    level = body_level(image, mask, axes, dof, scale)
+    if level is None:
+        return fit
+    error = float(np.hypot(level.error, 0.03))
+    return replace(fit, sigma=level.sigma / passed[0], error=error)
+
+
+def _response(colour: Colour, axes: tuple[int, ...], distance: int) -> float:
+    """Standard deviation of the second differences of noise of a colour, 1 if it is white."""
+    f = (np.arange(48) + 0.5) / 48
+    power = colour.power([f] * 3).astype(np.float64)
+    gain = np.ones((1, 1, 1))
+    for axis in axes:
+        line = np.square(2 - 2 * np.cos(np.pi * distance * f)) / 6
+        gain = gain * line.reshape([-1 if a == axis else 1 for a in range(3)])
+    return float(np.sqrt(np.sum(power * gain) / np.sum(power)))
+
+
+def _agree(air: Level, body: BlockFit) -> bool:
+    """True unless the air was silenced, or is dark tissue, or has another level than the body."""
+    apart = abs(float(np.log(body.sigma / max(air.sigma, 1e-30))))
+    return apart < 2.5 * float(np.hypot(air.error, body.error))
+
+
+def _together(air: Level, body: BlockFit) -> float:
+    """The level on which both witnesses agree, each weighted by its accuracy."""
+    weights = np.array([air.error, body.error]) ** -2
+    logs = np.log([air.sigma, body.sigma])
+    return float(np.exp(np.sum(weights * logs) / np.sum(weights)))
+
+
+def _nearly_flat(fit: BlockFit) -> bool:
+    """True if the windows are those of white noise, as far as blocks tell."""
+    return all(abs(np.log(max(v, 1e-6))) < _FLAT for window in fit.windows for v in window)
+
+
+def _white(found: NoiseEstimate, kind: NoiseKind, coils: int) -> FoundNoise:
+    law = NoiseLaw(kind, coils, found.sigma)
+    return FoundNoise(
+        law, found.scale, found.fraction, found.method, found.error, (0.0,) * 3, found.num_voxels
+    )
