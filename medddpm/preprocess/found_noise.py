@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
 from medddpm.preprocess.noise import (
     Level,
+    Method,
     NoiseEstimate,
     air_level,
     body_level,
@@ -47,10 +48,17 @@ class FoundNoise:
     law: NoiseLaw
     scale: float
     fraction: float
-    method: str
+    method: Method
     error: float
     edge_error: Triple
     num_voxels: int
+
+    @property
+    def estimate(self) -> NoiseEstimate:
+        """The level as one number, with how far to trust it."""
+        return NoiseEstimate(
+            self.sigma, self.fraction, self.method, self.error, self.num_voxels, self.scale
+        )
 
     @property
     def sigma(self) -> float:
@@ -87,9 +95,10 @@ def find_noise(
     dof = degrees_of_freedom(kind, coils)
     fit = None if blocks is None else fit_blocks(blocks, on_grid, dof)
     if blocks is None or fit is None or (support == Support() and _nearly_flat(fit)):
-        return _white(estimate_noise(image, kind=kind, coils=coils, spacing=spacing), kind, coils)
+        return white_noise(image, kind=kind, coils=coils, spacing=spacing)
     fit = _sharpened(fit, small, small_mask, axes, dof, replace(on_grid, window=fit.windows), scale)
-    method, num_voxels = "foreground", 64 * fit.num_blocks
+    method: Method = "foreground"
+    num_voxels = 64 * fit.num_blocks
     air = air_level(image, mask, axes, dof, support.edge)
     if air is not None and _agree(air, fit):
         error = float(1 / np.hypot(1 / fit.error, 1 / air.error))
@@ -150,7 +159,15 @@ def _nearly_flat(fit: BlockFit) -> bool:
     return all(abs(np.log(max(v, 1e-6))) < _FLAT for window in fit.windows for v in window)
 
 
-def _white(found: NoiseEstimate, kind: NoiseKind, coils: int) -> FoundNoise:
+def white_noise(
+    image: NDArray[Any],
+    *,
+    kind: NoiseKind = "rician",
+    coils: int = 1,
+    spacing: Triple = (1.0, 1.0, 1.0),
+) -> FoundNoise:
+    """The level of noise that is taken for white; arguments as in `find_noise`."""
+    found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
     law = NoiseLaw(kind, coils, found.sigma)
     return FoundNoise(
         law, found.scale, found.fraction, found.method, found.error, (0.0,) * 3, found.num_voxels

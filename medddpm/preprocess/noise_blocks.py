@@ -103,7 +103,7 @@ def body_blocks(image: Image, mask: Mask, axes: Sequence[int], scale: float) -> 
         whole = _cut(mask.astype(np.float32), size, start).mean(axis=(1, 2, 3)) > 0.999
         blocks = _cut(image, size, start)[whole]
         found = np.einsum("nxyz,ax,by,cz->nabc", blocks, *bases, optimize=True)
-        coefficients.append(found.reshape(len(found), -1).astype(np.float32))
+        coefficients.append(found.reshape(len(found), int(np.prod(size))).astype(np.float32))
         means.append(blocks.mean(axis=(1, 2, 3)))
         slopes.append(_cut(slope, size, start)[whole].mean(axis=(1, 2, 3)))
     found_all = Blocks(
@@ -141,7 +141,7 @@ def dct_basis(n: int) -> NDArray[np.float32]:
     i = np.arange(n)
     basis = np.cos(np.pi / n * (i + 0.5) * i[:, None]) * np.sqrt(2 / n)
     basis[0] /= np.sqrt(2)
-    return basis.astype(np.float32)
+    return np.asarray(basis, np.float32)
 
 
 def fit_blocks(blocks: Blocks, support: Colour, dof: int, sigma: float | None = None) -> BlockFit:
@@ -251,7 +251,7 @@ class _Model:
 def _bands(n: int, f: Line) -> Line:
     """Power response of each row of the DCT at frequencies f of Nyquist."""
     phase = np.exp(-1j * np.pi * np.arange(n)[:, None] * f)
-    return np.abs(dct_basis(n).astype(np.float64) @ phase) ** 2
+    return np.asarray(np.abs(dct_basis(n).astype(np.float64) @ phase) ** 2)
 
 
 def _prior(logs: Line) -> Line:

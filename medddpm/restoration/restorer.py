@@ -18,14 +18,13 @@ from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
+from medddpm.preprocess.found_noise import FoundNoise, find_noise, white_noise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
 from medddpm.preprocess.noise import (
-    NoiseEstimate,
-    estimate_noise,
     expected_magnitude,
     given_noise,
 )
-from medddpm.preprocess.noise_law import WHITE
+from medddpm.preprocess.noise_law import WHITE, NoiseLaw
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
 from medddpm.restoration.frame import Frame, make_frame
@@ -117,6 +116,7 @@ class Restorer:
         volume: Volume,
         *,
         options: RestoreOptions | None = None,
+        law: NoiseLaw | None = None,
         on_progress: OnProgress | None = None,
         **changes: Any,
     ) -> Restored:
@@ -125,6 +125,7 @@ class Restorer:
         Args:
             volume: 3D or 4D; the frames of a 4D scan are restored one by one.
             options: All options; default ones if not given.
+            law: The noise, where it is known, in scan units and on the scan's grid.
             on_progress: Called as (tiles done, tiles in all).
             **changes: Single options, such as mode="ensemble".
 
@@ -142,7 +143,9 @@ class Restorer:
         for index in range(volume.num_frames):
             seed = volume_seed(options.seed, volume.case_id, index)
             step = _scaled_progress(on_progress, index, volume.num_frames)
-            frames.append(self._restore_frame(volume.frame(index), volume, seed, options, step))
+            frames.append(
+                self._restore_frame(volume.frame(index), volume, law, seed, options, step)
+            )
         facts = self._facts(frames, options, time.perf_counter() - began)
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
@@ -158,12 +161,13 @@ class Restorer:
         self,
         image: Array,
         volume: Volume,
+        law: NoiseLaw | None,
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
     ) -> _Restoration:
         """The main path: sigma, scale, acquired grid, tiles, decode, guard, and back."""
-        frame = self._frame(image, volume, options)
+        frame = self._frame(image, volume, law, options)
         plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple)
         x_hat, std, num_tiles = self._restore_tiles(frame, plan, seed, options, on_progress)
         if options.noise != "gaussian":
@@ -186,20 +190,25 @@ class Restorer:
                 part *= np.float32(frame.scale)
         return _Restoration(mean, std, width, frame, seen.ceiling, guard, num_tiles)
 
-    def _frame(self, image: Array, volume: Volume, options: RestoreOptions) -> Frame:
+    def _frame(
+        self, image: Array, volume: Volume, law: NoiseLaw | None, options: RestoreOptions
+    ) -> Frame:
+        """The frame with its noise: as given, or found from the scan."""
         mask = foreground_mask(image)
-        noise = self._noise(image, volume, mask, options)
-        return make_frame(
-            image,
-            mask,
-            noise,
-            self._noise_map(image, noise, volume, options),
-            kind=options.noise,
-            coils=options.coils,
-            colour=WHITE,
-            spacing=volume.spacing,
-            affine=volume.affine,
-        )
+        found = _noise_of(image, volume, options) if law is None else None
+        if law is None and found is not None:
+            law = found.law
+            if options.sigma is not None:
+                law = replace(law, sigma=options.sigma)
+        assert law is not None
+        even = float(np.median(np.asarray(law.sigma)[mask])) if np.ndim(law.sigma) else law.sigma
+        if found is not None and options.sigma is None:
+            noise = found.estimate
+        else:
+            noise = given_noise(float(even), intensity_scale(image, mask, sigma=float(even)))
+        if np.ndim(law.sigma) and options.noise_map == "off":
+            law = replace(law, sigma=noise.sigma)
+        return make_frame(image, mask, noise, law, volume.spacing, volume.affine)
 
     def _restore_tiles(
         self,
@@ -274,25 +283,6 @@ class Restorer:
             return np.float32(NOMINAL) * std
         return self.intervals.half_width(x_hat, std, frame.law.sigma, frame.spacing)
 
-    def _noise(
-        self, image: Array, volume: Volume, mask: NDArray[np.bool_], options: RestoreOptions
-    ) -> NoiseEstimate:
-        if options.sigma is not None:
-            scale = intensity_scale(image, mask, sigma=options.sigma)
-            return given_noise(options.sigma, scale)
-        return estimate_noise(
-            image, kind=options.noise, coils=options.coils, spacing=volume.spacing
-        )
-
-    def _noise_map(
-        self, image: Array, noise: NoiseEstimate, volume: Volume, options: RestoreOptions
-    ) -> Array | None:
-        if options.noise_map == "off" or noise.method == "given":
-            return None
-        return noise_map(
-            image, noise, kind=options.noise, coils=options.coils, spacing=volume.spacing
-        )
-
     def _interval_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
         """What stands behind the interval of an ensemble: who calibrated it, and for what."""
         if options.mode != "ensemble":
@@ -342,6 +332,19 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
     return torch.device(name)
+
+
+def _noise_of(image: Array, volume: Volume, options: RestoreOptions) -> FoundNoise:
+    """The noise as the scan itself tells it; white where the options say so."""
+    kind, coils, spacing = options.noise, options.coils, volume.spacing
+    if options.colour == "white":
+        found = white_noise(image, kind=kind, coils=coils, spacing=spacing)
+    else:
+        found = find_noise(image, kind=kind, coils=coils, spacing=spacing)
+    if np.ndim(found.law.sigma) or found.law.colour != WHITE or options.sigma is not None:
+        return found
+    varied = noise_map(image, found.estimate, kind=kind, coils=coils, spacing=spacing)
+    return found if varied is None else replace(found, law=replace(found.law, sigma=varied))
 
 
 def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
