@@ -176,6 +176,10 @@ class NoiseLaw:
         """Real noise components 2 L in a magnitude; 0 stands for Gaussian noise."""
         return 2 * self.num_coils
 
+    def level(self, mask: NDArray[np.bool_]) -> float:
+        """Sigma as one number: where it varies, its median inside a mask."""
+        return self.sigma if isinstance(self.sigma, float) else float(np.median(self.sigma[mask]))
+
     def added_to(self, signal: Image, rng: np.random.Generator) -> Image:
         """The signal (X, Y, Z) as a noisy scanner would have shown it, float32.
 

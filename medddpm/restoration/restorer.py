@@ -195,17 +195,14 @@ class Restorer:
     ) -> Frame:
         """The frame with its noise: as given, or found from the scan."""
         mask = foreground_mask(image)
-        found = _noise_of(image, volume, options) if law is None else None
-        if law is None and found is not None:
-            law = found.law
-            if options.sigma is not None:
-                law = replace(law, sigma=options.sigma)
-        assert law is not None
-        even = float(np.median(np.asarray(law.sigma)[mask])) if np.ndim(law.sigma) else law.sigma
-        if found is not None and options.sigma is None:
-            noise = found.estimate
+        if law is None and options.sigma is not None:
+            law = _given_law(image, volume, options, options.sigma)
+        if law is None:
+            found = _noise_of(image, volume, options)
+            law, noise = found.law, found.estimate
         else:
-            noise = given_noise(float(even), intensity_scale(image, mask, sigma=float(even)))
+            even = law.level(mask)
+            noise = given_noise(even, intensity_scale(image, mask, sigma=even))
         if np.ndim(law.sigma) and options.noise_map == "off":
             law = replace(law, sigma=noise.sigma)
         return make_frame(image, mask, noise, law, volume.spacing, volume.affine)
@@ -334,13 +331,20 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _given_law(image: Array, volume: Volume, options: RestoreOptions, sigma: float) -> NoiseLaw:
+    """A given level with the colour of the scan's noise, as far as the scan tells it."""
+    given = NoiseLaw(options.noise, options.coils, sigma)
+    try:
+        return replace(given, colour=_noise_of(image, volume, options).law.colour)
+    except ConfigError:  # too small to tell
+        return given
+
+
 def _noise_of(image: Array, volume: Volume, options: RestoreOptions) -> FoundNoise:
     """The noise as the scan itself tells it; white where the options say so."""
     kind, coils, spacing = options.noise, options.coils, volume.spacing
-    if options.colour == "white":
-        found = white_noise(image, kind=kind, coils=coils, spacing=spacing)
-    else:
-        found = find_noise(image, kind=kind, coils=coils, spacing=spacing)
+    find = white_noise if options.colour == "white" else find_noise
+    found = find(image, kind=kind, coils=coils, spacing=spacing)
     if np.ndim(found.law.sigma) or found.law.colour != WHITE or options.sigma is not None:
         return found
     varied = noise_map(image, found.estimate, kind=kind, coils=coils, spacing=spacing)
