@@ -18,8 +18,9 @@ from medddpm.preprocess.noise import (
     estimate_noise,
     fine_axes,
 )
-from medddpm.preprocess.noise_blocks import BlockFit, body_blocks, fit_blocks, flat_tissue
-from medddpm.preprocess.noise_law import Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_blocks import BlockFit, Blocks, body_blocks, fit_blocks, flat_tissue
+from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_map import noise_field
 from medddpm.preprocess.noise_support import Support, crop_shape, cropped, find_support
 
 Triple = tuple[float, float, float]
@@ -87,7 +88,8 @@ def find_noise(
     dof = degrees_of_freedom(kind, coils)
     fit = None if blocks is None else fit_blocks(blocks, on_grid, dof)
     if blocks is None or fit is None or (support == Support() and _nearly_flat(fit)):
-        return _white(estimate_noise(image, kind=kind, coils=coils, spacing=spacing), kind, coils)
+        found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
+        return _white(found, blocks, image.shape, kind, coils)
     fit = _sharpened(fit, small, small_mask, axes, dof, replace(on_grid, window=fit.windows), scale)
     method, num_voxels = "foreground", 64 * fit.num_blocks
     air = air_level(image, mask, axes, dof, support.edge)
@@ -96,7 +98,9 @@ def find_noise(
         fit = replace(fit, sigma=_together(air, fit), error=error)
         method, num_voxels = "air", air.num_voxels
     windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
-    law = NoiseLaw(kind, coils, fit.sigma, replace(support.colour(), window=windows))
+    field = noise_field(blocks, replace(on_grid, window=windows), fit.sigma, dof)
+    sigma = fit.sigma if field is None else field.sigma(image.shape)
+    law = NoiseLaw(kind, coils, sigma, replace(support.colour(), window=windows))
     clean = intensity_scale(image, mask, sigma=fit.sigma)
     return FoundNoise(law, clean, fit.sigma / clean, method, fit.error, support.error, num_voxels)
 
@@ -150,8 +154,16 @@ def _nearly_flat(fit: BlockFit) -> bool:
     return all(abs(np.log(max(v, 1e-6))) < _FLAT for window in fit.windows for v in window)
 
 
-def _white(found: NoiseEstimate, kind: NoiseKind, coils: int) -> FoundNoise:
-    law = NoiseLaw(kind, coils, found.sigma)
+def _white(
+    found: NoiseEstimate,
+    blocks: Blocks | None,
+    shape: tuple[int, ...],
+    kind: NoiseKind,
+    coils: int,
+) -> FoundNoise:
+    dof = degrees_of_freedom(kind, coils)
+    field = None if blocks is None else noise_field(blocks, WHITE, found.sigma, dof)
+    law = NoiseLaw(kind, coils, found.sigma if field is None else field.sigma(shape))
     return FoundNoise(
         law, found.scale, found.fraction, found.method, found.error, (0.0,) * 3, found.num_voxels
     )
