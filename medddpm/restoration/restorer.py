@@ -19,15 +19,14 @@ from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.found_noise import FoundNoise, find_noise, white_noise
+from medddpm.preprocess.frame import Frame, make_frame
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
 from medddpm.preprocess.noise import (
     expected_magnitude,
     given_noise,
 )
-from medddpm.preprocess.noise_law import WHITE, NoiseLaw
-from medddpm.preprocess.noise_map import noise_map
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
-from medddpm.restoration.frame import Frame, make_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
@@ -344,11 +343,7 @@ def _noise_of(image: Array, volume: Volume, options: RestoreOptions) -> FoundNoi
     """The noise as the scan itself tells it; white where the options say so."""
     kind, coils, spacing = options.noise, options.coils, volume.spacing
     find = white_noise if options.colour == "white" else find_noise
-    found = find(image, kind=kind, coils=coils, spacing=spacing)
-    if np.ndim(found.law.sigma) or found.law.colour != WHITE or options.sigma is not None:
-        return found
-    varied = noise_map(image, found.estimate, kind=kind, coils=coils, spacing=spacing)
-    return found if varied is None else replace(found, law=replace(found.law, sigma=varied))
+    return find(image, kind=kind, coils=coils, spacing=spacing)
 
 
 def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
