@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from medddpm.display import mime_bundle
-from medddpm.errors import ConfigError, SamplingDivergedError
+from medddpm.errors import ConfigError, OptionWarning, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
@@ -126,7 +127,8 @@ class Restorer:
             volume: 3D or 4D; the frames of a 4D scan are restored one by one.
             options: All options; default ones if not given.
             on_progress: Called as (tiles done, tiles in all).
-            **changes: Single options, such as mode="ensemble".
+            **changes: Single options, such as mode="ensemble"; a warning names those that do
+                nothing beside the others.
 
         Raises:
             ConfigError: An option is out of range.
@@ -137,6 +139,8 @@ class Restorer:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
+        for text in [text for name, text in options.idle().items() if name in changes]:
+            warnings.warn(text, OptionWarning, stacklevel=2)
         began = time.perf_counter()
         frames = []
         for index in range(volume.num_frames):

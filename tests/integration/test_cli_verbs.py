@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medddpm.restoration.model import with_card
 from medddpm.volume import Volume
 
 Cli = Callable[..., Any]
@@ -189,8 +190,7 @@ def test_one_scan_that_cannot_be_restored_does_not_stop_the_others(
 def test_what_only_looks_leaves_a_bad_series_out_too(
     verb: str, cli: Cli, one_bad_series: Path
 ) -> None:
-    options = ("--json",) if verb == "estimate-noise" else ()
-    done = cli(verb, one_bad_series, *options)
+    done = cli(verb, one_bad_series, "--json")
     assert done.exit_code == 3
     found = json.loads(done.stdout)
     assert len(found["scans"] if verb == "info" else found) == (3 if verb == "info" else 2)
@@ -350,13 +350,28 @@ def test_grids_that_differ_are_an_error(
 def test_info(
     cli: Cli, noisy_nifti: Path, tiny_weights: Path, dicom_series: Any, noisy_phantom: Volume
 ) -> None:
-    assert json.loads(cli("info", tiny_weights).stdout)["card"]["name"] == "tiny"
-    [scan] = json.loads(cli("info", noisy_nifti).stdout)["scans"]
+    assert json.loads(cli("info", tiny_weights, "--json").stdout)["card"]["name"] == "tiny"
+    assert "Guard: not calibrated" in cli("info", tiny_weights).stdout
+    [scan] = json.loads(cli("info", noisy_nifti, "--json").stdout)["scans"]
     assert scan["shape"] == [40, 44, 36]
+    short = cli("info", noisy_nifti).stdout
+    assert "noisy: 40 x 44 x 36 voxels" in short
+    assert f"sigma {scan['noise']['sigma']:.5g} in scan units" in short
     folder = dicom_series(noisy_nifti.parent / "d", noisy_phantom.data)
-    told = cli("info", folder).stdout
+    told = cli("info", folder, "--json").stdout
     assert json.loads(told)["scans"][0]["modality"] == "MR"
-    assert "Private" not in told
+    assert "Private" not in told + cli("info", folder).stdout
+
+
+def test_info_of_weights_is_short_and_cannot_steer_a_terminal(
+    cli: Cli, tiny_weights: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "w.safetensors"
+    with_card(tiny_weights, path, {"description": "a\x1b[2Jb\nc", "free": ["x" * 9000]})
+    told = cli("info", path).stdout
+    assert "a [2Jb c" in told
+    assert len(told.splitlines()) < 12
+    assert len(told) < 1000
 
 
 def test_convert_there_and_back(
