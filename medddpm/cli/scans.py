@@ -17,6 +17,7 @@ from medddpm.cli.options import (
     InputPath,
     Mode,
     NoiseKind,
+    NumberType,
     OutputFormat,
     Overrides,
     Overwrite,
@@ -71,6 +72,10 @@ def restore(
     overwrite: Overwrite = False,
     force: Force = False,
     trust: Trust = None,
+    dtype: Annotated[
+        NumberType,
+        typer.Option(help="Number type of the NIfTI scan; integers are rounded and clipped."),
+    ] = "float32",
     report: Annotated[
         bool, typer.Option("--report", help="Write an HTML report beside each scan too.")
     ] = False,
@@ -116,6 +121,7 @@ def restore(
             force=force,
             trust=trust,
             report=report,
+            dtype=dtype,
             on_progress=step,
             on_error=left_out,
         )
@@ -132,10 +138,18 @@ def _say_restored(done: list[RestoredScan]) -> bool:
         if scan.html is not None:
             typer.echo(f"{scan.html}")
         say(scan.summary)
-    flags = [f"{scan.image}: {text}" for scan in done for text in scan.flags]
+        if scan.rounding:
+            say(scan.rounding)
+    flags = [f"{_in_log(scan)}: {text}" for scan in done for text in scan.flags]
     for text in flags:
         typer.echo(f"medddpm: flagged: {text}", err=True)
     return bool(flags)
+
+
+def _in_log(scan: RestoredScan) -> str:
+    """What a log calls the scan: the name of a DICOM folder has the description of its series."""
+    given = scan.facts["input"]
+    return str(given["case_id"]) if given["format"] == "dicom" else f"{scan.image}"
 
 
 @reports_errors

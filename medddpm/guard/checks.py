@@ -157,6 +157,10 @@ class GuardReport:
     messages: tuple[str, ...]
     checks: tuple[Check, ...]
 
+    def __repr__(self) -> str:
+        told = "; ".join(self.messages) or f"no flag in {len(self.checks)} checks"
+        return f"GuardReport({told})"
+
     def value(self, name: str) -> float:
         """The number of a check.
 

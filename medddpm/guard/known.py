@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,10 @@ class Known:
         spread: (2 C,) of the features: what counts as a difference of one.
     """
 
-    features: Array
-    levels: Array
-    findings: Mapping[str, Array]
-    spread: Array
+    features: Array = field(repr=False)
+    levels: Array = field(repr=False)
+    findings: Mapping[str, Array] = field(repr=False)
+    spread: Array = field(repr=False)
 
     def __post_init__(self) -> None:
         count, width = np.shape(self.features) if np.ndim(self.features) == 2 else (0, 0)

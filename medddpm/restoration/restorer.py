@@ -65,6 +65,10 @@ class Restored:
     upper: Volume | None
     facts: dict[str, Any]
 
+    def __repr__(self) -> str:
+        verdict = "no flag" if self.passed else "flagged"
+        return f"Restored({self.volume!r}, {self.facts['options']['mode']}, {verdict})"
+
     @property
     def passed(self) -> bool:
         """True if the guard found nothing wrong in any frame."""

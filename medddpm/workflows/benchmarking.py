@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ Row = dict[str, Any]
 class Benchmark:
     """All rows, their summary a noise level and method, and what was written."""
 
-    rows: list[Row]
-    summary: list[Row]
+    rows: list[Row] = field(repr=False)
+    summary: list[Row] = field(repr=False)
     paths: list[Path]
 
 

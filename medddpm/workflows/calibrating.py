@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ class Calibration:
         weights: The weights file with that card.
     """
 
-    rows: list[Row]
-    content: dict[str, Any]
+    rows: list[Row] = field(repr=False)
+    content: dict[str, Any] = field(repr=False)
     weights: Path
 
 

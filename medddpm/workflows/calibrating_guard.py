@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ class GuardCalibration:
         weights: The weights file with that card.
     """
 
-    rows: list[Row]
-    fit: GuardFit
+    rows: list[Row] = field(repr=False)
+    fit: GuardFit = field(repr=False)
     weights: Path
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,8 +45,8 @@ class WrittenDataReport:
         path: The page.
     """
 
-    report: DataReport
-    results: Results | None
+    report: DataReport = field(repr=False)
+    results: Results | None = field(repr=False)
     flags: list[str]
     path: Path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -57,8 +57,8 @@ _STUDIES: dict[Kind, _Study] = {
 class LesionTest:
     """One cell a scan, draw, noise level and method; their summary; what was written."""
 
-    cells: list[Row]
-    summary: list[Row]
+    cells: list[Row] = field(repr=False)
+    summary: list[Row] = field(repr=False)
     paths: list[Path]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from medddpm.workflows.sweep_grid import Cell, make_grid
 class Sweep:
     """One row a cell, in the order of the grid, and what was written."""
 
-    rows: list[Row]
+    rows: list[Row] = field(repr=False)
     paths: list[Path]
 
 
