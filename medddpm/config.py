@@ -7,7 +7,6 @@ them, reads YAML and applies `--set a.b=c`.
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +14,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medddpm.errors import ConfigError, OptionWarning
+from medddpm.errors import ConfigError
 from medddpm.io.dicom_write import DicomOptions
-from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.share import share_dir
 from medddpm.training.options import (
     AutoencoderOptions,
@@ -84,8 +83,7 @@ def load_config(
     except ValidationError as error:
         raise ConfigError(_explain(error, where)) from None
     names = [text.partition("=")[0].strip().removeprefix("restore.") for text in overrides]
-    for text in config.restore.idle(names).values():
-        warnings.warn(text, OptionWarning, stacklevel=2)
+    warn_of_idle(config.restore.idle(names))
     return config
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
 from medddpm.diffusion.samplers import SamplerName
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, OptionWarning
 from medddpm.preprocess.noise_law import NoiseKind
 
 Mode = Literal["mean", "sample", "ensemble"]
@@ -114,3 +115,9 @@ class RestoreOptions:
         if name == "noise_map" and self.sigma is not None:
             return "where sigma is given; it belongs to an estimated one"
         return ""
+
+
+def warn_of_idle(found: Mapping[str, str]) -> None:
+    """Warn of options that do nothing, see `RestoreOptions.idle`, to whom the caller answers."""
+    for text in found.values():
+        warnings.warn(text, OptionWarning, stacklevel=3)

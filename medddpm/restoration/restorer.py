@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from medddpm.display import mime_bundle
-from medddpm.errors import ConfigError, OptionWarning, SamplingDivergedError
+from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
@@ -33,7 +32,7 @@ from medddpm.restoration.frame import Frame, make_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
-from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
 from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.volume import Volume
@@ -63,11 +62,7 @@ class Restored:
     std: Volume | None
     lower: Volume | None
     upper: Volume | None
-    facts: dict[str, Any]
-
-    def __repr__(self) -> str:
-        verdict = "no flag" if self.passed else "flagged"
-        return f"Restored({self.volume!r}, {self.facts['options']['mode']}, {verdict})"
+    facts: dict[str, Any] = field(repr=False)
 
     @property
     def passed(self) -> bool:
@@ -131,8 +126,7 @@ class Restorer:
             volume: 3D or 4D; the frames of a 4D scan are restored one by one.
             options: All options; default ones if not given.
             on_progress: Called as (tiles done, tiles in all).
-            **changes: Single options, such as mode="ensemble"; a warning names those that do
-                nothing beside the others.
+            **changes: Single options, such as mode="ensemble"; those without effect are warned of.
 
         Raises:
             ConfigError: An option is out of range.
@@ -143,8 +137,7 @@ class Restorer:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
-        for text in [text for name, text in options.idle().items() if name in changes]:
-            warnings.warn(text, OptionWarning, stacklevel=2)
+        warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         began = time.perf_counter()
         frames = []
         for index in range(volume.num_frames):

@@ -483,4 +483,4 @@ def test_results_say_what_they_are_on_one_line(
         if not isinstance(result, dict):
             assert len(repr(result)) < 600
             assert "\n" not in repr(result)
-    assert repr(done).startswith("Restored(Volume(noisy: 40 x")
+    assert repr(done).startswith("Restored(volume=Volume(noisy: 40 x")
