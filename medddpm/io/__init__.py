@@ -15,19 +15,23 @@ from medddpm.io.dicom import (
     read_series,
     series_shape,
 )
+from medddpm.io.dicom_label import series_label
 from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_map
 from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
 from medddpm.io.files import atomic_path, check_output, checksum
 from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
+from medddpm.io.stored import NumberType, Stored, stored_as
 from medddpm.volume import Volume
 
 __all__ = [
     "DicomOptions",
+    "NumberType",
     "OnError",
     "Quantity",
     "SeriesFiles",
+    "Stored",
     "Trust",
     "atomic_path",
     "check_dicom",
@@ -40,6 +44,8 @@ __all__ = [
     "read_volume",
     "read_volumes",
     "scan_shape",
+    "series_label",
+    "stored_as",
     "write_dicom",
     "write_dicom_page",
     "write_parametric_map",

@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
-from medddpm.errors import DicomSeriesError
+from medddpm.errors import DicomSeriesError, missing_extra
 from medddpm.io.dicom_geometry import Slice, plane
 
 _IN_STACK_POSITION, _STACK_ID = 0x00209057, 0x00209056
@@ -82,11 +82,8 @@ def _why_no_pixels(dataset: Dataset, path: Path, error: Exception) -> str:
         except NotImplementedError:
             return f"{path.name} is compressed as {syntax.name}, which pydicom does not know"
         if not usable:
-            return (
-                f"{path.name} is compressed as {syntax.name} and no decoder for it is installed; "
-                "pip install 'medddpm[dicom]' (or pylibjpeg, pylibjpeg-libjpeg, "
-                "pylibjpeg-openjpeg and pylibjpeg-rle)"
-            )
+            what = f"{path.name} is compressed as {syntax.name}, whose decoder"
+            return missing_extra(what, "dicom")
     return f"the pixels of {path.name} cannot be decoded ({type(error).__name__}); is it cut short?"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
-from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
 from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.volume import Volume
@@ -60,7 +60,7 @@ class Restored:
     std: Volume | None
     lower: Volume | None
     upper: Volume | None
-    facts: dict[str, Any]
+    facts: dict[str, Any] = field(repr=False)
 
     @property
     def passed(self) -> bool:
@@ -126,7 +126,7 @@ class Restorer:
             options: All options; default ones if not given.
             law: The noise, where it is known, in scan units and on the scan's grid.
             on_progress: Called as (tiles done, tiles in all).
-            **changes: Single options, such as mode="ensemble".
+            **changes: Single options, such as mode="ensemble"; those without effect are warned of.
 
         Raises:
             ConfigError: An option is out of range.
@@ -137,6 +137,7 @@ class Restorer:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
+        warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         began = time.perf_counter()
         frames = []
         for index in range(volume.num_frames):
