@@ -67,6 +67,10 @@ class Frame:
             return x_hat
         return np.asarray(y + resampled(x_hat - self.y, y.shape), np.float32)
 
+    def from_scan(self, image: Image) -> Image:
+        """An image on the scan's grid and in its units as `y` is: the inverse of `onto_scan`."""
+        return resampled(image / np.float32(self.scale), self.y.shape)
+
     def enlarged(self, spread: Image) -> Image:
         """A positive map of the acquired grid, such as a standard deviation, on the scan's."""
         return _zoomed(spread, self.image.shape)

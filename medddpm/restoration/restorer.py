@@ -167,7 +167,7 @@ class Restorer:
         on_progress: OnProgress | None,
     ) -> _Restoration:
         """The main path: sigma, scale, acquired grid, tiles, decode, guard, and back."""
-        frame = self._frame(image, volume, law, options)
+        frame = self.frame(image, volume, options, law)
         plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple)
         x_hat, std, num_tiles = self._restore_tiles(frame, plan, seed, options, on_progress)
         if options.noise != "gaussian":
@@ -190,10 +190,10 @@ class Restorer:
                 part *= np.float32(frame.scale)
         return _Restoration(mean, std, width, frame, seen.ceiling, guard, num_tiles)
 
-    def _frame(
-        self, image: Array, volume: Volume, law: NoiseLaw | None, options: RestoreOptions
+    def frame(
+        self, image: Array, volume: Volume, options: RestoreOptions, law: NoiseLaw | None = None
     ) -> Frame:
-        """The frame with its noise: as given, or found from the scan."""
+        """One frame of a scan with its noise, as given or as found in it."""
         mask = foreground_mask(image)
         if law is None and options.sigma is not None:
             law = _given_law(image, volume, options, options.sigma)
@@ -261,11 +261,9 @@ class Restorer:
         return inspect(
             frame.y,
             x_hat,
-            frame.law.sigma,
+            frame.law,
             frame.mask,
             guard=self._guard_of(options),
-            kind=options.noise,
-            coils=options.coils,
             affine=frame.affine,
             spacing=frame.spacing,
             features=seen.features,
