@@ -19,6 +19,7 @@ from pydicom.valuerep import DSfloat
 from medddpm import __version__
 from medddpm.errors import GeometryError
 from medddpm.io.dicom_attributes import PATIENT, PATIENT_REQUIRED, STUDY
+from medddpm.io.dicom_values import text, value_of, whole
 from medddpm.volume import Volume
 
 SCHEME = "99MEDDDPM"
@@ -26,6 +27,7 @@ SCHEME = "99MEDDDPM"
 DENOISING = ("DENOISE", SCHEME, "Denoising")
 ENSEMBLE = ("ENSEMBLE", SCHEME, "Statistic of an ensemble of denoised images")
 REWRITTEN = ("REWRITTEN", SCHEME, "Written anew")
+_MOST_IS = 2**31  # an integer string (PS3.5 6.2) is smaller
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,13 @@ def plan_series(
     """
     source, _ = source_of(volume, 0)
     digest = hashlib.sha256(volume.data.tobytes()).hexdigest()
-    origin = str(source.get("SeriesInstanceUID") or volume.case_id)
-    before = str(source.get("SeriesDescription") or "")[: 63 - len(suffix)]
+    origin = text(source, "SeriesInstanceUID") or volume.case_id
+    before = text(source, "SeriesDescription")[: 63 - len(suffix)]
+    number = whole(source, "SeriesNumber") + shift
     return DerivedSeries(
         volume=volume,
         description=f"{before} {suffix}".strip()[:64],
-        number=int(source.get("SeriesNumber") or 0) + shift,
+        number=number if abs(number) < _MOST_IS else shift,
         algorithm=algorithm,
         entropy=f"{origin} {algorithm.model} {digest} {volume.affine.tolist()}{kind}",
         done=done,
@@ -142,7 +145,7 @@ def new_dataset(series: DerivedSeries, sop_class: str, role: str, index: int = 0
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     copy_kept(source, dataset, f"{PATIENT} {STUDY}".split())
     add_missing(dataset, PATIENT_REQUIRED, is_foreign="StudyInstanceUID" not in source)
-    if not re.fullmatch(r"\d{3}[DWMY]", str(dataset.get("PatientAge", ""))):
+    if not re.fullmatch(r"\d{3}[DWMY]", text(dataset, "PatientAge")):
         dataset.pop("PatientAge", None)
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = series.uid(role, index)
@@ -160,8 +163,8 @@ def new_dataset(series: DerivedSeries, sop_class: str, role: str, index: int = 0
 def copy_kept(source: Dataset, dataset: Dataset, keywords: Iterable[str]) -> None:
     """Take over attributes that have a value, sequences without private attributes in them."""
     for keyword in keywords:
-        value = source.get(keyword)
-        if value not in (None, ""):
+        value = value_of(source, keyword)
+        if value is not None:
             setattr(dataset, keyword, standard(value) if isinstance(value, Sequence) else value)
 
 
@@ -184,14 +187,14 @@ def add_missing(dataset: Dataset, required: Mapping[str, str], *, is_foreign: bo
 def set_frame_of_reference(dataset: Dataset, series: DerivedSeries) -> None:
     """That of the source: the grid is kept, so the derived series lies where the source does."""
     source, _ = source_of(series.volume, 0)
-    uid = source.get("FrameOfReferenceUID")
+    uid = text(source, "FrameOfReferenceUID")
     dataset.FrameOfReferenceUID = uid or _shared_uid(series, source, "FrameOfReferenceUID")
-    dataset.PositionReferenceIndicator = source.get("PositionReferenceIndicator") or ""
+    dataset.PositionReferenceIndicator = text(source, "PositionReferenceIndicator")
 
 
 def _shared_uid(series: DerivedSeries, source: Dataset, keyword: str) -> str:
     """One UID for all that is derived from a source which lacks it."""
-    origin = source.get("SeriesInstanceUID")
+    origin = text(source, "SeriesInstanceUID")
     return str(generate_uid(entropy_srcs=[origin, keyword])) if origin else series.uid(keyword)
 
 
@@ -245,7 +248,7 @@ def geometry_of(volume: Volume, z: int) -> dict[str, Any]:
 def source_items(series: DerivedSeries, index: int) -> Sequence | None:
     """What slice `index` was made of, for SourceImageSequence; None without a DICOM source."""
     source, frame = source_of(series.volume, index)
-    if "SOPInstanceUID" not in source:
+    if not _is_named(source):
         return None
     items = item_of(
         ReferencedSOPClassUID=source.SOPClassUID,
@@ -254,7 +257,7 @@ def source_items(series: DerivedSeries, index: int) -> Sequence | None:
             [code("121322", "DCM", "Source image for image processing operation")]
         ),
     )
-    if int(source.get("NumberOfFrames") or 1) > 1:
+    if whole(source, "NumberOfFrames", 1) > 1:
         items[0].ReferencedFrameNumber = frame + 1
     return items
 
@@ -267,14 +270,19 @@ def source_files(series: DerivedSeries) -> list[Dataset]:
             ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID
         )[0]
         for source in native or []
-        if "SOPInstanceUID" in source
+        if _is_named(source)
     ]
+
+
+def _is_named(source: Dataset) -> bool:
+    """True if a reference to the object can be made."""
+    return bool(text(source, "SOPInstanceUID") and text(source, "SOPClassUID"))
 
 
 def source_series(series: DerivedSeries) -> Sequence | None:
     """The same by series (Table 10-4); None without a DICOM source."""
     source, _ = source_of(series.volume, 0)
-    if "SeriesInstanceUID" not in source:
+    if not text(source, "SeriesInstanceUID"):
         return None
     return item_of(
         SeriesInstanceUID=source.SeriesInstanceUID,
