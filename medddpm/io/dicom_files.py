@@ -144,8 +144,13 @@ def _syntax_of(dataset: Dataset) -> UID:
 
 def _should_be_image(dataset: Dataset) -> bool:
     """True if the SOP class is that of an image, or if the file ends before it is told."""
-    told = text(dataset.file_meta, "MediaStorageSOPClassUID") or text(dataset, "SOPClassUID")
-    name = UID(told).name
-    if name == told and (told.startswith(_DICOM) or _DICOM.startswith(told)):
+    meta = text(dataset.file_meta, "MediaStorageSOPClassUID")
+    told = list(filter(None, [meta, text(dataset, "SOPClassUID")]))
+    return not told or any(_is_of_images(uid) for uid in told)
+
+
+def _is_of_images(uid: str) -> bool:
+    name = UID(uid).name
+    if name == uid and (uid.startswith(_DICOM) or _DICOM.startswith(uid)):
         return True  # no UID of the standard: the end of it is missing
     return name.endswith("Image Storage")

@@ -126,11 +126,18 @@ def _take_over(
         found = [groups_of(source, number, keyword) for source, number in places]
         if not all(found):
             continue
-        if all(item == found[0] for item in found):
+        if _are_alike(found):
             setattr(common, keyword, standard(found[0]))
             continue
         for frame, items in zip(frames, found, strict=True):
             setattr(frame, keyword, standard(items))
+
+
+def _are_alike(found: list[list[Dataset]]) -> bool:
+    try:
+        return all(item == found[0] for item in found)
+    except Exception:  # a damaged value; what can be read of it is copied frame by frame
+        return False
 
 
 def _anatomy(source: Dataset) -> Sequence:

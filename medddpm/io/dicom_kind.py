@@ -15,7 +15,9 @@ from medddpm.io.dicom_groups import group, items_of
 from medddpm.io.dicom_values import number, text, value_of, words
 from medddpm.volume import Volume
 
-Component = Literal["", "magnitude", "phase", "real part", "imaginary part", "complex values", "field map"]
+Component = Literal[
+    "", "magnitude", "phase", "real part", "imaginary part", "complex values", "field map"
+]
 
 _COMPLEX: dict[str, Component] = {
     "MAGNITUDE": "magnitude",

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
 from medddpm import __version__
 from medddpm.errors import GeometryError
 from medddpm.io.dicom_attributes import PATIENT, PATIENT_REQUIRED, STUDY
-from medddpm.io.dicom_values import text, value_of, whole
+from medddpm.io.dicom_values import sound_element, text, whole
 from medddpm.volume import Volume
 
 SCHEME = "99MEDDDPM"
@@ -161,19 +163,31 @@ def new_dataset(series: DerivedSeries, sop_class: str, role: str, index: int = 0
 
 
 def copy_kept(source: Dataset, dataset: Dataset, keywords: Iterable[str]) -> None:
-    """Take over attributes that have a value, sequences without private attributes in them."""
+    """Take over attributes that have a value, sequences without private attributes in them.
+
+    One that is not what its name demands would make the object unreadable: it is dropped.
+    """
     for keyword in keywords:
-        value = value_of(source, keyword)
-        if value is not None:
+        element = sound_element(source, Tag(keyword))
+        if element is not None and not element.is_empty:
+            value = element.value
             setattr(dataset, keyword, standard(value) if isinstance(value, Sequence) else value)
 
 
 def standard(items: Iterable[Dataset]) -> Sequence:
-    """Copies without private attributes."""
-    copies = deepcopy(list(items))
-    for item in copies:
-        item.remove_private_tags()
-    return Sequence(copies)
+    """Copies without private attributes, and without what cannot be read."""
+    return Sequence([_standard_item(item) for item in items])
+
+
+def _standard_item(item: Dataset) -> Dataset:
+    copy = Dataset()
+    for tag in sorted(item.keys()):
+        element = None if tag.is_private else sound_element(item, tag)
+        if element is not None and element.VR == "SQ":
+            copy.add(DataElement(tag, "SQ", standard(element.value)))
+        elif element is not None:
+            copy.add(deepcopy(element))
+    return copy
 
 
 def add_missing(dataset: Dataset, required: Mapping[str, str], *, is_foreign: bool) -> None:
@@ -251,8 +265,7 @@ def source_items(series: DerivedSeries, index: int) -> Sequence | None:
     if not _is_named(source):
         return None
     items = item_of(
-        ReferencedSOPClassUID=source.SOPClassUID,
-        ReferencedSOPInstanceUID=source.SOPInstanceUID,
+        **_reference(source),
         PurposeOfReferenceCodeSequence=Sequence(
             [code("121322", "DCM", "Source image for image processing operation")]
         ),
@@ -265,13 +278,14 @@ def source_items(series: DerivedSeries, index: int) -> Sequence | None:
 def source_files(series: DerivedSeries) -> list[Dataset]:
     """A reference to each object that the volume was read from."""
     native = series.volume.native if series.volume.format == "dicom" else []
-    return [
-        item_of(
-            ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID
-        )[0]
-        for source in native or []
-        if _is_named(source)
-    ]
+    return [item_of(**_reference(source))[0] for source in native or [] if _is_named(source)]
+
+
+def _reference(source: Dataset) -> dict[str, str]:
+    return {
+        "ReferencedSOPClassUID": text(source, "SOPClassUID"),
+        "ReferencedSOPInstanceUID": text(source, "SOPInstanceUID"),
+    }
 
 
 def _is_named(source: Dataset) -> bool:
@@ -285,7 +299,7 @@ def source_series(series: DerivedSeries) -> Sequence | None:
     if not text(source, "SeriesInstanceUID"):
         return None
     return item_of(
-        SeriesInstanceUID=source.SeriesInstanceUID,
+        SeriesInstanceUID=text(source, "SeriesInstanceUID"),
         ReferencedSOPSequence=Sequence(source_files(series)),
     )
 

@@ -12,8 +12,11 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 from medddpm.errors import DicomSeriesError
 
@@ -39,6 +42,17 @@ def value_of(item: Dataset, keyword: str | int) -> Any:
     except Exception:  # what is no value of its kind makes pydicom raise anything
         return None
     return None if value is None or _is_empty(value) else value
+
+
+def sound_element(item: Dataset, tag: BaseTag) -> DataElement | None:
+    """An attribute as the dictionary wants it; None if it is of another VR or cannot be read."""
+    try:
+        element = item[tag]
+        wanted = dictionary_VR(tag).split(" or ")
+        DataElement(tag, element.VR, element.value)
+    except Exception:  # damage makes pydicom raise anything; KeyError: absent or unknown
+        return None
+    return element if element.VR in wanted else None
 
 
 def words(item: Dataset, keyword: str) -> list[str]:
