@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 
 Mutation = Callable[[Dataset, np.random.Generator], None]
 VALUES = (
@@ -33,6 +35,15 @@ VALUES = (
     b"1931-12-31",
     b"MONOCHROME1 ",
 )
+
+
+def set_raw(dataset: Dataset, keyword: str, value: bytes) -> None:
+    """A value as it stands in a file, whatever it is, without a word of pydicom."""
+    tag = Tag(tag_for_keyword(keyword) or 0)
+    value += b" " * (len(value) % 2)
+    dataset._dict[tag] = RawDataElement(
+        tag, dictionary_VR(tag), len(value), value, 0, False, True, True
+    )
 
 
 def mutate(path: Path, rng: np.random.Generator) -> None:
