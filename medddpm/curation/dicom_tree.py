@@ -18,7 +18,7 @@ from medddpm.curation.ledger import LedgerRow
 from medddpm.curation.manifest import ScanRow
 from medddpm.curation.private import Pseudonyms
 from medddpm.curation.sources import Found, Source
-from medddpm.errors import ConfigError, MedddpmError
+from medddpm.errors import ConfigError, ContentAbsentError, MedddpmError
 from medddpm.io import dicom_headers
 from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.io.dicom_values import modality_of, number_or, text, words
@@ -75,9 +75,13 @@ def find_dicom(
         ConfigError: There is no DICOM image.
     """
     damaged: dict[Path, Path] = {}
+    reasons: dict[Path, str] = {}
 
     def on_error(path: Path, error: MedddpmError) -> None:
-        damaged.setdefault(path.parent, path)
+        absent = isinstance(error, ContentAbsentError)
+        reasons[damaged.setdefault(path.parent, path)] = (
+            "the content of a file was not fetched" if absent else "a DICOM file is damaged"
+        )
 
     series: dict[str, _Series] = {}
     images = dicom_headers(folder, _KEYWORDS, on_error)
@@ -93,8 +97,7 @@ def find_dicom(
         )
     scans: list[Found] = []
     left_out = [
-        LedgerRow(_file_name(p, pseudonyms), "", "unreadable", "a DICOM file is damaged")
-        for p in damaged.values()
+        LedgerRow(_file_name(p, pseudonyms), "", "unreadable", reasons[p]) for p in damaged.values()
     ]
     for uid, item in series.items():
         with quiet_pydicom():
