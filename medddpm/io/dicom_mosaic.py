@@ -67,7 +67,8 @@ def mosaic_slices(dataset: Dataset, path: Path) -> list[Slice] | None:
 def _uih(dataset: Dataset, path: Path) -> _Tiles:
     """United Imaging: a private sequence has an item for each tile, with its position.
 
-    The position is that of the tile's own first pixel, as dcm2niix takes it.
+    The position is that of the tile's own first pixel, and there are no more rows of tiles than
+    are needed, as dcm2niix has it; Siemens' mosaics are square.
     """
     items = _uih_items(dataset)
     found = [numbers(item, "ImagePositionPatient", 3) for item in items]
@@ -78,7 +79,10 @@ def _uih(dataset: Dataset, path: Path) -> _Tiles:
             "tells the places of its slices; export it as single images, or without removing "
             "private tags"
         )
-    return _Tiles(_tile_shape(dataset, len(positions), path), positions)
+    count = len(positions)
+    across = math.ceil(math.sqrt(count))
+    down = math.ceil(count / across)
+    return _Tiles(_tile_shape(dataset, path, count=count, across=across, down=down), positions)
 
 
 def _uih_items(dataset: Dataset) -> list[Dataset]:
@@ -116,7 +120,8 @@ def _siemens(dataset: Dataset, path: Path) -> _Tiles:
         )
     position, row, column = position_of(dataset, path.name)
     spacing = pixel_spacing(dataset, path.name)
-    columns, rows = _tile_shape(dataset, count, path)
+    side = math.ceil(math.sqrt(count))
+    columns, rows = _tile_shape(dataset, path, count=count, across=side, down=side)
     corner = (
         position
         + row * spacing[0] * (whole(dataset, "Columns") - columns) / 2
@@ -125,16 +130,17 @@ def _siemens(dataset: Dataset, path: Path) -> _Tiles:
     return _Tiles((columns, rows), [corner + tile * between * normal for tile in range(count)])
 
 
-def _tile_shape(dataset: Dataset, count: int, path: Path) -> tuple[int, int]:
-    """(columns, rows) of one tile of a square mosaic."""
-    side = math.ceil(math.sqrt(count))
+def _tile_shape(
+    dataset: Dataset, path: Path, *, count: int, across: int, down: int
+) -> tuple[int, int]:
+    """(columns, rows) of one of so many tiles across and down."""
     columns, rows = whole(dataset, "Columns"), whole(dataset, "Rows")
-    if columns % side or rows % side or min(columns, rows) < side:
+    if columns % across or rows % down or columns < across or rows < down:
         raise DicomSeriesError(
             f"{path.name} is a mosaic of {count} slices, but {columns} x {rows} pixels do not "
-            f"divide into {side} x {side} tiles; export it again"
+            f"divide into {across} x {down} tiles; export it again"
         )
-    return columns // side, rows // side
+    return columns // across, rows // down
 
 
 def _csa_layout(dataset: Dataset) -> tuple[int, NDArray[np.float64] | None]:

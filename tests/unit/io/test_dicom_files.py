@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -154,11 +157,13 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 @pytest.fixture
 def uih(mosaic: Any, data: Any, tmp_path: Path) -> Any:
-    """A mosaic of United Imaging: uih(change(dataset))."""
+    """A mosaic of United Imaging, 3 x 2 tiles: uih(change(dataset))."""
 
     def make(change: Any = None) -> Path:
         path = mosaic(tmp_path / "uih", data)
         dataset = dcmread(path)
+        dataset.Rows = 20  # Siemens has a third row of tiles, which is empty
+        dataset.PixelData = dataset.PixelData[: 2 * 20 * 24]
         dataset.remove_private_tags()
         del dataset.ImagePositionPatient
         dataset.Manufacturer = "UIH"
@@ -217,3 +222,24 @@ def test_the_same_series_in_two_folders(series: Path, data: Any, tmp_path: Path)
     shutil.copytree(series, tmp_path / "all" / "b")
     with pytest.warns(UserWarning, match="6 files are copies"):
         assert np.array_equal(read_volume(tmp_path / "all").data, data)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("kind", ["uih", "MONOCHROME1"])
+def test_dcm2niix_reads_the_same(kind: str, uih: Any, series: Path, tmp_path: Path) -> None:
+    tool = shutil.which("dcm2niix") or shutil.which("dcm2niix", path=Path(sys.executable).parent)
+    if tool is None:
+        pytest.skip("dcm2niix is not installed")
+    folder = uih().parent if kind == "uih" else series
+    if kind == "MONOCHROME1":
+        for path in folder.iterdir():
+            dataset = dcmread(path)
+            dataset.PhotometricInterpretation = kind
+            dataset.save_as(path)
+    command = [tool, "-z", "n", "-b", "n", "-f", "x", "-o", str(tmp_path), str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    volume = read_volume(folder)
+    ours = nib.as_closest_canonical(nib.nifti1.Nifti1Image(volume.data, volume.affine))
+    theirs = nib.as_closest_canonical(nib.load(tmp_path / "x.nii"))
+    assert np.array_equal(ours.get_fdata(), theirs.get_fdata())
+    assert np.allclose(ours.affine, theirs.affine, rtol=0, atol=1e-3)
