@@ -39,6 +39,10 @@ class VolumeReadError(MedddpmError, OSError):
     exit_code = 3
 
 
+class ContentAbsentError(VolumeReadError):
+    """A link or pointer is there, and the content it stands for was not fetched."""
+
+
 class DicomSeriesError(VolumeReadError):
     """A DICOM series is incomplete, ambiguous or of the wrong kind."""
 
@@ -79,3 +83,7 @@ class SamplingDivergedError(MedddpmError, ArithmeticError):
 
 class GeometryWarning(UserWarning):
     """A geometry was repaired or is unusual; the message says what was done."""
+
+
+class LeftOutWarning(UserWarning):
+    """Something in the input was passed over; the message says what and why."""

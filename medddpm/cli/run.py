@@ -55,6 +55,7 @@ def use_plain_warnings() -> None:
 
     for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
         warnings.simplefilter("ignore", category)
+    warnings.filterwarnings("ignore", module=r"pydicom(\..*)?$")  # they quote headers
     warnings.showwarning = show
 
 

@@ -45,6 +45,7 @@ from medddpm.workflows.restoring import (
     Run,
     check_format,
     check_scan,
+    only_magnitudes,
     write_restored,
 )
 
@@ -169,7 +170,9 @@ def _attempt(job: Job, settings: Settings) -> Outcome:
 def _restore(job: Job, settings: Settings) -> Outcome:
     before = input_checksum(job.files)
     marks = stamp(job.files)
-    volumes = _read(job)
+    volumes, notes = only_magnitudes(_read(job))
+    if not volumes:
+        raise VolumeReadError("; ".join(notes))
     if input_checksum(job.files) != before:
         raise VolumeReadError("it changed while it was read; run again when it is complete")
     for volume in volumes:
@@ -192,7 +195,7 @@ def _restore(job: Job, settings: Settings) -> Outcome:
     return Outcome(
         job.name,
         "flagged" if flags else "restored",
-        reason="; ".join(flags),
+        reason="; ".join([*flags, *notes]),
         outputs=[str(Path(job.folder) / scan.image.name) for scan in scans],
         sigma=scans[0].facts["frames"][0]["sigma"]["fraction"],
         checksum=before,

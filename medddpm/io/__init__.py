@@ -15,10 +15,12 @@ from medddpm.io.dicom import (
     read_series,
     series_shape,
 )
+from medddpm.io.dicom_kind import why_no_magnitude
 from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_map
+from medddpm.io.dicom_padding import with_padding, without_padding
 from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
-from medddpm.io.files import atomic_path, check_output, checksum
+from medddpm.io.files import atomic_path, check_output, check_there, checksum
 from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
 from medddpm.volume import Volume
@@ -40,6 +42,9 @@ __all__ = [
     "read_volume",
     "read_volumes",
     "scan_shape",
+    "why_no_magnitude",
+    "with_padding",
+    "without_padding",
     "write_dicom",
     "write_dicom_page",
     "write_parametric_map",
@@ -74,8 +79,7 @@ def read_volumes(
         GeometryError: The place of the scan is unknown.
     """
     path = Path(path)
-    if not path.exists():
-        raise VolumeReadError(f"{path} does not exist")
+    check_there(path)
     if path.is_file() and suffix_of(path):
         return [read_nifti(path, trust=trust)]
     return read_dicom(path, force=force, on_error=on_error)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 from pydicom.dataset import Dataset
 
 from medddpm.errors import ConfigError
-from medddpm.io.dicom import quiet_pydicom
 from medddpm.io.dicom_classic import classic_image
 from medddpm.io.dicom_enhanced import enhanced_image
 from medddpm.io.dicom_pixels import TransferSyntax, check_pixels, compress, frames_of, to_stored
+from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.io.dicom_series import (
     Algorithm,
     algorithm_of,
@@ -124,5 +124,7 @@ def _objects(
         yield enhanced_image(plan_series(volume, suffix, algorithm, kind=" enhanced"), stored)
         return
     series = plan_series(volume, suffix, algorithm)
+    padding = None if stored.padding is None else frames_of(stored.padding)
     for index, frame in enumerate(frames_of(stored.values)):
-        yield classic_image(series, stored, frame, index)
+        part = None if padding is None else padding[index]
+        yield classic_image(series, stored, frame, index, part)

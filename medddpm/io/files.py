@@ -14,7 +14,49 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.errors import MedddpmError, OutputError, VolumeReadError
+from medddpm.errors import ContentAbsentError, MedddpmError, OutputError, VolumeReadError
+
+_POINTERS = (b"annex/objects/", b"version https://git-lfs")
+_POINTER_BYTES = 1024
+
+
+def check_there(path: Path) -> None:
+    """Raise VolumeReadError if nothing is at `path`, or its content was never fetched."""
+    try:
+        if is_absent(path):
+            raise ContentAbsentError(why_absent(path))
+        if not path.exists():
+            raise VolumeReadError(f"{path} does not exist")
+    except OSError as error:
+        if isinstance(error, MedddpmError):
+            raise
+        raise VolumeReadError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def is_absent(path: Path) -> bool:
+    """True for a link to nothing, and for the pointer that stands for content elsewhere.
+
+    git-annex (and so datalad) keeps links into .git/annex, or small files that name their content
+    where the file system has no links; git-lfs keeps such files too.
+    """
+    if path.is_symlink() and not path.exists():
+        return True
+    try:
+        if not path.is_file() or path.stat().st_size > _POINTER_BYTES:
+            return False
+        start = path.read_bytes()
+    except OSError:
+        return False
+    return any(mark in start for mark in _POINTERS)
+
+
+def why_absent(path: Path) -> str:
+    """What `is_absent` means for a person."""
+    what = "a link to a file that is not there" if path.is_symlink() else "a pointer to a file"
+    return (
+        f"{path} is {what}: its content was not fetched (`datalad get` or `git annex get` "
+        "does it), or was moved away"
+    )
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medddpm.errors import ConfigError, GeometryError, VolumeReadError
+from medddpm.io.dicom_values import number_or
 from medddpm.io.files import atomic_path, check_intensities, check_output
 from medddpm.volume import Geometry, Volume
 
@@ -286,5 +287,5 @@ def _repetition_seconds(volume: Volume) -> float:
     if volume.format == "mgh":
         return float(volume.native.get_zooms()[3]) / 1000
     if volume.format == "dicom" and volume.native:
-        return float(volume.native[0].get("RepetitionTime") or 0) / 1000
+        return number_or(volume.native[0], "RepetitionTime", 0.0) / 1000
     return 0.0

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
+from medddpm.io import with_padding, without_padding
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
@@ -138,20 +139,21 @@ class Restorer:
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
         began = time.perf_counter()
-        frames = []
+        frames, image = [], without_padding(volume)
         for index in range(volume.num_frames):
             seed = volume_seed(options.seed, volume.case_id, index)
             step = _scaled_progress(on_progress, index, volume.num_frames)
-            frames.append(self._restore_frame(volume.frame(index), volume, seed, options, step))
+            frames.append(self._restore_frame(image.frame(index), volume, seed, options, step))
         facts = self._facts(frames, options, time.perf_counter() - began)
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
-            return Restored(_assemble(volume, data), None, None, None, facts)
+            return Restored(with_padding(_assemble(volume, data), volume), None, None, None, facts)
         std = [f.std for f in frames if f.std is not None]
         width = [f.half_width for f in frames if f.half_width is not None]
         lower = [np.maximum(m - w, 0) for m, w in zip(data, width, strict=True)]
         upper = [m + w for m, w in zip(data, width, strict=True)]
-        mean, spread, low, high = (_assemble(volume, p) for p in (data, std, lower, upper))
+        mean, low, high = (with_padding(_assemble(volume, p), volume) for p in (data, lower, upper))
+        spread = without_padding(_assemble(volume, std))
         return Restored(mean, spread, low, high, facts)
 
     def _restore_frame(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.errors import ConfigError
-from medddpm.io import OnError, read_volumes
+from medddpm.io import OnError, read_volumes, without_padding
 from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.noise import estimate_noise
 from medddpm.volume import Volume
@@ -50,7 +50,7 @@ def _describe_weights(subject: str | Path) -> dict[str, Any]:
 
 def _describe_scan(volume: Volume) -> dict[str, Any]:
     try:
-        image = volume.frame(0)
+        image = without_padding(volume).frame(0)
         facts: dict[str, Any] = {
             "intensity_scale": intensity_scale(image),
             "noise": asdict(estimate_noise(image, spacing=volume.spacing)),

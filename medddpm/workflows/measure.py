@@ -10,7 +10,7 @@ import numpy as np
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
-from medddpm.io import OnError, read_volume, read_volumes, write_volume
+from medddpm.io import OnError, read_volume, read_volumes, without_padding, write_volume
 from medddpm.preprocess import degrade, noise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
@@ -105,9 +105,10 @@ def estimate_noise(
     found = []
     for volume in read_volumes(source, force=force, on_error=on_error):
         with one_scan(volume, on_error):
+            image = without_padding(volume)
             estimates = [
                 noise.estimate_noise(
-                    volume.frame(index),
+                    image.frame(index),
                     kind=settings.kind,
                     coils=settings.coils,
                     spacing=volume.spacing,
@@ -136,7 +137,7 @@ def write_noise_map(
         overwrite: Replace an existing output.
     """
     settings = noise_settings or NoiseSettings()
-    volume = read_volume(source)
+    volume = without_padding(read_volume(source))
     target = plan_targets([volume], output, format="nifti", label="desc-sigma")[0]
     check_targets([target.image], overwrite=overwrite)
     maps = np.empty_like(volume.data, dtype=np.float32)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medddpm.display import mime_bundle
-from medddpm.errors import ConfigError, VolumeReadError
+from medddpm.errors import ConfigError, LeftOutWarning, VolumeReadError
 from medddpm.io import (
     DicomOptions,
     OnError,
@@ -18,6 +19,7 @@ from medddpm.io import (
     is_parametric_map,
     read_volume,
     read_volumes,
+    why_no_magnitude,
     write_volume,
 )
 from medddpm.restoration.model import find_weights
@@ -150,7 +152,11 @@ def restore(
     """
     options, dicom = options or RestoreOptions(), dicom or DicomOptions()
     volumes: list[Volume] = []
-    for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
+    found, notes = only_magnitudes(
+        read_volumes(source, force=force, trust=trust, on_error=on_error)
+    )
+    _say_left_out(notes, on_error, is_all=not found)
+    for volume in found:
         with one_scan(volume, on_error):
             check_scan(volume)
             check_format(volume, format, dicom)
@@ -173,6 +179,29 @@ def restore(
             restored = restorer.restore(volume, options=options, on_progress=step)
             done.append(write_restored(restored, volume, target, run))
     return done
+
+
+def only_magnitudes(volumes: list[Volume]) -> tuple[list[Volume], list[str]]:
+    """Scans that may be restored, and why others are left out: phase, field maps and the like."""
+    whys = [why_no_magnitude(volume) for volume in volumes]
+    kept = [volume for volume, why in zip(volumes, whys, strict=True) if not why]
+    notes = [
+        f"{volume.case_id} is left out: {why}; `medddpm convert` takes it"
+        for volume, why in zip(volumes, whys, strict=True)
+        if why
+    ]
+    return kept, notes
+
+
+def _say_left_out(notes: Sequence[str], on_error: OnError | None, *, is_all: bool) -> None:
+    """Warn of what is left out; where nothing else is there it is an error."""
+    for text in notes:
+        if not is_all:
+            warnings.warn(text, LeftOutWarning, stacklevel=3)
+        elif on_error is None:
+            raise VolumeReadError(text)
+        else:
+            on_error(VolumeReadError(text))
 
 
 def check_scan(volume: Volume) -> None:
