@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medddpm.errors import ConfigError
 from medddpm.io.dicom_write import DicomOptions
-from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.share import share_dir
 from medddpm.training.options import (
     AutoencoderOptions,
@@ -68,18 +68,23 @@ def load_config(
         source: A path, a shipped name without suffix ("tiny_cpu"), a mapping, or None.
         overrides: Assignments such as "restore.steps=8"; values are read as YAML.
 
+    A warning names options of `restore` that were set and do nothing beside the others.
+
     Example:
-        >>> load_config(None, ["restore.steps=4"]).restore.steps
-        4
+        >>> load_config(None, ["restore.tile=64"]).restore.tile
+        64
     """
     where = "the config" if source is None or isinstance(source, Mapping) else str(source)
     tree = _tree(source)
     for text in overrides:
         _assign(tree, text)
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, where)) from None
+    names = [text.partition("=")[0].strip().removeprefix("restore.") for text in overrides]
+    warn_of_idle(config.restore.idle(names))
+    return config
 
 
 def dump_config(config: Config) -> str:

@@ -33,6 +33,18 @@ class MissingExtraError(MedddpmError, ImportError):
     exit_code = 2
 
 
+def missing_extra(what: str, extra: str) -> str:
+    """The message that something of an extra is not installed, and how to install it.
+
+    Nothing is published yet, so the extra comes from the clone.
+
+    Example:
+        >>> missing_extra("pynetdicom", "node")
+        "pynetdicom is not installed: in the clone of medddpm, run pip install -e '.[node]'"
+    """
+    return f"{what} is not installed: in the clone of medddpm, run pip install -e '.[{extra}]'"
+
+
 class VolumeReadError(MedddpmError, OSError):
     """A scan cannot be read, or what was read is no scan that we can restore."""
 
@@ -79,6 +91,10 @@ class CohortError(MedddpmError):
 
 class SamplingDivergedError(MedddpmError, ArithmeticError):
     """A network or a sampler produced NaN or infinity."""
+
+
+class OptionWarning(UserWarning):
+    """An option was set that does nothing beside the others; the message says why."""
 
 
 class GeometryWarning(UserWarning):

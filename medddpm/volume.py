@@ -42,6 +42,16 @@ class Geometry:
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
 
+    def __repr__(self) -> str:
+        return f"Geometry({self.words})"
+
+    @property
+    def words(self) -> str:
+        """The grid on one line, such as "160 x 256 x 256 voxels of 1 x 0.94 x 0.94 mm, RAS"."""
+        shape = " x ".join(map(str, self.shape))
+        spacing = " x ".join(f"{s:.3g}" for s in self.spacing)
+        return f"{shape} voxels of {spacing} mm, {self.orientation}"
+
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size in mm along the array axes."""
@@ -108,6 +118,10 @@ class Volume:
             )
         if self.data.dtype != np.float32:
             object.__setattr__(self, "data", self.data.astype(np.float32))
+
+    def __repr__(self) -> str:
+        frames = f", {self.num_frames} frames" if self.num_frames > 1 else ""
+        return f"Volume({self.case_id}: {self.geometry.words}{frames}, {self.format})"
 
     @property
     def affine(self) -> NDArray[np.float64]:

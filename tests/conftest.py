@@ -109,13 +109,8 @@ def _tiny_model(seed: int) -> Any:
     """A model of a few thousand weights, none of them zero, with plausible latent statistics."""
     import torch
 
-    from medddpm.restoration.model import (
-        AutoencoderSpec,
-        DiffusionSpec,
-        FidelitySpec,
-        Model,
-        ModelSpec,
-    )
+    from medddpm.restoration.model import Model
+    from medddpm.restoration.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec, ModelSpec
 
     torch.manual_seed(seed)
     spec = ModelSpec(

@@ -23,12 +23,14 @@ from medddpm.cli import (
     sweep,
     training,
 )
+from medddpm.cli.groups import GroupedHelp
 from medddpm.cli.run import interrupt_on_sigterm, set_debug, use_plain_warnings
 
 app = typer.Typer(
     name="medddpm",
+    cls=GroupedHelp,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Restores noisy MRI scans with latent diffusion. For research; not a medical device.",
@@ -44,7 +46,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -52,20 +54,11 @@ def _root(
     use_plain_warnings()
 
 
-scans.register(app)
-prepare.register(app)
-report.register(app)
-training.register(app)
-sweep.register(app)
-memorisation.register(app)
-benchmark.register(app)
-lesions.register(app)
-data_report.register(app)
-calibrate.register(app)
-calibrate_guard.register(app)
-cohort.register(app)
-serve_dicom.register(app)
-shipped.register(app)
+for part in (
+    *(scans, report, cohort, serve_dicom, benchmark, lesions, prepare, data_report),
+    *(training, sweep, memorisation, calibrate, calibrate_guard, shipped),
+):
+    part.register(app)
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from medddpm.cli.console import say
+from medddpm.cli import groups
+from medddpm.cli.console import progress, say
 from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights, parse_crop, parse_device
 from medddpm.cli.run import reports_errors
 
@@ -16,7 +18,7 @@ _METHODS = ["identity", "shrinkage", "mean"]
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("benchmark")(benchmark)
+    app.command("benchmark", rich_help_panel=groups.MEASURE)(benchmark)
 
 
 @reports_errors
@@ -63,30 +65,32 @@ def benchmark(
     seed: Seed = 0,
 ) -> None:
     """Compare denoisers, ours and others, on clean scans with simulated noise."""
-    from medddpm.evaluation.benchmark import BenchmarkOptions
-    from medddpm.evaluation.benchmark_figures import method_label
-    from medddpm.evaluation.degradation import NoiseModel
-    from medddpm.workflows.benchmarking import benchmark as run
+    with progress("benchmark") as step:
+        from medddpm.evaluation.benchmark import BenchmarkOptions
+        from medddpm.evaluation.benchmark_figures import method_label
+        from medddpm.evaluation.degradation import NoiseModel
+        from medddpm.workflows.benchmarking import benchmark as run
 
-    options = BenchmarkOptions(
-        sigmas=tuple(sigma or (0.03, 0.05, 0.09)),
-        methods=tuple(method or _METHODS),
-        noise=NoiseModel(noise, coils, gfactor, correlated, seed),
-        sigma_source=sigma_source,
-        reference=reference,
-        crop=parse_crop(crop),
-    )
-    done = run(
-        data,
-        out,
-        options=options,
-        gmap=gmap,
-        weights=weights,
-        device=parse_device(device),
-        include=include,
-        limit=limit,
-        on_row=_say_row,
-    )
+        options = BenchmarkOptions(
+            sigmas=tuple(sigma or (0.03, 0.05, 0.09)),
+            methods=tuple(method or _METHODS),
+            noise=NoiseModel(noise, coils, gfactor, correlated, seed),
+            sigma_source=sigma_source,
+            reference=reference,
+            crop=parse_crop(crop),
+        )
+        done = run(
+            data,
+            out,
+            options=options,
+            gmap=gmap,
+            weights=weights,
+            device=parse_device(device),
+            include=include,
+            limit=limit,
+            on_row=_say_row,
+            on_progress=partial(step, "benchmark"),
+        )
     wide = max(len(method_label(line)) for line in done.summary)
     typer.echo(
         f"{'sigma':>6} {'method':<{wide}} {'PSNR':>6} {'SSIM':>7} {'gain':>6}  95 % interval"

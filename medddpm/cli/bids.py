@@ -12,10 +12,10 @@ import typer
 
 from medddpm import __version__
 from medddpm.cli.cohort import exit_code
-from medddpm.cli.console import say
+from medddpm.cli.console import progress, say
 from medddpm.cli.options import parse_device, parse_sigma
 from medddpm.cli.run import interrupt_on_sigterm, reports_errors, use_plain_warnings
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:
     from medddpm.cohort.bids_app import BidsRun
@@ -41,10 +41,11 @@ def _run(given: argparse.Namespace) -> None:
     run = _bids_run(given)
     if not given.skip_bids_validator:
         _validate(run.raw)
-    if given.analysis_level == "group":
-        result = group(run)
-    else:
-        result = participant(run, num_workers=given.nprocs, on_outcome=_say)
+    with progress(f"{given.analysis_level} level"):
+        if given.analysis_level == "group":
+            result = group(run)
+        else:
+            result = participant(run, num_workers=given.nprocs, on_outcome=_say)
     typer.echo(summary(result.counts, result.outcomes))
     code = exit_code(result.counts, stopped=False)
     if code:
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     flags = ("--skip-bids-validator", "--skip_bids_validator")
     add(*flags, action="store_true", help="do not check the raw data set first")
     add("--mode", choices=["mean", "sample", "ensemble"], help="ensemble writes uncertainty maps")
-    add("--sigma", default="auto", help="noise level in scan units")
+    add("--sigma", default="auto", help="noise level in scan units, or auto")
     add("--weights", default="default", help="a shipped name or a weights file")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--set", action="append", default=[], metavar="A.B=C", help="set a config field")
@@ -109,7 +110,7 @@ def _validate(raw: Path) -> None:
 
     errors = validation_errors(raw)
     if errors is None:
-        say("the BIDS validator is not installed (pip install bids-validator-deno): not checked")
+        say(f"{missing_extra('the BIDS validator', 'peers')}; the data set is not checked")
     elif errors:
         raise ConfigError(
             f"{raw} is no valid BIDS data set: {', '.join(errors)}; mend it, or give "

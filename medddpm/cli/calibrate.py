@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from medddpm.cli.console import say
+from medddpm.cli import groups
+from medddpm.cli.console import progress, say
 from medddpm.cli.options import Device, Overwrite, Weights, parse_crop, parse_device
 from medddpm.cli.run import reports_errors
 
@@ -19,7 +21,7 @@ _TITLES = {
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("calibrate")(calibrate)
+    app.command("calibrate", rich_help_panel=groups.TRAIN)(calibrate)
 
 
 @reports_errors
@@ -44,22 +46,24 @@ def calibrate(
     overwrite: Overwrite = False,
 ) -> None:
     """Make the 90 % intervals of an ensemble hold 90 %, on your own clean scans."""
-    from medddpm.restoration.options import RestoreOptions
-    from medddpm.workflows.calibrating import calibrate as run
+    with progress("calibrate") as step:
+        from medddpm.restoration.options import RestoreOptions
+        from medddpm.workflows.calibrating import calibrate as run
 
-    done = run(
-        data,
-        out,
-        sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
-        options=RestoreOptions(mode="ensemble", samples=samples, steps=steps),
-        crop=parse_crop(crop),
-        weights=weights,
-        device=parse_device(device),
-        include=include,
-        test=test,
-        overwrite=overwrite,
-        on_scan=lambda name, level: say(f"{name} at sigma {level:g}"),
-    )
+        done = run(
+            data,
+            out,
+            sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
+            options=RestoreOptions(mode="ensemble", samples=samples, steps=steps),
+            crop=parse_crop(crop),
+            weights=weights,
+            device=parse_device(device),
+            include=include,
+            test=test,
+            overwrite=overwrite,
+            on_scan=lambda name, level: say(f"{name} at sigma {level:g} of the intensity scale"),
+            on_progress=partial(step, "calibrate"),
+        )
     for part, title in _TITLES.items():
         rows = [row for row in done.rows if row["part"] == part]
         if rows:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medddpm.cli.console import say
+from medddpm.cli import groups
+from medddpm.cli.console import progress, say
 from medddpm.cli.options import Device, Mode, Overwrite, Weights, parse_crop, parse_device
 from medddpm.cli.run import reports_errors
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("calibrate-guard")(calibrate_guard)
+    app.command("calibrate-guard", rich_help_panel=groups.TRAIN)(calibrate_guard)
 
 
 @reports_errors
@@ -43,23 +45,27 @@ def calibrate_guard(
     overwrite: Overwrite = False,
 ) -> None:
     """Let the guard learn what good restorations look like, on your own clean scans."""
-    from medddpm.restoration.options import RestoreOptions
-    from medddpm.workflows.calibrating_guard import calibrate_guard as run
+    with progress("calibrate-guard") as step:
+        from medddpm.restoration.options import RestoreOptions
+        from medddpm.workflows.calibrating_guard import calibrate_guard as run
 
-    done = run(
-        data,
-        out,
-        sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
-        options=RestoreOptions(mode=mode),
-        crop=parse_crop(crop),
-        weights=weights,
-        device=parse_device(device),
-        include=include,
-        faults_on=tuple(faults_on or ()),
-        foreign=tuple(foreign or ()),
-        overwrite=overwrite,
-        on_scan=lambda name, level, fault: say(f"{name} at sigma {level:g}: {fault}"),
-    )
+        done = run(
+            data,
+            out,
+            sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
+            options=RestoreOptions(mode=mode),
+            crop=parse_crop(crop),
+            weights=weights,
+            device=parse_device(device),
+            include=include,
+            faults_on=tuple(faults_on or ()),
+            foreign=tuple(foreign or ()),
+            overwrite=overwrite,
+            on_scan=lambda name, level, fault: say(
+                f"{name} at sigma {level:g} of the intensity scale: {fault}"
+            ),
+            on_progress=partial(step, "calibrate-guard"),
+        )
     typer.echo(
         f"Flagged of good restorations of other subjects: {done.fit.any_flag:.1%}\n\n"
         f"{'fault':<24} {'sigma':>6} {'trials':>6} {'flagged':>8} "

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medddpm.cli import groups
 from medddpm.cli.console import Report, progress, say
 from medddpm.cli.options import (
     Device,
@@ -31,12 +30,11 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 7
 """Some scans failed; the others are done."""
-_LINE_EVERY_S = 10.0
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("cohort")(cohort)
+    app.command("cohort", rich_help_panel=groups.RESTORE)(cohort)
 
 
 @reports_errors
@@ -92,9 +90,11 @@ def cohort(
         "format": format,
     }
     if dry_run:
-        typer.echo(predict(source, out, **common).text)
+        with progress("dry run"):
+            predicted = predict(source, out, **common)
+        typer.echo(predicted.text)
         return
-    with stop_on_signal() as stop, progress() as bar:
+    with stop_on_signal() as stop, progress("cohort") as bar:
         result = run(
             source,
             out,
@@ -144,35 +144,14 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 
 class _Reporter:
-    """A bar on a terminal; in a log, each failure and a line of progress now and then."""
+    """Progress, and a line for each failure."""
 
     def __init__(self, bar: Report) -> None:
         self.bar = bar
-        self.began = self.said = time.monotonic()
         self.failed = 0
 
     def __call__(self, outcome: Outcome, done: int, total: int) -> None:
         if outcome.state == "failed":
             self.failed += 1
             say(f"failed: {outcome.scan}: {outcome.reason}")
-        if sys.stderr.isatty():
-            self.bar(f"restore, {self.failed} failed", done, total)
-            return
-        now = time.monotonic()
-        if now - self.said > _LINE_EVERY_S or done == total:
-            self.said = now
-            left = (now - self.began) / done * (total - done)
-            say(f"{done}/{total} done, {self.failed} failed, {duration(left)} left")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them.
-
-    Example:
-        >>> duration(4000)
-        '1 h 07 min'
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+        self.bar(f"cohort, {self.failed} failed" if self.failed else "cohort", done, total)

@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from medddpm.cli.console import say
+from medddpm.cli import groups
+from medddpm.cli.console import progress, say
 from medddpm.cli.run import EXIT_FLAGGED, reports_errors
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("data-report")(data_report)
+    app.command("data-report", rich_help_panel=groups.DATA)(data_report)
 
 
 @reports_errors
@@ -34,9 +35,10 @@ def data_report(
     The exit code is 6 if a subject or an image is in two splits, a scan is used without consent,
     or a group is restored worse.
     """
-    from medddpm.workflows.data_reporting import data_report as run
+    with progress("data-report"):
+        from medddpm.workflows.data_reporting import data_report as run
 
-    done = run(prepared, out, results=results, metric=metric, overwrite=overwrite)
+        done = run(prepared, out, results=results, metric=metric, overwrite=overwrite)
     for line in done.report.remarks:
         typer.echo(line)
     for line in done.flags:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from medddpm.cli.console import say
+from medddpm.cli import groups
+from medddpm.cli.console import progress, say
 from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights, parse_crop, parse_device
 from medddpm.cli.run import reports_errors
 
@@ -16,7 +18,7 @@ _METHODS = ["identity", "shrinkage", "mean"]
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("lesions")(lesions)
+    app.command("lesions", rich_help_panel=groups.MEASURE)(lesions)
 
 
 @reports_errors
@@ -56,36 +58,38 @@ def lesions(
     seed: Seed = 0,
 ) -> None:
     """See what denoisers leave of lesions, planted in clean scans or their own."""
-    from medddpm.evaluation.benchmark import BenchmarkOptions
-    from medddpm.evaluation.degradation import NoiseModel
-    from medddpm.evaluation.lesion_trial import LesionOptions
-    from medddpm.workflows.lesion_testing import lesion_test
+    with progress("lesions") as step:
+        from medddpm.evaluation.benchmark import BenchmarkOptions
+        from medddpm.evaluation.degradation import NoiseModel
+        from medddpm.evaluation.lesion_trial import LesionOptions
+        from medddpm.workflows.lesion_testing import lesion_test
 
-    run = BenchmarkOptions(
-        sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
-        methods=tuple(method or _METHODS),
-        noise=NoiseModel(noise, coils, seed=seed),
-        sigma_source=sigma_source,
-        crop=parse_crop(crop),
-    )
-    given: dict[str, Any] = {
-        "kind": "real" if real else "synthetic",
-        "run": run,
-        "count": count,
-        "draws": draws,
-    }
-    given |= {"diameters": tuple(diameter)} if diameter else {}
-    given |= {"contrasts": tuple(contrast)} if contrast else {}
-    done = lesion_test(
-        data,
-        out,
-        options=LesionOptions(**given),
-        weights=weights,
-        device=parse_device(device),
-        include=include,
-        limit=limit,
-        on_cell=_say_cell,
-    )
+        run = BenchmarkOptions(
+            sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
+            methods=tuple(method or _METHODS),
+            noise=NoiseModel(noise, coils, seed=seed),
+            sigma_source=sigma_source,
+            crop=parse_crop(crop),
+        )
+        given: dict[str, Any] = {
+            "kind": "real" if real else "synthetic",
+            "run": run,
+            "count": count,
+            "draws": draws,
+        }
+        given |= {"diameters": tuple(diameter)} if diameter else {}
+        given |= {"contrasts": tuple(contrast)} if contrast else {}
+        done = lesion_test(
+            data,
+            out,
+            options=LesionOptions(**given),
+            weights=weights,
+            device=parse_device(device),
+            include=include,
+            limit=limit,
+            on_cell=_say_cell,
+            on_progress=partial(step, "lesions"),
+        )
     (_say_real if real else _say_summary)(done.summary)
     typer.echo(f"shares of the clean scan's; tables are in {out}")
 

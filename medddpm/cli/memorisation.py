@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medddpm.cli import groups
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import Device, Overwrite, parse_device
 from medddpm.cli.run import EXIT_FLAGGED, reports_errors
@@ -14,7 +15,7 @@ from medddpm.cli.run import EXIT_FLAGGED, reports_errors
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("memorisation")(memorisation)
+    app.command("memorisation", rich_help_panel=groups.TRAIN)(memorisation)
 
 
 @reports_errors
@@ -41,9 +42,9 @@ def memorisation(
     Exit codes: 0 no copy was found; 6 the report is written, and names copies; 2 usage or config;
     3 unreadable weights or scans; 5 output.
     """
-    from medddpm.workflows.memorising import memorisation as find
+    with progress("memorisation") as report:
+        from medddpm.workflows.memorising import memorisation as find
 
-    with progress() as report:
         done = find(
             run,
             samples=samples,

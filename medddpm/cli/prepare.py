@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from medddpm.cli import groups
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import Trust
 from medddpm.cli.run import EXIT_FLAGGED, reports_errors
@@ -15,7 +16,7 @@ from medddpm.errors import ConfigError
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("prepare")(prepare)
+    app.command("prepare", rich_help_panel=groups.DATA)(prepare)
 
 
 @reports_errors
@@ -57,14 +58,14 @@ def prepare(
         return
     if out is None:
         raise ConfigError("give the folder to prepare too: medddpm prepare SOURCE OUT")
-    from medddpm.curation.splits import parse_fractions
-    from medddpm.workflows.preparing import PrepareOptions
-    from medddpm.workflows.preparing import prepare as run
+    with progress("prepare") as report:
+        from medddpm.curation.splits import parse_fractions
+        from medddpm.workflows.preparing import PrepareOptions
+        from medddpm.workflows.preparing import prepare as run
 
-    options = PrepareOptions(
-        table, consent, key, deidentify, deface, parse_fractions(split), seed, trust
-    )
-    with progress() as report:
+        options = PrepareOptions(
+            table, consent, key, deidentify, deface, parse_fractions(split), seed, trust
+        )
         summary = run(source, out, options, on_progress=report, on_note=say)
     _say_summary(summary, out)
     if not summary["scans"]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from medddpm.cli import groups
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import Overwrite, parse_device
 from medddpm.cli.run import EXIT_FLAGGED, LeftOut, reports_errors
@@ -18,8 +20,8 @@ Source = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    app.command("report")(report)
-    app.command("replay")(replay)
+    app.command("report", rich_help_panel=groups.RESTORE)(report)
+    app.command("replay", rich_help_panel=groups.RESTORE)(replay)
 
 
 @reports_errors
@@ -50,19 +52,21 @@ def report(
     Of several results a bad one is named and left out; the others also get a page that compares
     them, index.html, outliers first.
     """
-    from medddpm.workflows.reporting import report as run
-
     left_out = LeftOut()
-    done = run(
-        results,
-        out=out,
-        source=source,
-        reference=reference,
-        frame=frame,
-        index_only=index_only,
-        overwrite=overwrite,
-        on_error=left_out,
-    )
+    with progress("report") as step:
+        from medddpm.workflows.reporting import report as run
+
+        done = run(
+            results,
+            out=out,
+            source=source,
+            reference=reference,
+            frame=frame,
+            index_only=index_only,
+            overwrite=overwrite,
+            on_error=left_out,
+            on_progress=partial(step, "report"),
+        )
     if done.without_reference:
         say(f"no reference for {', '.join(done.without_reference)}: SNR and CNR instead of PSNR")
     for page in [*done.pages, *([done.index] if done.index else [])]:
@@ -89,9 +93,9 @@ def replay(
     Exit codes: 0 the same voxels; 6 others, and the differences are named; 3 the input or the
     weights are gone or have changed.
     """
-    from medddpm.workflows.replaying import replay as run
+    with progress("replay") as step:
+        from medddpm.workflows.replaying import replay as run
 
-    with progress() as step:
         done = run(
             sidecar,
             source=source,

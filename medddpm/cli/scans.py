@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medddpm.cli import groups
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import (
     Coils,
@@ -16,6 +17,7 @@ from medddpm.cli.options import (
     InputPath,
     Mode,
     NoiseKind,
+    NumberType,
     OutputFormat,
     Overrides,
     Overwrite,
@@ -34,13 +36,13 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    app.command("restore")(restore)
-    app.command("simulate")(simulate)
-    app.command("estimate-noise")(estimate_noise)
-    app.command("evaluate")(evaluate)
-    app.command("convert")(convert)
-    app.command("info")(info)
-    app.command("quickstart")(quickstart)
+    app.command("restore", rich_help_panel=groups.RESTORE)(restore)
+    app.command("simulate", rich_help_panel=groups.MEASURE)(simulate)
+    app.command("estimate-noise", rich_help_panel=groups.MEASURE)(estimate_noise)
+    app.command("evaluate", rich_help_panel=groups.MEASURE)(evaluate)
+    app.command("convert", rich_help_panel=groups.MEASURE)(convert)
+    app.command("info", rich_help_panel=groups.MEASURE)(info)
+    app.command("quickstart", rich_help_panel=groups.RESTORE)(quickstart)
 
 
 @reports_errors
@@ -70,6 +72,10 @@ def restore(
     overwrite: Overwrite = False,
     force: Force = False,
     trust: Trust = None,
+    dtype: Annotated[
+        NumberType,
+        typer.Option(help="Number type of the NIfTI scan; integers are rounded and clipped."),
+    ] = "float32",
     report: Annotated[
         bool, typer.Option("--report", help="Write an HTML report beside each scan too.")
     ] = False,
@@ -97,12 +103,12 @@ def restore(
         given["sigma"] = "null" if level is None else level
     flags = [f"restore.{name}={value}" for name, value in given.items() if value is not None]
 
-    from medddpm.config import load_config
-    from medddpm.workflows.restoring import restore as run
-
-    config = load_config(None, [*(overrides or []), *flags])
     left_out = LeftOut()
-    with progress() as step:
+    with progress("restore") as step:
+        from medddpm.config import load_config
+        from medddpm.workflows.restoring import restore as run
+
+        config = load_config(None, [*(overrides or []), *flags])
         done = run(
             source,
             output,
@@ -115,6 +121,7 @@ def restore(
             force=force,
             trust=trust,
             report=report,
+            dtype=dtype,
             on_progress=step,
             on_error=left_out,
         )
@@ -131,10 +138,18 @@ def _say_restored(done: list[RestoredScan]) -> bool:
         if scan.html is not None:
             typer.echo(f"{scan.html}")
         say(scan.summary)
-    flags = [f"{scan.image}: {text}" for scan in done for text in scan.flags]
+        if scan.rounding:
+            say(scan.rounding)
+    flags = [f"{_in_log(scan)}: {text}" for scan in done for text in scan.flags]
     for text in flags:
         typer.echo(f"medddpm: flagged: {text}", err=True)
     return bool(flags)
+
+
+def _in_log(scan: RestoredScan) -> str:
+    """What a log calls the scan: the name of a DICOM folder has the description of its series."""
+    given = scan.facts["input"]
+    return str(given["case_id"]) if given["format"] == "dicom" else f"{scan.image}"
 
 
 @reports_errors
@@ -154,13 +169,14 @@ def simulate(
 
     The intensity scale is the 99.5th percentile of the foreground.
     """
-    from medddpm.workflows.measure import NoiseSettings
-    from medddpm.workflows.measure import simulate as run
+    with progress("simulate"):
+        from medddpm.workflows.measure import NoiseSettings
+        from medddpm.workflows.measure import simulate as run
 
-    settings = NoiseSettings(noise, coils)
-    path = run(
-        clean, noisy, sigma, noise_settings=settings, gmap=gmap, seed=seed, overwrite=overwrite
-    )
+        settings = NoiseSettings(noise, coils)
+        path = run(
+            clean, noisy, sigma, noise_settings=settings, gmap=gmap, seed=seed, overwrite=overwrite
+        )
     typer.echo(f"{path}")
 
 
@@ -179,14 +195,15 @@ def estimate_noise(
     """Estimate the noise of a scan: in its units, as a fraction, how, and the error bar."""
     from dataclasses import asdict
 
-    from medddpm.workflows.measure import NoiseSettings, write_noise_map
-    from medddpm.workflows.measure import estimate_noise as run
-
     left_out = LeftOut()
-    settings = NoiseSettings(noise, coils)
-    if map_path is not None:
-        write_noise_map(source, map_path, noise_settings=settings, overwrite=overwrite)
-    found = run(source, noise_settings=settings, force=force, on_error=left_out)
+    with progress("estimate-noise"):
+        from medddpm.workflows.measure import NoiseSettings, write_noise_map
+        from medddpm.workflows.measure import estimate_noise as run
+
+        settings = NoiseSettings(noise, coils)
+        if map_path is not None:
+            write_noise_map(source, map_path, noise_settings=settings, overwrite=overwrite)
+        found = run(source, noise_settings=settings, force=force, on_error=left_out)
     if as_json:
         rows = [
             {"case_id": volume.case_id, "frames": [asdict(e) for e in estimates]}
@@ -215,11 +232,12 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare a scan with its clean reference: PSNR, SSIM, NRMSE, HFEN, in the mask and overall."""
-    from medddpm.workflows.measure import evaluate as run
-    from medddpm.workflows.outputs import plain
-    from medddpm.workflows.tables import evaluation_table
+    with progress("evaluate"):
+        from medddpm.workflows.measure import evaluate as run
+        from medddpm.workflows.outputs import plain
+        from medddpm.workflows.tables import evaluation_table
 
-    result = run(reference, restored, noisy=noisy, mask=mask)
+        result = run(reference, restored, noisy=noisy, mask=mask)
     if as_json:
         content: dict[str, Any] = {"restored": result.restored, "data_range": result.data_range}
         if result.noisy is not None:
@@ -246,21 +264,22 @@ def convert(
 
     Of several series in a folder, a bad one is named and left out, and the others are converted.
     """
-    from medddpm.config import load_config
-    from medddpm.workflows.converting import convert as run
-
     left_out = LeftOut()
-    done = run(
-        source,
-        output,
-        format=format,
-        dicom=load_config(None, overrides).dicom if overrides else None,
-        like=like,
-        overwrite=overwrite,
-        force=force,
-        trust=trust,
-        on_error=left_out,
-    )
+    with progress("convert"):
+        from medddpm.config import load_config
+        from medddpm.workflows.converting import convert as run
+
+        done = run(
+            source,
+            output,
+            format=format,
+            dicom=load_config(None, overrides).dicom if overrides else None,
+            like=like,
+            overwrite=overwrite,
+            force=force,
+            trust=trust,
+            on_error=left_out,
+        )
     for path in done:
         typer.echo(f"{path}")
     left_out.exit_if_any(len(done))
@@ -271,15 +290,20 @@ def info(
     subject: Annotated[
         str, typer.Argument(metavar="WEIGHTS|INPUT", help="Shipped name, weights file or scan.")
     ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all that is known, as JSON.")
+    ] = False,
 ) -> None:
-    """Describe weights (model card) or a scan (grid, scale, noise) as JSON; no patient data."""
-    from medddpm.workflows.describing import info as run
-    from medddpm.workflows.outputs import plain
-
+    """Describe weights (their card) or a scan (grid, scale, noise); no patient data."""
     left_out = LeftOut()
-    found = run(subject, on_error=left_out)
+    with progress("info"):
+        from medddpm.workflows.describing import info as run
+        from medddpm.workflows.describing import info_text
+        from medddpm.workflows.outputs import plain
+
+        found = run(subject, on_error=left_out)
     if found.get("scans") != []:
-        typer.echo(json.dumps(plain(found), indent=2))
+        typer.echo(json.dumps(plain(found), indent=2) if as_json else info_text(found))
     left_out.exit_if_any(len(found.get("scans", [])))
 
 
@@ -291,9 +315,9 @@ def quickstart(
     overwrite: Overwrite = False,
 ) -> None:
     """Restore the shipped example and compare it with its clean reference."""
-    from medddpm.workflows.example import quickstart as run
+    with progress("quickstart") as report:
+        from medddpm.workflows.example import quickstart as run
 
-    with progress() as report:
         result = run(
             out,
             device=parse_device(device),

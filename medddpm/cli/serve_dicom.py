@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from medddpm.cli import groups
 from medddpm.cli.cohort import stop_on_signal
 from medddpm.cli.console import say
 from medddpm.cli.options import Device, Overrides, Weights, parse_device
@@ -17,7 +18,7 @@ from medddpm.cli.run import reports_errors
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("serve-dicom")(serve_dicom)
+    app.command("serve-dicom", rich_help_panel=groups.RESTORE)(serve_dicom)
 
 
 @reports_errors

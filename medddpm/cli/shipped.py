@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medddpm.cli import groups
 from medddpm.cli.console import say
 from medddpm.cli.run import reports_errors
 
@@ -22,8 +23,8 @@ def register(app: typer.Typer) -> None:
     pipelines.command(
         "run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
     )(run_pipeline)
-    app.add_typer(configs)
-    app.add_typer(pipelines)
+    app.add_typer(configs, rich_help_panel=groups.SHIPPED)
+    app.add_typer(pipelines, rich_help_panel=groups.SHIPPED)
 
 
 @reports_errors

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from medddpm.cli.console import say
+from medddpm.cli import groups
+from medddpm.cli.console import progress, say
 from medddpm.cli.run import EXIT_FLAGGED, reports_errors
 from medddpm.cli.training import log_line
+from medddpm.errors import ConfigError
 
 _FIGURES = {
     "psnr": ("PSNR, dB", ".2f"),
@@ -21,7 +24,7 @@ _FIGURES = {
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("sweep")(sweep)
+    app.command("sweep", rich_help_panel=groups.TRAIN)(sweep)
 
 
 @reports_errors
@@ -47,24 +50,25 @@ def sweep(
     Exit codes: 0 all cells are done; 6 the table is written, but a cell failed or is still held
     by another process; 2 usage or config; 3 unreadable weights; 5 output.
     """
-    from medddpm.errors import ConfigError
-    from medddpm.workflows.sweeping import Cluster
-    from medddpm.workflows.sweeping import sweep as run
-
     if workers and scheduler:
         raise ConfigError("--workers starts a scheduler of its own; give it or --scheduler")
-    done = run(
-        config,
-        grid,
-        data=data,
-        out=out,
-        stages=stage.split(","),
-        weights=source,
-        cluster=Cluster(workers, scheduler),
-        resume=resume,
-        on_log=lambda cell, row: say(f"{cell}: {log_line(row)}"),
-        on_row=lambda row: say(f"{row['cell']}: {row['state']}{_reason(row)}"),
-    )
+    with progress("sweep") as step:
+        from medddpm.workflows.sweeping import Cluster
+        from medddpm.workflows.sweeping import sweep as run
+
+        done = run(
+            config,
+            grid,
+            data=data,
+            out=out,
+            stages=stage.split(","),
+            weights=source,
+            cluster=Cluster(workers, scheduler),
+            resume=resume,
+            on_log=lambda cell, row: say(f"{cell}: {log_line(row)}"),
+            on_row=lambda row: say(f"{row['cell']}: {row['state']}{_reason(row)}"),
+            on_progress=partial(step, "cells"),
+        )
     typer.echo(_table(done.rows))
     for path in done.paths:
         say(f"wrote {path}")

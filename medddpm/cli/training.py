@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from medddpm.cli.console import say
+from medddpm.cli import groups
+from medddpm.cli.console import duration, progress, say
 from medddpm.cli.options import Overrides
 from medddpm.cli.run import reports_errors
 
@@ -16,7 +19,7 @@ StageName = Literal["autoencoder", "diffusion", "fidelity", "joint"]
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("train")(train)
+    app.command("train", rich_help_panel=groups.TRAIN)(train)
 
 
 @reports_errors
@@ -36,20 +39,45 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train one stage on a folder of scans; Ctrl-C or SIGTERM saves, --resume goes on."""
-    from medddpm.config import load_config
-    from medddpm.workflows.training import train as run
+    with ExitStack() as before:
+        before.enter_context(progress(f"train {stage}: reads, and takes the first steps"))
+        from medddpm.config import load_config
+        from medddpm.workflows.training import train as run
 
-    resolved = load_config(config, overrides or [])
-    run(
-        stage,
-        data=data,
-        out=out,
-        config=resolved,
-        resume=resume,
-        start=start,
-        replay=replay,
-        on_log=lambda row: say(log_line(row)),
-    )
+        run(
+            stage,
+            data=data,
+            out=out,
+            config=load_config(config, overrides or []),
+            resume=resume,
+            start=start,
+            replay=replay,
+            on_log=_Log(before),
+        )
+
+
+class _Log:
+    """Says each row that is logged, with the time left once two are known."""
+
+    def __init__(self, before: ExitStack) -> None:
+        self.before = before
+        self.first: tuple[float, int] | None = None
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        self.before.close()
+        say(log_line(row) + self._left(row))
+
+    def _left(self, row: dict[str, Any]) -> str:
+        step, steps = row.get("step"), row.get("steps")
+        if step is None or steps is None:
+            return ""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = now, step
+        began, done = self.first
+        if step <= done or step >= steps:
+            return ""
+        return f", about {duration((now - began) / (step - done) * (steps - step))} left"
 
 
 def log_line(row: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from medddpm.errors import CohortError, ConfigError, MissingExtraError
+from medddpm.errors import CohortError, ConfigError, MissingExtraError, missing_extra
 
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster"}
 _JOBS = {"SLURMCluster": ("squeue", "--noheader", "--format=%A", "--user")}
@@ -32,8 +32,7 @@ def extra(name: str) -> Any:
         return import_module(name)
     except ModuleNotFoundError:
         raise MissingExtraError(
-            f"{name} is not installed: pip install 'medddpm[cluster]', or restore scans one by "
-            "one with `medddpm restore`"
+            f"{missing_extra(name, 'cluster')}, or restore scans one by one with `medddpm restore`"
         ) from None
 
 

@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from medddpm import __version__
 from medddpm.curation.private import Pseudonyms
-from medddpm.errors import DicomSeriesError, MissingExtraError
+from medddpm.errors import DicomSeriesError, MissingExtraError, missing_extra
 from medddpm.io import atomic_path
 from medddpm.io.dicom_files import read_object
 from medddpm.io.dicom_quiet import quiet_pydicom
@@ -53,10 +53,8 @@ def _table() -> tuple[dict[int, str], tuple[tuple[int, int, str], ...]]:
             f"dicomanonymizer.dicom_anonymization_databases.dicomfields_{EDITION}"
         )
     except ImportError:
-        raise MissingExtraError(
-            "--deidentify needs the table of PS3.15 from dicom-anonymizer; "
-            "pip install 'medddpm[deidentify]'"
-        ) from None
+        what = "dicom-anonymizer, which has the table of PS3.15 for --deidentify,"
+        raise MissingExtraError(missing_extra(what, "deidentify")) from None
     single: dict[int, str] = {}
     repeating = []
     for name, action in _ACTIONS.items():

@@ -91,6 +91,34 @@ def assign_splits(
     return {row.subject: chosen[groups[row.subject]] for row in rows}
 
 
+_OFF = 0.15
+_OFF_BY_SCANS = 2
+
+
+def lopsided(rows: Sequence[ScanRow], fractions: tuple[float, float, float]) -> list[str]:
+    """Sentences on splits that have far more or fewer scans than their share; none is good.
+
+    Subjects are split, and their scans go with them: a subject with many scans, or a data set with
+    few subjects, can leave most scans in validation.
+
+    Args:
+        rows: The scans, with their splits; those without one are left out.
+        fractions: Shares that were asked for.
+    """
+    used = [row for row in rows if row.split]
+    found = []
+    for split, share in zip(SPLITS, fractions, strict=True):
+        count = sum(row.split == split for row in used)
+        off = abs(count - share * len(used))
+        if off >= _OFF_BY_SCANS and off > _OFF * len(used):
+            subjects = len({row.subject for row in used if row.split == split})
+            found.append(
+                f"{count} of {len(used)} scans ({subjects} subject{'' if subjects == 1 else 's'}) "
+                f"are in {split}, where {share:.0%} was asked for"
+            )
+    return found
+
+
 def _goals(total: int, fractions: tuple[float, float, float]) -> dict[Split, float]:
     """How many groups each split shall have: at least one for val, then test, if there are any."""
     goals = {split: total * share for split, share in zip(SPLITS, fractions, strict=True)}

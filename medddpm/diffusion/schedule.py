@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
-from annotated_types import Ge
+from annotated_types import Interval
 from torch import Tensor
 
 from medddpm.errors import ConfigError
@@ -147,7 +147,7 @@ class Schedule:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: ScheduleKind = "cosine"
-    num_timesteps: Annotated[int, Ge(2)] = 1000
+    num_timesteps: Annotated[int, Interval(ge=2, le=100_000)] = 1000
     zero_terminal_snr: bool = True
 
     def __post_init__(self) -> None:

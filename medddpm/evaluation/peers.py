@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import denoise_tv_chambolle
 
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, missing_extra
 from medddpm.shrinkage import Shrinkage
 
 Image = NDArray[np.float32]
@@ -147,4 +147,5 @@ def _package(name: str) -> Any:
 
 
 def _missing(method: str, package: str) -> str:
-    return f"{method} needs {package}, which is not installed: pip install 'medddpm[peers]'"
+    what = package if package == method else f"{package}, which {method} needs,"
+    return missing_extra(what, "peers")

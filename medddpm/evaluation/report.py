@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,10 @@ class ReportScan:
     """
 
     name: str
-    before: Image
-    after: Image
+    before: Image = field(repr=False)
+    after: Image = field(repr=False)
     geometry: Geometry
-    facts: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(repr=False)
     std: Image | None = None
     reference: Image | None = None
     card: Mapping[str, Any] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medddpm.guard.checks import CHECKS
+from medddpm.guard.checks import CHECKS, shown
 
 _OLD_NAMES = {
     "residual_ratio": "What was removed, over the noise that was assumed (1: all of it)",
@@ -76,14 +76,14 @@ def _row(check: Mapping[str, Any]) -> CheckRow:
     key, words = str(check.get("name") or "unnamed check"), str(check.get("words") or "")
     name = CHECKS[key].label if key in CHECKS else _readable(key)
     alarms: Any = check.get("false_alarms")
-    allowed = _range(check.get("low"), check.get("high"))
-    told = bool(allowed) and check.get("passed") is not None
+    value, allowed = _told(check)
+    known = check.get("passed") is False or (bool(allowed) and check.get("passed") is not None)
     return CheckRow(
         name,
-        _number(check.get("value")),
+        value,
         "" if words == name else words,
         allowed,
-        bool(check["passed"]) if told else None,
+        bool(check["passed"]) if known else None,
         f"{100 * alarms:.2g} %" if _is_number(alarms) else "",
         _place(check.get("where")),
     )
@@ -97,20 +97,18 @@ def _readable(key: str) -> str:
     return key.replace("_", " ").strip().capitalize()
 
 
-def _number(value: Any) -> str:
-    if not _is_number(value):
-        return "n/a"
-    if value == 0 or 0.1 <= abs(value) < 1000:
-        return f"{value:.2f}"
-    return f"{value:.3f}" if 0.001 <= abs(value) < 0.1 else f"{value:.3g}"
-
-
-def _range(low: Any, high: Any) -> str:
-    if _is_number(low) and _is_number(high):
-        return f"{_number(low)} to {_number(high)}"
-    if _is_number(high):
-        return f"at most {_number(high)}"
-    return f"at least {_number(low)}" if _is_number(low) else ""
+def _told(check: Mapping[str, Any]) -> tuple[str, str]:
+    """The value and the range that raises no flag, as printed."""
+    ends = [check.get(end) if _is_number(check.get(end)) else None for end in ("low", "high")]
+    if not _is_number(check.get("value")):
+        value, (low, high) = "n/a", shown(0.0, *ends)[1:]
+    else:
+        value, low, high = shown(float(check["value"]), *ends)
+    if None not in ends:
+        return value, f"{low} to {high}"
+    if ends[1] is not None:
+        return value, f"at most {high}"
+    return value, "" if ends[0] is None else f"at least {low}"
 
 
 def _place(where: Any) -> tuple[float, float, float] | None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import CheckpointError
+from medddpm.guard.card import GuardCard, GuardCards
 from medddpm.guard.checks import GuardReport, judge
 from medddpm.guard.known import Known, Usual, uncalibrated
 from medddpm.guard.quality import quality_findings
@@ -19,6 +21,7 @@ from medddpm.preprocess.noise_law import NoiseKind
 
 Array = NDArray[np.float32]
 _LEAST_CERTAIN = 99.0
+_CARDS: TypeAdapter[dict[str, GuardCard]] = TypeAdapter(GuardCards)
 
 
 @dataclass(frozen=True)
@@ -50,33 +53,66 @@ def guard_of(
     Raises:
         CheckpointError: What the file holds is damaged.
     """
-    mode = options.get("mode")
-    found = card.get("guard", {}).get(mode)
-    if found is None or any(options.get(k) != v for k, v in found.get("options", {}).items()):
+    mode = str(options.get("mode"))
+    found = _calibrated(card).get(mode)
+    if found is None or any(options.get(k) != v for k, v in found.options.items()):
         return Guard()
+    return _guard(mode, found, arrays)
+
+
+def check_guards(card: Mapping[str, Any], arrays: Mapping[str, Array], channels: int) -> None:
+    """Refuse weights whose guard is damaged, for whatever options.
+
+    Args:
+        card: Of the weights.
+        arrays: What is with them.
+        channels: Of their latents.
+
+    Raises:
+        CheckpointError: A part is missing, empty, no number or of other latents.
+    """
+    found = _calibrated(card)
+    for mode, calibrated in found.items():
+        usual = _guard(mode, calibrated, arrays).usual
+        if usual is not None and len(usual.known.spread) != 2 * channels:
+            raise _damaged(f"that of {mode} is of latents with other channels than {channels}")
+    for name in arrays:
+        if name.split(".")[1] not in found:
+            raise _damaged(f"{name} is there, and the card says nothing of it")
+
+
+def _calibrated(card: Mapping[str, Any]) -> dict[str, GuardCard]:
+    """What the card says, by mode; empty where nobody has calibrated the guard."""
+    if card.get("guard") is None:
+        return {}
     try:
-        names = found["checks"]
+        return _CARDS.validate_python(card["guard"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _damaged(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _guard(mode: str, found: GuardCard, arrays: Mapping[str, Array]) -> Guard:
+    try:
         table = arrays[f"guard.{mode}.findings"]
+        if np.ndim(table) != 2 or table.shape[1] != len(found.checks):
+            raise _damaged(f"its findings of {mode} are no table of {len(found.checks)} checks")
         known = Known(
             arrays[f"guard.{mode}.features"],
             arrays[f"guard.{mode}.levels"],
-            {name: table[:, i] for i, name in enumerate(names)},
+            {name: table[:, i] for i, name in enumerate(found.checks)},
             arrays[f"guard.{mode}.spread"],
         )
-        reach, ranges = (
-            {name: (_number(low), _number(high)) for name, (low, high) in found[part].items()}
-            for part in ("reach", "ranges")
-        )
-        return Guard(Usual(known, reach, ranges), dict(found["false_alarms"]))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise CheckpointError(
-            f"the guard's calibration in the weights is damaged ({error!r}); redo it with "
-            "`medddpm calibrate-guard`"
-        ) from error
+    except KeyError as error:
+        raise _damaged(f"{error.args[0]} is missing") from error
+    return Guard(Usual(known, found.reach, found.ranges), found.false_alarms)
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _damaged(why: str) -> CheckpointError:
+    return CheckpointError(
+        f"the guard's calibration in the weights is damaged ({why}); redo it with "
+        "`medddpm calibrate-guard`"
+    )
 
 
 def inspect(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +34,19 @@ class Known:
         spread: (2 C,) of the features: what counts as a difference of one.
     """
 
-    features: Array
-    levels: Array
-    findings: Mapping[str, Array]
-    spread: Array
+    features: Array = field(repr=False)
+    levels: Array = field(repr=False)
+    findings: Mapping[str, Array] = field(repr=False)
+    spread: Array = field(repr=False)
 
     def __post_init__(self) -> None:
         count, width = np.shape(self.features) if np.ndim(self.features) == 2 else (0, 0)
         sizes = [np.shape(self.levels), *(np.shape(v) for v in self.findings.values())]
-        if not count or any(s != (count,) for s in sizes) or np.shape(self.spread) != (width,):
+        whole = count and all(s == (count,) for s in sizes) and np.shape(self.spread) == (width,)
+        numbers = (self.features, self.levels, self.spread, *self.findings.values())
+        # whatever is compared with NaN would pass
+        sound = whole and all(np.isfinite(a).all() for a in numbers)
+        if not sound or np.min(self.levels) <= 0 or np.min(self.spread) <= 0:
             raise CheckpointError(
                 "the guard's known restorations in the weights are damaged; redo them with "
                 "`medddpm calibrate-guard`"

@@ -16,6 +16,7 @@ from medddpm.io.dicom import (
     series_shape,
 )
 from medddpm.io.dicom_kind import why_no_magnitude
+from medddpm.io.dicom_label import series_label
 from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_map
 from medddpm.io.dicom_padding import with_padding, without_padding
 from medddpm.io.dicom_page import write_dicom_page
@@ -23,13 +24,16 @@ from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
 from medddpm.io.files import atomic_path, check_output, check_there, checksum
 from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
+from medddpm.io.stored import NumberType, Stored, stored_as
 from medddpm.volume import Volume
 
 __all__ = [
     "DicomOptions",
+    "NumberType",
     "OnError",
     "Quantity",
     "SeriesFiles",
+    "Stored",
     "Trust",
     "atomic_path",
     "check_dicom",
@@ -42,6 +46,8 @@ __all__ = [
     "read_volume",
     "read_volumes",
     "scan_shape",
+    "series_label",
+    "stored_as",
     "why_no_magnitude",
     "with_padding",
     "without_padding",

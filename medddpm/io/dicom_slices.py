@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
-from medddpm.errors import DicomSeriesError
+from medddpm.errors import DicomSeriesError, missing_extra
 from medddpm.io.dicom_files import read_object
 from medddpm.io.dicom_geometry import SAME_PLACE_MM, Slice, pixel_spacing, plane, position_of
 from medddpm.io.dicom_groups import group, groups_of, items_of
@@ -119,11 +119,8 @@ def _why_no_pixels(dataset: Dataset, path: Path, error: Exception) -> str:
         except NotImplementedError:
             return f"{path.name} is compressed in a way that pydicom does not know"
         if not usable:
-            return (
-                f"{path.name} is compressed as {syntax.name} and no decoder for it is installed; "
-                "pip install 'medddpm[dicom]' (or pylibjpeg, pylibjpeg-libjpeg, "
-                "pylibjpeg-openjpeg and pylibjpeg-rle)"
-            )
+            what = f"{path.name} is compressed as {syntax.name}, whose decoder"
+            return missing_extra(what, "dicom")
     return f"the pixels of {path.name} cannot be decoded ({type(error).__name__}); is it cut short?"
 
 

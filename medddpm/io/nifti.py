@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from medddpm.errors import ConfigError, GeometryError, VolumeReadError
 from medddpm.io.dicom_values import number_or
 from medddpm.io.files import atomic_path, check_intensities, check_output
+from medddpm.io.stored import Stored
 from medddpm.volume import Geometry, Volume
 
 nib: Any = nibabel  # untyped
@@ -73,6 +74,8 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
     with _readable(path):
         _check_gzip(image)
         header = image.header.copy()
+        if not isinstance(image, nib.freesurfer.MGHImage):  # nibabel forgets them in the header
+            header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
         affine = np.array(image.affine) if is_mgh else _choose_affine(header, shape, trust, path)
         geometry = Geometry((shape[0], shape[1], shape[2]), affine)
         data = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged")).reshape(shape)
@@ -200,8 +203,10 @@ def _check_forms(header: Any, shape: tuple[int, ...], path: Path) -> None:
         )
 
 
-def write_nifti(volume: Volume, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write float32 NIfTI with slope 1 by atomic rename.
+def write_nifti(
+    volume: Volume, path: str | Path, *, overwrite: bool = False, stored: Stored | None = None
+) -> Path:
+    """Write NIfTI by atomic rename: float32 with slope 1 if not told otherwise.
 
     A header that came from NIfTI is kept: qform and sform with their codes, units, TR,
     extensions; an unknown spatial unit becomes mm. From other sources both forms get code 1
@@ -211,6 +216,7 @@ def write_nifti(volume: Volume, path: str | Path, *, overwrite: bool = False) ->
         volume: What to write.
         path: Ends in .nii, .nii.gz, or .img or .hdr (then both are written).
         overwrite: Replace an existing file.
+        stored: Integers to round to.
 
     Returns:
         The path.
@@ -231,7 +237,13 @@ def write_nifti(volume: Volume, path: str | Path, *, overwrite: bool = False) ->
     wide = isinstance(header, nib.nifti2.Nifti2Header)
     kinds = (nib.Nifti1Pair, nib.Nifti2Pair) if is_pair else (nib.Nifti1Image, nib.Nifti2Image)
     # Without an affine, nibabel leaves both forms of the header as they are.
-    image = kinds[wide](volume.data, None, header)
+    data: NDArray[Any] = volume.data
+    if stored is not None:
+        data = stored.integers(data)
+        header.set_data_dtype(data.dtype)
+    image = kinds[wide](data, None, header)
+    if stored is not None:  # a new image forgets those of its header
+        image.header.set_slope_inter(stored.slope, stored.inter)
     with ExitStack() as stack:
         partials = [stack.enter_context(atomic_path(target)) for target in targets]
         holders = [nib.FileHolder(str(partial)) for partial in partials]

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from medddpm.cohort.run import make_settings
-from medddpm.errors import ConfigError, MedddpmError, MissingExtraError, OutputError
+from medddpm.errors import (
+    ConfigError,
+    MedddpmError,
+    MissingExtraError,
+    OutputError,
+    missing_extra,
+)
 from medddpm.node.health import Health, LastError, health_endpoint, last_error
 from medddpm.node.options import NodeOptions, check_aet, parse_peer
 from medddpm.node.queue import Queue
@@ -165,9 +171,7 @@ def _network() -> tuple[Any, Any]:
     try:
         import pynetdicom  # noqa: F401
     except ModuleNotFoundError:
-        raise MissingExtraError(
-            "pynetdicom is not installed: pip install 'medddpm[node]'"
-        ) from None
+        raise MissingExtraError(missing_extra("pynetdicom", "node")) from None
     from medddpm.node.receiver import Receiver
     from medddpm.node.sender import Sender
 

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medddpm.errors import CheckpointError
+from medddpm.guard.card import Number
 
 Array = NDArray[np.float32]
 NOMINAL = 1.6449
 """Half width of a central 90 % interval of a Gaussian, in standard deviations."""
+
+
+_Positive = Annotated[Number, Field(gt=0)]
+
+
+class IntervalCard(BaseModel):
+    """What a card's "calibration" says of the table; see `IntervalTable`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    sigmas: tuple[_Positive, ...]
+    edges: tuple[Number, ...]
+    factors: tuple[tuple[_Positive, ...], ...]
+    slices: tuple[Number, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,8 @@ class IntervalTable:
         shape = (len(self.sigmas), (len(self.edges) + 1) * (len(self.slices) + 1))
         axes = (self.sigmas, self.edges, self.slices)
         rising = all(np.all(np.diff(values) > 0) for values in axes)
-        sound = np.shape(self.factors) == shape and np.min(self.factors) > 0
+        rows = [len(row) for row in self.factors]
+        sound = rows == [shape[1]] * shape[0] and np.min(self.factors) > 0
         if not self.sigmas or not rising or not sound:
             raise CheckpointError(
                 f"the calibration of the weights is damaged: {shape[0]} rising sigmas and "
@@ -98,14 +115,12 @@ def interval_table(card: Mapping[str, Any]) -> IntervalTable | None:
     if found is None:
         return None
     try:
-        return IntervalTable(
-            tuple(found["sigmas"]),
-            tuple(found["edges"]),
-            tuple(tuple(row) for row in found["factors"]),
-            tuple(found.get("slices", ())),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        given = IntervalCard.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
         raise CheckpointError(
-            f"the calibration of the weights is damaged ({error!r}); redo it with "
+            "the calibration of the weights is damaged "
+            f"({'.'.join(map(str, first['loc']))}: {first['msg']}); redo it with "
             "`medddpm calibrate`"
         ) from error
+    return IntervalTable(given.sigmas, given.edges, given.factors, given.slices)

@@ -7,96 +7,33 @@ the specification that rebuilds the networks, the schedule, and the model card.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medddpm.autoencoder.codec import LatentCodec
 from medddpm.autoencoder.fidelity import FidelityDecoder
 from medddpm.autoencoder.vae import CompactVae
-from medddpm.diffusion.prediction import TERMINAL_SHARE, Prediction
-from medddpm.diffusion.schedule import Schedule
+from medddpm.diffusion.prediction import TERMINAL_SHARE
 from medddpm.diffusion.unet import LatentUNet
 from medddpm.errors import CheckpointError, ConfigError
+from medddpm.guard import check_guards
 from medddpm.networks import colour_features, log_spacing, scaled_log_sigma, space_to_depth
+from medddpm.restoration.spec import AutoencoderSpec, ModelSpec
+from medddpm.restoration.weights_file import Header, header_text, open_weights, read_header
 from medddpm.shrinkage import Evidence
 
-FORMAT_VERSION = 3
 _ARRAYS = "guard."
-_FORBID: dict[str, str] = {"extra": "forbid"}
-_Positive = Annotated[int, Ge(1)]
-
-
-def _named_schedule(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-@dataclass(frozen=True)
-class AutoencoderSpec:
-    """What rebuilds the autoencoder; `kind` "monai" is MONAI's AutoencoderKL behind the stem."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
-    kind: Literal["compact", "monai"] = "compact"
-    latent_channels: _Positive = 16
-    factor: Literal[2, 4, 8] = 4
-    encoder_channels: _Positive = 64
-    decoder_channels: _Positive = 96
-    encoder_blocks: _Positive = 3
-    decoder_blocks: _Positive = 5
-
-
-@dataclass(frozen=True)
-class DiffusionSpec:
-    """What rebuilds the conditional U-Net, its schedule and what it predicts.
-
-    A config may name the kind of the schedule alone: `schedule: cosine`. A `coloured` network has
-    filters of unit norm, sees the voxels of the scan itself, and is told the colour of its noise.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
-    channels: tuple[_Positive, ...] = (96, 96, 96)
-    num_blocks: _Positive = 2
-    embedding_width: _Positive = 128
-    coloured: bool = False
-    prediction: Prediction = "v"
-    schedule: Annotated[Schedule, BeforeValidator(_named_schedule)] = field(
-        default_factory=Schedule
-    )
-
-
-@dataclass(frozen=True)
-class FidelitySpec:
-    """What rebuilds the fidelity decoder; without `prior` it is a plain supervised denoiser."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
-    channels: tuple[_Positive, ...] = (64, 96, 128)
-    num_blocks: _Positive = 2
-    embedding_width: _Positive = 128
-    prior: bool = True
-    coloured: bool = False
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The whole model."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
-    autoencoder: AutoencoderSpec = field(default_factory=AutoencoderSpec)
-    diffusion: DiffusionSpec = field(default_factory=DiffusionSpec)
-    fidelity: FidelitySpec = field(default_factory=FidelitySpec)
+_LONGEST = 300
+"""Characters of what torch says; it lists every tensor."""
 
 
 def build_codec(spec: AutoencoderSpec) -> LatentCodec:
@@ -227,11 +164,11 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float16) 
         name: (value if name.startswith("codec.latent_") else value.to(dtype)).contiguous().cpu()
         for name, value in model.state_dict().items()
     }
-    header = {"version": FORMAT_VERSION, "spec": asdict(model.spec), "card": model.card}
+    metadata = header_text(model.spec, model.card)
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={"medddpm": json.dumps(header, sort_keys=True)})
+        save_file(tensors, partial, metadata=metadata)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -244,15 +181,15 @@ def with_card(
     arrays: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> None:
     """Write the same weights, in the same precision, with another card and, if given, arrays."""
-    with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["medddpm"]) | {"card": card}
+    with open_weights(path) as file:
+        header = read_header(file, path)
         tensors = {
             k: file.get_tensor(k)
             for k in file.keys()  # noqa: SIM118
             if not k.startswith(_ARRAYS) or "guard" in card
         }
     tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in (arrays or {}).items()}
-    save_file(tensors, target, metadata={"medddpm": json.dumps(header, sort_keys=True)})
+    save_file(tensors, target, metadata=header_text(header.spec, card))
 
 
 def load_model(path: Path) -> Model:
@@ -261,48 +198,54 @@ def load_model(path: Path) -> Model:
     Raises:
         CheckpointError: The file is missing, cut short, foreign or of another version.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give a .safetensors file in it")
-    if not path.is_file():
-        raise CheckpointError(f"weights file {path} does not exist; see `medddpm info default`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("medddpm", "null"))
-            tensors = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    with open_weights(path) as file:
+        header = read_header(file, path)
+        tensors = {k: _real(k, file.get_tensor(k)) for k in file.keys()}  # noqa: SIM118
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if header.spec.least_weights > held:
         raise CheckpointError(
-            f"weights file {path} is damaged or cut short ({error}); fetch it again"
-        ) from error
-    if header is None:
-        raise CheckpointError(f"{path} is a safetensors file, but not one of medddpm")
-    if header.get("version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"weights file {path} has format version {header.get('version')}, this release "
-            f"reads {FORMAT_VERSION}; use matching weights or another release of medddpm"
+            f"weights file {path} does not fit its own header: it holds {held} numbers, and the "
+            f"networks that it describes have {header.spec.least_weights} or more"
         )
-    try:
-        spec = TypeAdapter(ModelSpec).validate_python(header["spec"])
-        model = Model(spec, header["card"])
-        kept = [name for name in tensors if name.startswith(_ARRAYS)]
-        model.arrays = {name: tensors.pop(name).numpy() for name in kept}
-        model.load_state_dict(tensors)
-    except (ValidationError, KeyError, RuntimeError) as error:
+    unsound = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if unsound:
         raise CheckpointError(
-            f"weights file {path} does not fit its own header: {error}"
-        ) from error
+            f"weights file {path} is damaged: {unsound[0]} holds NaN or infinity; fetch it again"
+        )
+    arrays = {name: tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_ARRAYS)}
+    check_guards(header.card, arrays, header.spec.autoencoder.latent_channels)
+    model = _built(header, tensors, path)
+    model.arrays = arrays
     model.digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return model.eval().requires_grad_(False)
 
 
+def _real(name: str, tensor: Tensor) -> Tensor:
+    """The tensor in float32."""
+    if tensor.is_complex():
+        raise ValueError(f"{name} is complex")
+    return tensor.float()
+
+
+def _built(header: Header, tensors: dict[str, Tensor], path: Path) -> Model:
+    """The networks of a header with these weights in them."""
+    try:
+        model = Model(header.spec, header.card)
+        model.load_state_dict(tensors)
+    except (RuntimeError, ValueError) as error:  # of torch, and of MONAI
+        text = " ".join(str(error).split())
+        raise CheckpointError(
+            f"weights file {path} does not fit its own header: {text[:_LONGEST]}"
+        ) from error
+    return model
+
+
 def read_card(path: Path) -> tuple[dict[str, Any], str]:
     """The card of a weights file, and the file's SHA-256, without building the networks."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("medddpm", "{}"))
-        with path.open("rb") as raw:
-            return dict(header.get("card", {})), hashlib.file_digest(raw, "sha256").hexdigest()
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"weights file {path} cannot be read ({error})") from error
+    with open_weights(path) as file:
+        header = read_header(file, path)
+    with path.open("rb") as raw:
+        return header.card, hashlib.file_digest(raw, "sha256").hexdigest()
 
 
 def find_weights(name: str | Path) -> Path:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
 from medddpm.diffusion.samplers import SamplerName
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, OptionWarning
 from medddpm.preprocess.noise_law import NoiseKind
 
 Mode = Literal["mean", "sample", "ensemble"]
+_ONLY_IN: dict[str, tuple[Mode, ...]] = {
+    "samples": ("ensemble",),
+    "steps": ("sample", "ensemble"),
+    "sampler": ("sample", "ensemble"),
+    "start": ("sample", "ensemble"),
+    "texture": ("sample", "ensemble"),
+    "shifts": ("mean",),
+}
+"""The modes that an option belongs to; those that are not here belong to all."""
 
 
 @dataclass(frozen=True)
@@ -78,3 +89,35 @@ class RestoreOptions:
             raise ConfigError(f"texture is {self.texture}; it lies between 0 and 1")
         if not 0 <= self.give_back <= 8:
             raise ConfigError(f"give_back is {self.give_back}; it lies between 0 and 8 voxels")
+
+    def idle(self, given: Collection[str] = ()) -> dict[str, str]:
+        """A sentence on each option that was set and does nothing beside the others, by name.
+
+        Args:
+            given: Names of options that were set, if to their defaults; others count where they
+                differ from those.
+        """
+        found = {}
+        for field in fields(self):
+            was_set = field.name in given or getattr(self, field.name) != field.default
+            why = self._why_idle(field.name) if was_set else ""
+            if why:
+                found[field.name] = f"restore.{field.name} does nothing {why}"
+        return found
+
+    def _why_idle(self, name: str) -> str:
+        if self.mode not in _ONLY_IN.get(name, (self.mode,)):
+            return f"in mode {self.mode}; it belongs to {' and '.join(_ONLY_IN[name])}"
+        if name == "coils" and self.noise != "ncchi":
+            return f"with noise {self.noise}; it belongs to ncchi"
+        if name == "texture" and self.fidelity == 0:
+            return "with fidelity 0; it is drawn by the fidelity decoder"
+        if name == "noise_map" and self.sigma is not None:
+            return "where sigma is given; it belongs to an estimated one"
+        return ""
+
+
+def warn_of_idle(found: Mapping[str, str]) -> None:
+    """Warn of options that do nothing, see `RestoreOptions.idle`, to whom the caller answers."""
+    for text in found.values():
+        warnings.warn(text, OptionWarning, stacklevel=3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from medddpm.restoration.frame import Frame, make_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
-from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
 from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.volume import Volume
@@ -63,7 +63,7 @@ class Restored:
     std: Volume | None
     lower: Volume | None
     upper: Volume | None
-    facts: dict[str, Any]
+    facts: dict[str, Any] = field(repr=False)
 
     @property
     def passed(self) -> bool:
@@ -127,7 +127,7 @@ class Restorer:
             volume: 3D or 4D; the frames of a 4D scan are restored one by one.
             options: All options; default ones if not given.
             on_progress: Called as (tiles done, tiles in all).
-            **changes: Single options, such as mode="ensemble".
+            **changes: Single options, such as mode="ensemble"; those without effect are warned of.
 
         Raises:
             ConfigError: An option is out of range.
@@ -138,6 +138,7 @@ class Restorer:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
+        warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         began = time.perf_counter()
         frames, image = [], without_padding(volume)
         for index in range(volume.num_frames):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medddpm.errors import ConfigError, MissingExtraError
+from medddpm.errors import ConfigError, MissingExtraError, missing_extra
 from medddpm.training.options import TrainOptions
 
 Scalar = Callable[[str, float, int], object]
@@ -73,9 +73,8 @@ def _tensorboard(folder: Path) -> Scalar:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingExtraError(
-            "train.tensorboard is on, but tensorboard is not installed: pip install medddpm[train]"
-        ) from error
+        what = "train.tensorboard is on, but tensorboard"
+        raise MissingExtraError(missing_extra(what, "train")) from error
     scalar: Scalar = SummaryWriter(str(folder)).add_scalar
     return scalar
 
@@ -85,9 +84,8 @@ def _mlflow(folder: Path, store: str) -> Scalar:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ImportError as error:
-        raise MissingExtraError(
-            "train.mlflow is set, but mlflow is not installed: pip install medddpm[mlflow]"
-        ) from error
+        what = "train.mlflow is set, but mlflow"
+        raise MissingExtraError(missing_extra(what, "mlflow")) from error
     if "://" not in store:  # a folder; MLflow keeps up only its database stores
         Path(store).mkdir(parents=True, exist_ok=True)
         store = f"sqlite:///{Path(store).absolute() / 'mlflow.db'}"

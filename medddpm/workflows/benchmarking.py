@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from medddpm.volume import Volume
 from medddpm.workflows.outputs import file_stem, plain, staged, write_csv, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans
+from medddpm.workflows.tables import with_units
 
 Row = dict[str, Any]
 
@@ -42,8 +43,8 @@ Row = dict[str, Any]
 class Benchmark:
     """All rows, their summary a noise level and method, and what was written."""
 
-    rows: list[Row]
-    summary: list[Row]
+    rows: list[Row] = field(repr=False)
+    summary: list[Row] = field(repr=False)
     paths: list[Path]
 
 
@@ -80,6 +81,7 @@ def benchmark(
     include: str = "*",
     limit: int | None = None,
     on_row: Callable[[Row], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Benchmark:
     """Compare denoisers on clean scans with simulated noise.
 
@@ -96,6 +98,7 @@ def benchmark(
         include: Pattern (fnmatch) of scan names.
         limit: At most so many scans.
         on_row: Called with each row.
+        on_progress: Called with how much is done, and of how much.
 
     Raises:
         ConfigError: An option cannot be used, a package is missing, or there is no scan.
@@ -106,6 +109,7 @@ def benchmark(
     run = prepare_run(settings, gmap, weights, device)
     with staged(out):
         pass  # the folder exists and takes files, before any work
+    total = len(files) * len(settings.sigmas) * sum(len(settings.sources(m)) for m in run.methods)
     rows: list[Row] = []
     slices: dict[tuple[float, str], Planes] = {}
     for index, path in enumerate(files):
@@ -115,6 +119,8 @@ def benchmark(
                 slices |= _slices_of(row, kept)
             if on_row:
                 on_row(row)
+            if on_progress:
+                on_progress(len(rows), total)
     summary = summarise(rows, choose_reference(settings.labels, settings.reference))
     names = _write(out, rows, summary, _facts(run, files), slices)
     return Benchmark(rows, summary, [out / name for name in names])
@@ -236,8 +242,8 @@ def _write(
     for (sigma, label), planes in slices.items():
         by_sigma.setdefault(sigma, {})[label] = planes
     with staged(out) as folder:
-        write_csv(folder / "rows.csv", rows)
-        write_csv(folder / "summary.csv", summary)
+        write_csv(folder / "rows.csv", with_units(rows))
+        write_csv(folder / "summary.csv", with_units(summary))
         write_json(folder / "results.json", facts | {"summary": summary})
         page = benchmark_page(summary, plain(facts), by_sigma)
         (folder / "index.html").write_text(page, encoding="utf-8")

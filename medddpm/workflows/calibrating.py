@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.workflows.outputs import check_targets, file_stem, staged, write_csv, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans, subjects_of
+from medddpm.workflows.tables import with_units
 
 Row = dict[str, Any]
 _SETTINGS = (
@@ -63,8 +64,8 @@ class Calibration:
         weights: The weights file with that card.
     """
 
-    rows: list[Row]
-    content: dict[str, Any]
+    rows: list[Row] = field(repr=False)
+    content: dict[str, Any] = field(repr=False)
     weights: Path
 
 
@@ -82,6 +83,7 @@ def calibrate(
     test: Path | None = None,
     overwrite: bool = False,
     on_scan: Callable[[str, float], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Fit the 90 % intervals of an ensemble to clean scans; writes weights with a new card.
 
@@ -105,6 +107,7 @@ def calibrate(
             fitted to.
         overwrite: Replace outputs that exist.
         on_scan: Called with each scan and noise level when it is done.
+        on_progress: Called with how much is done, and of how much.
 
     Raises:
         ConfigError: No scan, scans of one subject alone, or a subject of both parts.
@@ -126,6 +129,8 @@ def calibrate(
             points.append(_measure(path, subject, sigma, settings, crop, restorer, out))
             if on_scan:
                 on_scan(file_stem(path), sigma)
+            if on_progress:
+                on_progress(len(points), len(subjects | tested) * len(sigmas))
     held = set(tested.values())
     fitted = [p for p in points if p.subject not in held]
     parts = {"calibration": cross_fit(fitted)}
@@ -241,7 +246,7 @@ def _write(
     with staged(out) as folder:
         with_card(weights, folder / NAMES[0], card | {"calibration": content})
         write_json(folder / NAMES[1], content)
-        write_csv(folder / NAMES[2], rows)
+        write_csv(folder / NAMES[2], with_units(rows))
         figure = calibration_figure(
             rows, reliability=content["reliability"], risk_coverage=content["risk_coverage"]
         )

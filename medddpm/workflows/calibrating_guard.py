@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from medddpm.volume import Volume
 from medddpm.workflows.outputs import check_targets, file_stem, staged, write_csv, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import column_of, named_scans, scan_files, subjects_of
+from medddpm.workflows.tables import with_units
 
 Row = dict[str, Any]
 Image = NDArray[np.float32]
@@ -52,8 +53,8 @@ class GuardCalibration:
         weights: The weights file with that card.
     """
 
-    rows: list[Row]
-    fit: GuardFit
+    rows: list[Row] = field(repr=False)
+    fit: GuardFit = field(repr=False)
     weights: Path
 
 
@@ -71,6 +72,7 @@ def calibrate_guard(
     foreign: Sequence[Path] = (),
     overwrite: bool = False,
     on_scan: Callable[[str, float, str], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> GuardCalibration:
     """Fit the guard to restorations of clean scans with noise; writes weights with a new card.
 
@@ -93,6 +95,7 @@ def calibrate_guard(
         foreign: Scans that the model must not know, such as a CT or a knee.
         overwrite: Replace outputs that exist.
         on_scan: Called with each scan, noise level and fault when it is done.
+        on_progress: Called with how much is done, and of how much.
 
     Raises:
         ConfigError: No scan, or scans of one subject alone.
@@ -108,13 +111,16 @@ def calibrate_guard(
     settings = replace(options or RestoreOptions(), sigma=None)
     lab = _Lab(Restorer.from_pretrained(weights, device), settings, crop, out)
     trials: list[Trial] = []
-    for path, fault in _plan(files, faults_on, foreign):
+    work = list(_plan(files, faults_on, foreign))
+    for number, (path, fault) in enumerate(work):
         who = (file_stem(path), subjects.get(path, file_stem(path)), kinds.get(path, ""))
-        for sigma in sorted(sigmas):
+        for done, sigma in enumerate(sorted(sigmas), start=1 + number * len(sigmas)):
             for row in lab.trials(path, sigma, fault):
                 trials.append(Trial(*who, **row))
             if on_scan:
                 on_scan(who[0], sigma, fault)
+            if on_progress:
+                on_progress(done, len(work) * len(sigmas))
     fit = fit_guard(trials)
     rows = detection(trials, fit)
     content = _content(trials, fit, settings, crop)
@@ -255,10 +261,10 @@ def _write(
         guards = card.get("guard", {}) | {mode: content}
         with_card(weights, folder / NAMES[0], card | {"guard": guards}, arrays)
         write_json(folder / NAMES[1], content)
-        write_csv(folder / NAMES[2], list(rows))
+        write_csv(folder / NAMES[2], with_units(rows))
         told = [
             {"scan": t.scan, "subject": t.subject, "kind": t.kind, "sigma": t.sigma,
              "fault": t.fault, "level": t.level, **t.findings}
             for t in trials
         ]  # fmt: skip
-        write_csv(folder / NAMES[3], told)
+        write_csv(folder / NAMES[3], with_units(told))

@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,8 +45,8 @@ class WrittenDataReport:
         path: The page.
     """
 
-    report: DataReport
-    results: Results | None
+    report: DataReport = field(repr=False)
+    results: Results | None = field(repr=False)
     flags: list[str]
     path: Path
 
@@ -142,7 +142,9 @@ def _quality(results: Path, scans: Sequence[ScanRow], metric: Metric) -> Results
     path = _rows_file(results)
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; give the folder of `medddpm benchmark`")
-    rows = _read_csv(path, ("case", "method", "sigma", "sigma_source", metric))
+    sigma = _sigma_column(path)
+    rows = _read_csv(path, ("case", "method", sigma, "sigma_source", metric))
+    rows = [{("sigma" if name == sigma else name): row[name] for name in row} for row in rows]
     for number, row in enumerate(rows, start=2):
         for name in ("sigma", metric):
             try:
@@ -164,6 +166,12 @@ def _quality(results: Path, scans: Sequence[ScanRow], metric: Metric) -> Results
     if all(row["method"] == "identity" for _, row in used):
         raise ConfigError(f"{path} holds only the noisy scans ('identity'), and no restoration")
     return Results(compare_groups(used, metric), _which(used, pairs), warning, unknown)
+
+
+def _sigma_column(path: Path) -> str:
+    """Its name has the unit; in tables of earlier releases it has not."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return "sigma_fraction" if "sigma_fraction" in file.readline() else "sigma"
 
 
 def _which(used: Sequence[tuple[ScanRow, Row]], pairs: Sequence[tuple[ScanRow, Row]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,54 @@ def _describe_scan(volume: Volume) -> dict[str, Any]:
         "num_frames": volume.num_frames,
         **facts,
     }
+
+
+def info_text(found: Mapping[str, Any]) -> str:
+    """What `info` found, in a few lines for a person."""
+    if "weights" in found:
+        return _weights_text(found)
+    return "\n".join(_scan_text(scan) for scan in found["scans"])
+
+
+def _weights_text(found: Mapping[str, Any]) -> str:
+    card = found["card"]
+    number = sum(found["parameters"].values()) / 1e6
+    lines = [
+        f"{found['weights']}: {number:.3g} million weights, SHA-256 {found['sha256'][:16]}",
+        *(_printable(card[name]) for name in ("description", "limits") if card.get(name)),
+        f"Intended use: {_printable(card.get('intended_use') or 'the card does not say')}",
+        f"Trained stages: {', '.join(map(_printable, card.get('stages', ()))) or 'none'}",
+        f"Intervals: {_intervals(card.get('calibration'))}",
+        f"Guard: {', '.join(card.get('guard') or ()) or 'not calibrated, wide ranges hold'}",
+        "All of it: --json",
+    ]
+    return "\n".join(lines)
+
+
+def _intervals(calibration: Mapping[str, Any] | None) -> str:
+    if calibration is None:
+        return "not calibrated"
+    sigmas = calibration["sigmas"]
+    return f"calibrated for sigma {sigmas[0]:g} to {sigmas[-1]:g} of the intensity scale"
+
+
+def _scan_text(scan: Mapping[str, Any]) -> str:
+    shape, spacing = (" x ".join(f"{n:.4g}" for n in scan[k]) for k in ("shape", "spacing_mm"))
+    noise = scan["noise"]
+    lines = [
+        f"{scan['case_id']}: {shape} voxels of {spacing} mm, {scan['orientation']}, "
+        f"{scan['format']}{', ' + scan['modality'] if scan['modality'] else ''}",
+        scan.get("note", ""),
+    ]
+    if noise:
+        lines += [
+            f"  intensity scale {scan['intensity_scale']:.5g} (99.5th percentile, foreground)",
+            f"  sigma {noise['sigma']:.5g} in scan units, {noise['fraction']:.4f} of the intensity "
+            f"scale, +- {100 * noise['error']:.1f} %, from the {noise['method']}",
+        ]
+    return "\n".join(line for line in lines if line)
+
+
+def _printable(text: Any) -> str:
+    """One line without control characters, which a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())

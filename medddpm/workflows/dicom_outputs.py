@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,7 +66,9 @@ def report_lines(facts: Mapping[str, Any]) -> list[str]:
     shape = " x ".join(str(n) for n in given["shape"])
     spacing = " x ".join(f"{s:.3g}" for s in given["spacing_mm"])
     sigma = first["sigma"]
-    checks = ", ".join(f"{c['name']} {c['value']:.3g}" for c in first["guard"]["checks"])
+    # of a sidecar, what is no number is null
+    values = {c["name"]: c["value"] for c in first["guard"]["checks"]}
+    checks = ", ".join(f"{k} {math.nan if v is None else v:.3g}" for k, v in values.items())
     settings = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
     versions = ", ".join(f"{key} {value}" for key, value in facts["versions"].items())
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -31,6 +31,7 @@ from medddpm.workflows.benchmarking import BenchmarkRun, prepare_run
 from medddpm.workflows.outputs import file_stem, staged, write_csv, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans, subjects_of
+from medddpm.workflows.tables import with_units
 
 Row = dict[str, Any]
 NAMES = ("lesions.csv", "summary.csv", "summary.json", "lesions.png")
@@ -56,8 +57,8 @@ _STUDIES: dict[Kind, _Study] = {
 class LesionTest:
     """One cell a scan, draw, noise level and method; their summary; what was written."""
 
-    cells: list[Row]
-    summary: list[Row]
+    cells: list[Row] = field(repr=False)
+    summary: list[Row] = field(repr=False)
     paths: list[Path]
 
 
@@ -71,6 +72,7 @@ def lesion_test(
     include: str = "*",
     limit: int | None = None,
     on_cell: Callable[[Row], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> LesionTest:
     """Plant lesions in clean scans, or find theirs; add noise, restore, and see what is left.
 
@@ -86,6 +88,7 @@ def lesion_test(
         include: Pattern (fnmatch) of scan names.
         limit: At most so many scans.
         on_cell: Called with each cell.
+        on_progress: Called with how much is done, and of how much.
 
     Raises:
         ConfigError: An option cannot be used, a package is missing, there is no scan, or one
@@ -96,12 +99,15 @@ def lesion_test(
     run = prepare_run(settings.run, None, weights, device)
     with staged(out):
         pass  # the folder exists and takes files, before any work
+    total = len(files) * sum(1 for _ in _trials(settings, run))
     cells: list[Row] = []
     for path in files:
         for cell in _cells_of(path, out / "cells", settings, run):
             cells.append(cell)
             if on_cell:
                 on_cell(cell)
+            if on_progress:
+                on_progress(len(cells), total)
     subjects = {file_stem(path): name for path, name in subjects_of(data, files).items()}
     study = _STUDIES[settings.kind]
     summary = study.summarise(cells, subjects)
@@ -168,7 +174,8 @@ def _write(out: Path, cells: list[Row], summary: list[Row], facts: Row, png: byt
         for lesion in cell["lesions"]
     ]
     with staged(out) as folder:
-        write_csv(folder / NAMES[0], rows)
-        write_csv(folder / NAMES[1], [{k: v for k, v in x.items() if k != "over"} for x in summary])
+        write_csv(folder / NAMES[0], with_units(rows))
+        lines = [{k: v for k, v in line.items() if k != "over"} for line in summary]
+        write_csv(folder / NAMES[1], with_units(lines))
         write_json(folder / NAMES[2], facts | {"summary": summary})
         (folder / NAMES[3]).write_bytes(png)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ class Sample:
 class Memorisation:
     """The verdict, one row a sample, and what was written."""
 
-    verdict: Verdict
-    rows: list[dict[str, Any]]
+    verdict: Verdict = field(repr=False)
+    rows: list[dict[str, Any]] = field(repr=False)
     paths: list[Path]
 
 

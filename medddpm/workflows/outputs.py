@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medddpm.errors import ConfigError, MedddpmError, MemoryBudgetError, OutputError
-from medddpm.io import OnError
+from medddpm.io import OnError, series_label
 from medddpm.volume import Volume
 
 OutputFormat = Literal["nifti", "dicom"]
@@ -82,7 +82,11 @@ def plan_targets(
     if output.suffix and not output.is_dir():
         raise ConfigError(f"{output}: outputs end in .nii.gz or .nii, or go into a folder")
     ending = "" if format == "dicom" else ".nii.gz"
-    return [Target(output, f"{stem}_{label}", ending) for stem in _stems(volumes)]
+    stems = _stems(volumes)
+    if format == "dicom":  # a folder of DICOM files is known by its series
+        names = [series_label(volume) for volume in volumes]
+        stems = ["_".join(filter(None, pair)) for pair in zip(names, stems, strict=True)]
+    return [Target(output, f"{stem}_{label}", ending) for stem in stems]
 
 
 def _stems(volumes: Sequence[Volume]) -> list[str]:

@@ -31,7 +31,7 @@ from medddpm.curation.private import (
 from medddpm.curation.scan import Ready, prepare_scan
 from medddpm.curation.scan_table import find_listed
 from medddpm.curation.sources import Found, Source, finish_source
-from medddpm.curation.splits import assign_splits, hold_together
+from medddpm.curation.splits import assign_splits, hold_together, lopsided
 from medddpm.curation.tables import write_table, write_text
 from medddpm.errors import ConfigError, OutputError
 from medddpm.io import Trust
@@ -320,6 +320,11 @@ class _Preparation:
             lambda done, total: self.progress("contact sheets", done, total),
         )
         write_manifest(self.out / "manifest.csv", [i.row for i in final])
+        for text in lopsided([i.row for i in final], self.options.split):
+            self.note(
+                f"warning: {text}: subjects are never divided between splits; give more subjects, "
+                "another --seed or other shares (--split)"
+            )
         write_ledger(self.out / "ledger.csv", self.ledger)
         summary = self._summary(source, final, consent, headers)
         write_text(self.out / "prepare.json", json.dumps(summary, indent=2) + "\n")

@@ -6,22 +6,21 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import CheckpointError, MedddpmError, VolumeReadError
-from medddpm.io import DicomOptions
+from medddpm.io import DicomOptions, NumberType
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
+from medddpm.workflows.number_type import in_type
 from medddpm.workflows.outputs import NIFTI_SUFFIXES, OutputFormat, Target
 from medddpm.workflows.provenance import machine, output_checksum, versions, voxel_checksum
 from medddpm.workflows.reporting import weights_of
 from medddpm.workflows.restoring import OnProgress, maps_of, write_images
 from medddpm.workflows.results import Result, find_source, read_result
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,15 @@ def replay(
         )
     step = None if on_progress is None else lambda done, total: on_progress("replay", done, total)
     restored = restorer.restore(volume, options=options, on_progress=step)
+    wanted = facts.get("run", {}).get("dtype") or "float32"
+    restored, _ = in_type(restored, volume, _validated(NumberType, wanted, result))
     return _compared(result, restored, volume)
 
 
-def _validated(kind: type[_T], told: Any, result: Result) -> _T:
+def _validated(kind: Any, told: Any, result: Result) -> Any:
     """Options that a sidecar holds."""
     try:
-        found: _T = TypeAdapter(kind).validate_python(told)
+        found = TypeAdapter(kind).validate_python(told)
     except ValidationError as error:
         first = error.errors()[0]
         raise VolumeReadError(

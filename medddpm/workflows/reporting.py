@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def report(
     index_only: bool = False,
     overwrite: bool = False,
     on_error: OnError | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Reports:
     """Write an HTML page for each result, and over several of them one that compares them.
 
@@ -60,6 +61,7 @@ def report(
         overwrite: Replace pages that exist.
         on_error: Called with the error of each bad result, and the others are shown; without it
             the first error is raised.
+        on_progress: Called with how many results are shown, and of how many.
 
     Raises:
         ConfigError: There is no result, no reference for any, or one source for several.
@@ -75,7 +77,11 @@ def report(
     targets = [*([] if index_only else pages), *([index] if index else [])]
     check_targets(targets, overwrite=overwrite)
     done, rows, without = [], [], []
-    for result, page, name in zip(found, pages, result_names(found), strict=True):
+    for number, (result, page, name) in enumerate(
+        zip(found, pages, result_names(found), strict=True)
+    ):
+        if on_progress:
+            on_progress(number, len(found))
         clean = references.get(result.sidecar)
         try:
             figures = _show(result, None if index_only else page, source, clean, frame)

@@ -12,6 +12,7 @@ from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, LeftOutWarning, VolumeReadError
 from medddpm.io import (
     DicomOptions,
+    NumberType,
     OnError,
     Quantity,
     Trust,
@@ -19,6 +20,7 @@ from medddpm.io import (
     is_parametric_map,
     read_volume,
     read_volumes,
+    stored_as,
     why_no_magnitude,
     write_volume,
 )
@@ -26,6 +28,7 @@ from medddpm.restoration.model import find_weights
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.dicom_outputs import write_dicom_outputs
+from medddpm.workflows.number_type import in_type, rounding_text, type_of
 from medddpm.workflows.outputs import (
     OutputFormat,
     Target,
@@ -68,7 +71,7 @@ class RestoredScan:
     image: Path
     sidecar: Path
     maps: dict[str, Path]
-    facts: dict[str, Any]
+    facts: dict[str, Any] = field(repr=False)
     flags: list[str] = field(default_factory=list)
     page: Path | None = None
     html: Path | None = None
@@ -78,6 +81,11 @@ class RestoredScan:
         ras = read_volume(self.image, force=True).to_ras()
         words = ". ".join([self.summary, *(f"Flagged: {flag}" for flag in self.flags)])
         return mime_bundle({self.image.name: ras.frame(0)}, ras.affine, words)
+
+    @property
+    def rounding(self) -> str:
+        """What the number type of the output cost, in words; "" for float32."""
+        return rounding_text(self.facts)
 
     @property
     def summary(self) -> str:
@@ -105,6 +113,7 @@ class Run:
         dicom: How DICOM is written.
         card: That of the weights, if a page is wanted.
         home: Where the outputs end up, if they are moved from where they are written.
+        dtype: Number type of the scan in NIfTI.
     """
 
     format: OutputFormat
@@ -114,6 +123,7 @@ class Run:
     dicom: DicomOptions
     card: dict[str, Any] | None
     home: Path | None = None
+    dtype: NumberType = "float32"
 
 
 def restore(
@@ -129,6 +139,7 @@ def restore(
     force: bool = False,
     trust: Trust | None = None,
     report: bool = False,
+    dtype: NumberType = "float32",
     on_progress: OnProgress | None = None,
     on_error: OnError | None = None,
 ) -> list[RestoredScan]:
@@ -146,11 +157,14 @@ def restore(
         force: Take scans of another modality than MR.
         trust: "sform" or "qform", where those of a NIfTI file disagree.
         report: Write an HTML report beside each scan too.
+        dtype: Number type of the restored scan in NIfTI; "input" is that of the input's file.
         on_progress: Called with the task, steps done and all steps.
         on_error: Called with the error of each scan that cannot be read or restored, and the
             others are restored; without it the first error is raised.
     """
     options, dicom = options or RestoreOptions(), dicom or DicomOptions()
+    if format == "dicom" and dtype != "float32":
+        raise ConfigError(f"--dtype {dtype} is for NIfTI; DICOM holds 16-bit integers anyway")
     volumes: list[Volume] = []
     found, notes = only_magnitudes(
         read_volumes(source, force=force, trust=trust, on_error=on_error)
@@ -160,6 +174,7 @@ def restore(
         with one_scan(volume, on_error):
             check_scan(volume)
             check_format(volume, format, dicom)
+            stored_as(volume, dtype)
             volumes.append(volume)
     if not volumes:
         return []
@@ -170,7 +185,8 @@ def restore(
     outputs = [path for target in targets for path in _paths(target, parts, report)]
     check_targets(outputs, overwrite=overwrite)
     restorer = Restorer.from_pretrained(weights, device=device)
-    run = Run(format, force, trust, weights, dicom, restorer.model.card if report else None)
+    card = restorer.model.card if report else None
+    run = Run(format, force, trust, weights, dicom, card, dtype=dtype)
     done = []
     for number, (volume, target) in enumerate(zip(volumes, targets, strict=True), start=1):
         task = "restore" if len(volumes) == 1 else f"restore {number} of {len(volumes)}"
@@ -228,7 +244,10 @@ def check_format(volume: Volume, format: OutputFormat, dicom: DicomOptions | Non
 def write_restored(restored: Restored, volume: Volume, target: Target, run: Run) -> RestoredScan:
     """Write the scan, its maps, its sidecar and the pages that were asked for, all together."""
     maps = maps_of(restored)
+    restored, rounding = in_type(restored, volume, run.dtype)
     facts = _facts(restored, volume, target, run)
+    if rounding:
+        facts["rounding"] = rounding
     with staged(target.folder) as folder:
         place = replace(target, folder=folder)
         write_images(restored, volume, place, facts, run.format, run.dicom)
@@ -289,7 +308,7 @@ def write_images(
     if format == "dicom":
         write_dicom_outputs(restored, maps, volume, target, facts, dicom)
         return
-    write_volume(restored.volume, target.image)
+    write_volume(restored.volume, target.image, stored=type_of(facts, volume))
     for name, value in maps.items():
         write_volume(value, target.part(name))
 
@@ -319,6 +338,7 @@ def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> dict
             "format": run.format,
             "force": run.force,
             "trust": run.trust,
+            "dtype": run.dtype,
             "dicom": asdict(run.dicom) if run.format == "dicom" else None,
         },
         **restored.facts,

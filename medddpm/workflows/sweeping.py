@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from medddpm.errors import ConfigError, MissingExtraError, OutputError
+from medddpm.errors import ConfigError, MissingExtraError, OutputError, missing_extra
 from medddpm.evaluation.sweep_figure import sweep_plot
 from medddpm.restoration.model import find_weights, load_model
 from medddpm.threads import available_cores
@@ -34,7 +34,7 @@ from medddpm.workflows.sweep_grid import Cell, make_grid
 class Sweep:
     """One row a cell, in the order of the grid, and what was written."""
 
-    rows: list[Row]
+    rows: list[Row] = field(repr=False)
     paths: list[Path]
 
 
@@ -63,6 +63,7 @@ def sweep(
     resume: bool = False,
     on_log: OnCellLog | None = None,
     on_row: Callable[[Row], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Sweep:
     """Train and score every combination of the given values.
 
@@ -81,6 +82,7 @@ def sweep(
         resume: Go on with a sweep that was begun.
         on_log: Called with the cell's name and each row that its training logs (not over dask).
         on_row: Called with the row of each cell that ends.
+        on_progress: Called with how much is done, and of how much.
 
     Raises:
         ConfigError: The grid, a value or the weights cannot be used; nothing was trained.
@@ -98,9 +100,11 @@ def sweep(
         check_same(cell, plan)
     run = _over_dask(where) if where.workers or where.scheduler else _one_by_one(on_log)
     _pack(data, plan.cache, on_log)
-    for row in run(cells, plan):
+    for number, row in enumerate(run(cells, plan), start=1):
         if on_row:
             on_row(row)
+        if on_progress:
+            on_progress(number, len(cells))
     rows = [read_row(cell, plan) for cell in cells]
     return Sweep(rows, _write(out, rows, config, assignments))
 
@@ -152,9 +156,7 @@ def _over_dask(where: Cluster) -> Runner:
     try:
         from distributed import Client, as_completed
     except ImportError:
-        raise MissingExtraError(
-            "workers need dask; install it with: pip install 'medddpm[cluster]'"
-        ) from None
+        raise MissingExtraError(missing_extra("dask, which workers need,", "cluster")) from None
 
     def run(cells: list[Cell], plan: CellPlan) -> Iterator[Row]:
         with _client(Client, where) as client:

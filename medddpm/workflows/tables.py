@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -16,6 +16,12 @@ _METRICS = {
     "nrmse": ("NRMSE", "{:.4f}"),
     "hfen": ("HFEN", "{:.4f}"),
 }
+
+
+def with_units(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of simulated noise for a CSV file: the names of their columns say the unit of sigma."""
+    units = {"sigma": "sigma_fraction", "sigma_told": "sigma_told_fraction"}
+    return [{units.get(name, name): value for name, value in row.items()} for row in rows]
 
 
 def evaluation_table(evaluation: Evaluation) -> str:

@@ -25,7 +25,7 @@ def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, two_heads, tin
     assert first.exit_code == 0, first.stderr
     assert "sub-1_T1w" in first.stdout
     rows = list(csv.DictReader((out / "coverage.csv").read_text().splitlines()))
-    assert [row["sigma"] for row in rows] == ["0.03", "0.03", "0.09", "0.09"]
+    assert [row["sigma_fraction"] for row in rows] == ["0.03", "0.03", "0.09", "0.09"]
     before, after = load_model(tiny_weights), load_model(out / "model.safetensors")
     assert all((a == b).all() for a, b in zip(before.parameters(), after.parameters(), strict=True))
     table = after.card["calibration"]

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medddpm.restoration.model import with_card
 from medddpm.volume import Volume
 
 Cli = Callable[..., Any]
@@ -189,8 +190,7 @@ def test_one_scan_that_cannot_be_restored_does_not_stop_the_others(
 def test_what_only_looks_leaves_a_bad_series_out_too(
     verb: str, cli: Cli, one_bad_series: Path
 ) -> None:
-    options = ("--json",) if verb == "estimate-noise" else ()
-    done = cli(verb, one_bad_series, *options)
+    done = cli(verb, one_bad_series, "--json")
     assert done.exit_code == 3
     found = json.loads(done.stdout)
     assert len(found["scans"] if verb == "info" else found) == (3 if verb == "info" else 2)
@@ -350,13 +350,28 @@ def test_grids_that_differ_are_an_error(
 def test_info(
     cli: Cli, noisy_nifti: Path, tiny_weights: Path, dicom_series: Any, noisy_phantom: Volume
 ) -> None:
-    assert json.loads(cli("info", tiny_weights).stdout)["card"]["name"] == "tiny"
-    [scan] = json.loads(cli("info", noisy_nifti).stdout)["scans"]
+    assert json.loads(cli("info", tiny_weights, "--json").stdout)["card"]["name"] == "tiny"
+    assert "Guard: not calibrated" in cli("info", tiny_weights).stdout
+    [scan] = json.loads(cli("info", noisy_nifti, "--json").stdout)["scans"]
     assert scan["shape"] == [40, 44, 36]
+    short = cli("info", noisy_nifti).stdout
+    assert "noisy: 40 x 44 x 36 voxels" in short
+    assert f"sigma {scan['noise']['sigma']:.5g} in scan units" in short
     folder = dicom_series(noisy_nifti.parent / "d", noisy_phantom.data)
-    told = cli("info", folder).stdout
+    told = cli("info", folder, "--json").stdout
     assert json.loads(told)["scans"][0]["modality"] == "MR"
-    assert "Private" not in told
+    assert "Private" not in told + cli("info", folder).stdout
+
+
+def test_info_of_weights_is_short_and_cannot_steer_a_terminal(
+    cli: Cli, tiny_weights: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "w.safetensors"
+    with_card(tiny_weights, path, {"description": "a\x1b[2Jb\nc", "free": ["x" * 9000]})
+    told = cli("info", path).stdout
+    assert "a [2Jb c" in told
+    assert len(told.splitlines()) < 12
+    assert len(told) < 1000
 
 
 def test_convert_there_and_back(
@@ -398,3 +413,74 @@ def test_quickstart(
         assert done.exit_code == 0, done.stderr
     assert "PSNR" in done.stdout
     assert {p.suffix for p in (tmp_path / "q").iterdir()} == {".gz", ".json", ".png", ".html"}
+
+
+@pytest.fixture
+def integers(noisy_phantom: Volume, tmp_path: Path) -> Path:
+    """The noisy head as int16 with steps of 0.5."""
+    image = nib.nifti1.Nifti1Image(
+        np.rint(noisy_phantom.data * 2).astype(np.int16), noisy_phantom.affine
+    )
+    image.header.set_slope_inter(0.5, 0)
+    nib.save(image, tmp_path / "integers.nii.gz")
+    return tmp_path / "integers.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "step"),
+    [("input", "int16", 0.5), ("uint16", "uint16", 1.0), ("uint8", "uint8", 1.0)],
+)
+def test_the_number_type_of_an_output(
+    cli: Cli,
+    integers: Path,
+    tiny_weights: Path,
+    tmp_path: Path,
+    asked: str,
+    dtype: str,
+    step: float,
+) -> None:
+    common = ("--weights", tiny_weights, "--device", "cpu")
+    assert cli("restore", integers, tmp_path / "f.nii.gz", *common).exit_code in WRITTEN
+    done = cli("restore", integers, tmp_path / "i.nii.gz", *common, "--dtype", asked)
+    assert done.exit_code in WRITTEN, done.stderr
+    image, plain = nib.load(tmp_path / "i.nii.gz"), nib.load(tmp_path / "f.nii.gz")
+    assert plain.get_data_dtype() == np.float32
+    assert image.get_data_dtype() == dtype
+    assert (image.dataobj.slope, image.dataobj.inter) == (step, 0)
+    top = np.iinfo(dtype).max * step
+    off = np.abs(image.get_fdata() - np.minimum(plain.get_fdata(), top))
+    assert off.max() <= step / 2 + 1e-3
+    facts = json.loads((tmp_path / "i.json").read_text())
+    assert facts["run"]["dtype"] == asked
+    clipped = int((np.rint(plain.get_fdata() / step) > np.iinfo(dtype).max).sum())
+    assert facts["rounding"] == {"dtype": dtype, "step": step, "clipped_voxels": clipped}
+    assert f"rounded to {dtype} in steps of {step:.4g}" in done.stderr
+    assert ("were clipped" in done.stderr) == (asked == "uint8")
+    again = cli("replay", tmp_path / "i.json")
+    assert again.exit_code == 0, again.stderr
+    assert "the same bytes" in again.stdout
+
+
+def test_number_types_are_for_nifti(cli: Cli, noisy_nifti: Path, tiny_weights: Path) -> None:
+    out = noisy_nifti.parent / "out"
+    options = ("--weights", tiny_weights, "--format", "dicom", "--dtype", "int16")
+    done = cli("restore", noisy_nifti, out, *options)
+    assert done.exit_code == 2
+    assert "--dtype int16 is for NIfTI" in done.stderr
+
+
+def test_results_say_what_they_are_on_one_line(
+    noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    from medddpm import Restorer, read_volume, restore
+
+    volume = read_volume(noisy_nifti)
+    assert repr(volume) == "Volume(noisy: 40 x 44 x 36 voxels of 1 x 1.1 x 1.3 mm, RAS, nifti)"
+    restorer = Restorer.from_pretrained(tiny_weights, device="cpu")
+    done = restorer.restore(volume)
+    written = restore(noisy_nifti, tmp_path / "out", weights=tiny_weights, device="cpu")
+    for result in (volume.geometry, done, *written, *done.facts["frames"]):
+        if not isinstance(result, dict):
+            assert len(repr(result)) < 600
+            assert "\n" not in repr(result)
+    assert repr(done).startswith("Restored(volume=Volume(noisy: 40 x")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medddpm.cli.cohort import duration, exit_code, stop_on_signal
+from medddpm.cli.cohort import exit_code, stop_on_signal
+from medddpm.cli.console import duration
 from medddpm.cohort.job import Settings
 from medddpm.cohort.pool import Pool, _device, _within, plan_pool, run_jobs
 from medddpm.cohort.records import Outcome

@@ -53,7 +53,7 @@ def test_only_the_network_of_the_stage_changes_and_the_card_tells(
     names = changed(tiny_weights, weights)
     assert names
     assert all(name.startswith("fidelity.") for name in names)
-    card = json.loads(cli("info", weights).stdout)["card"]
+    card = json.loads(cli("info", weights, "--json").stdout)["card"]
     assert card["finetuned_from"]["name"] == "tiny"
     assert card["finetuned"]["fidelity"]["steps"] == 3
     assert card["data"] == "none: random weights for tests"
@@ -106,7 +106,7 @@ def test_replay_draws_from_the_other_scans_too(
     assert tune(cli, "fidelity", scans, plain, *start).exit_code == 0
     done = tune(cli, "fidelity", scans, mixed, *start, "--replay", other)
     assert done.exit_code == 0, done.stderr
-    card = json.loads(cli("info", mixed / "model.safetensors").stdout)["card"]
+    card = json.loads(cli("info", mixed / "model.safetensors", "--json").stdout)["card"]
     assert card["finetuned"]["fidelity"]["cases"] == 2
     assert changed(plain / "model.safetensors", mixed / "model.safetensors")
 

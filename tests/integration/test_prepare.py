@@ -270,7 +270,7 @@ def patients(tmp_path: Path, head: Any, dicom_series: Any) -> Path:
 def test_nothing_that_comes_out_of_dicom_names_a_patient(
     cli: Cli, patients: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("dicomanonymizer", reason="needs medddpm[deidentify]")
+    pytest.importorskip("dicomanonymizer", reason="needs the extra deidentify")
     out = tmp_path / "out"
     done = cli("prepare", patients, out, "--deidentify", tmp_path / "clean")
     assert done.exit_code == 0, done.stderr

@@ -1,6 +1,6 @@
 """The report page in headless Chromium: it draws, its controls work, and it stays at home.
 
-Needs `pip install 'medddpm[browser]'` and a Chromium of the system (apt-get install chromium).
+Needs `pip install -e '.[browser]'` and a Chromium of the system (apt-get install chromium).
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def test_tiny_cpu_trains_all_stages_and_restores(
         assert (run / stage / "config.yaml").is_file()
         assert list((run / stage / "previews").glob("*.png"))
     weights = run / "model.safetensors"
-    card = json.loads(cli("info", weights).stdout)["card"]
+    card = json.loads(cli("info", weights, "--json").stdout)["card"]
     assert set(card["stages"]) == set(STAGES)
     done = cli("restore", noisy_nifti, tmp_path / "out", "--weights", weights)
     assert done.exit_code in (0, 6), done.stderr

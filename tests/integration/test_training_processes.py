@@ -25,6 +25,7 @@ SETTINGS = {
     "train.validate_every": 1000,
     "train.validation_patches": 1,
     "train.schedule": "constant",
+    "data.patch": 32,
 }
 
 
@@ -101,10 +102,10 @@ def test_a_run_killed_at_random_equals_an_uninterrupted_one(scans: Path, tmp_pat
 
 def test_two_processes_equal_one_with_the_doubled_batch(scans: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    finished(arguments(scans, one, autoencoder__batch=4, autoencoder__steps=12))
-    split = {"autoencoder__batch": 2, "train__devices": 2, "autoencoder__steps": 12}
+    finished(arguments(scans, one, autoencoder__batch=4, autoencoder__steps=6))
+    split = {"autoencoder__batch": 2, "train__devices": 2, "autoencoder__steps": 6}
     said = finished(arguments(scans, two, **split))
-    assert said.count("autoencoder 12/12: loss") == 1
+    assert said.count("autoencoder 6/6: loss") == 1
     # Rounding is 1e-7 of a loss, and may grow: Adam makes a full step of a gradient that is
     # rounding error alone. Training with half the batch differs by 1e-3 in the weights.
     assert losses(two) == pytest.approx(losses(one), rel=1e-3)
@@ -113,6 +114,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(scans: Path, tmp_path: P
     assert torch.linalg.norm(weights[0] - weights[1]) < 2e-4 * torch.linalg.norm(weights[0])
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_one_goes_on(
     cli: Callable[..., Any], scans: Path, tmp_path: Path
 ) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 import typer
 
 from medddpm import __version__, errors
-from medddpm.cli import options
+from medddpm.cli import app, console, groups, options
 from medddpm.cli.console import progress
 from medddpm.cli.run import reports_errors, set_debug
 
@@ -157,9 +160,43 @@ def test_progress_prints_few_plain_lines_off_a_terminal(
     with progress() as report:
         for done in range(1001):
             report("tiles", done, 1000)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "tiles: 1000/1000"
-    assert len(lines) <= 11
+    assert capsys.readouterr().err.splitlines() == ["tiles: 1000/1000"]
+
+
+def test_a_log_hears_of_a_command_within_two_seconds_and_then_of_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert console.FIRST_S < 2
+    monkeypatch.setattr(console, "FIRST_S", 0.1)
+    monkeypatch.setattr(console, "_LEAST_S", 0.05)
+    said = ""
+    with progress("restore") as report:
+        said += _heard(capsys)
+        report("tiles", 1, 4)
+        said += _heard(capsys)
+    first, *_, last = said.splitlines()
+    assert first == "restore: 0 s so far"
+    assert re.fullmatch(r"tiles: 1/4, about \d s left", last)
+    time.sleep(0.15)
+    assert capsys.readouterr().err == ""
+
+
+def _heard(capsys: pytest.CaptureFixture[str]) -> str:
+    deadline = time.monotonic() + 20
+    while not (said := capsys.readouterr().err) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return said
+
+
+def test_the_time_left_goes_by_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first steps of a run that goes on are read, not computed."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lines = console._PlainLines("cells")
+    for step in range(200):
+        now[0] += 0.001 if step < 100 else 10.0
+        lines("cells", step + 1, 300)
+    assert lines._line() == "cells: 200/300, about 17 min left"
 
 
 def test_progress_draws_a_bar_on_a_terminal(
@@ -170,6 +207,64 @@ def test_progress_draws_a_bar_on_a_terminal(
         report("tiles", 1, 2)
         report("tiles", 2, 2)
     assert "tiles: 1/2" not in capsys.readouterr().err
+
+
+def test_help_lists_every_command_in_a_group_with_a_whole_sentence(cli: Callable[..., Any]) -> None:
+    told = cli("-h").stdout
+    assert told == cli("--help").stdout
+    assert "..." not in told.split("Restore scans:")[1]
+    commands = [c.name or c.callback.__name__ for c in app.registered_commands]
+    names = [*commands, "configs", "pipelines"]
+    for name in names:
+        assert re.search(rf"^  {name} +[A-Z]", told, flags=re.MULTILINE), name
+    sections = re.findall(r"^([A-Z].*):$", told, flags=re.MULTILINE)
+    assert sections == ["Options", *vars(groups)["ALL"]]
+    for name in commands:
+        assert cli(name, "-h").stdout.startswith("Usage")
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    code = "import sys; sys.argv = ['medddpm']\nfrom medddpm.cli import main\nmain()"
+    for words, found in (
+        ("medddpm est", "estimate-noise"),
+        ("medddpm restore --fid", "--fidelity"),
+    ):
+        told = {"_MEDDDPM_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        told["COMP_CWORD"] = str(len(words.split()) - 1)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | told,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.split() == [found], done.stderr
+
+
+def test_what_is_not_installed_comes_from_the_clone() -> None:
+    assert errors.missing_extra("dask", "cluster").endswith("run pip install -e '.[cluster]'")
+    package = Path(errors.__file__).parent
+    for path in package.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "pip install" not in text or path.name == "errors.py", path
+    pyproject = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = pyproject["project"]["optional-dependencies"]
+    named = {
+        name
+        for path in package.rglob("*.py")
+        for name in re.findall(r'missing_extra\([^)]*?"(\w+)"\)', path.read_text(encoding="utf-8"))
+    }
+    assert {"cluster", "deidentify", "dicom", "mlflow", "node", "peers", "train"} <= named
+    assert named <= set(extras)
+
+
+def test_sigma_has_one_unit_in_the_help_of_each_command(cli: Callable[..., Any]) -> None:
+    fraction = ("simulate", "benchmark", "lesions", "calibrate", "calibrate-guard")
+    for verb in ("restore", *fraction):
+        told = " ".join(cli(verb, "-h").stdout.split())
+        words = told.split("--sigma ")[-1][:120]
+        assert ("raction of the intensity scale" in words) == (verb in fraction), verb
+        assert ("scan units" in words) == (verb == "restore"), verb
 
 
 def test_usage_errors_exit_with_2(cli: Callable[..., Any]) -> None:

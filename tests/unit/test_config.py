@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from medddpm.config import Config, config_path, dump_config, load_config
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, OptionWarning
 from medddpm.share import share_dir
 
 SHIPPED = sorted((share_dir() / "configs").glob("*.yaml"))
@@ -33,8 +33,8 @@ def test_a_config_is_frozen() -> None:
 
 
 def test_overrides_apply_in_order_and_are_coerced() -> None:
-    config = load_config(None, ["restore.steps=3", "restore.steps=4", "train.clip=1e-1"])
-    assert config.restore.steps == 4
+    config = load_config(None, ["restore.tile=64", "restore.tile=32", "train.clip=1e-1"])
+    assert config.restore.tile == 32
     assert config.train.clip == 0.1
 
 
@@ -80,3 +80,15 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
     with pytest.raises(ConfigError, match="tiny_cpu"):
         config_path("huge")
+
+
+def test_options_that_do_nothing_are_said_only_if_they_were_set(tmp_path: Path) -> None:
+    with pytest.warns(OptionWarning, match="restore.sampler does nothing in mode mean"):
+        load_config(None, ["restore.sampler=ddim"])
+    load_config(None, ["restore.sampler=heun", "restore.mode=sample"])
+    path = tmp_path / "c.yaml"
+    path.write_text(dump_config(load_config(None)))  # every option, none of them set by anyone
+    load_config(path)
+    path.write_text("restore: {samples: 2}")
+    with pytest.warns(OptionWarning, match="restore.samples does nothing in mode mean"):
+        load_config(path)

@@ -108,7 +108,7 @@ def test_nothing_is_deidentified_without_the_table(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def table() -> None:
-    pytest.importorskip("dicomanonymizer", reason="needs medddpm[deidentify]")
+    pytest.importorskip("dicomanonymizer", reason="needs the extra deidentify")
 
 
 @pytest.mark.usefixtures("table")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from medddpm.curation.manifest import ScanRow
-from medddpm.curation.splits import assign_splits, hold_together, parse_fractions
+from medddpm.curation.splits import assign_splits, hold_together, lopsided, parse_fractions
 from medddpm.errors import ConfigError
 
 SHARES = (0.8, 0.1, 0.1)
@@ -77,3 +78,22 @@ def test_shares_that_make_no_sense(text: str) -> None:
 
 def test_shares() -> None:
     assert parse_fractions("0.7,0.2,0.1") == (0.7, 0.2, 0.1)
+
+
+def test_splits_far_from_their_shares_are_said() -> None:
+    """Subjects go as a whole: one with many scans can leave most of them in validation."""
+    subjects = ["a", "b", "b", "b", "b"]
+    few = [
+        ScanRow(f"{n}", subject=subject, split="train" if subject == "a" else "val")  # type: ignore[arg-type]
+        for n, subject in enumerate(subjects)
+    ]
+    train, val = lopsided(few, SHARES)
+    assert val == "4 of 5 scans (1 subject) are in val, where 10% was asked for"
+    assert train.startswith("1 of 5 scans")
+    table = rows(40)
+    chosen = split(table)
+    good = [replace(row, split=chosen[row.subject]) for row in table]
+    assert lopsided(good, SHARES) == []
+    assert lopsided([], SHARES) == []
+    pair = [ScanRow("0", subject="a", split="train"), ScanRow("1", subject="b", split="val")]
+    assert lopsided(pair, SHARES) == []  # it cannot be otherwise

@@ -260,7 +260,7 @@ def test_bad_scans_and_maps(
     with pytest.raises(GeometryError):
         benchmark(folder, tmp_path / "out", options=QUICK, gmap=gmap)
     monkeypatch.setitem(sys.modules, "bm4d", None)
-    with pytest.raises(ConfigError, match="medddpm\\[peers\\]"):
+    with pytest.raises(ConfigError, match="bm4d is not installed"):
         PEERS["bm4d"](np.ones((8, 8, 8), np.float32), 0.1, 1)
     with pytest.raises(ConfigError, match="no case"):
         bootstrap_interval([])

@@ -12,6 +12,7 @@ import pytest
 from medddpm.evaluation.report_checks import check_rows, check_values
 from medddpm.guard.checks import CHECKS, judge
 from medddpm.guard.residual import Finding
+from medddpm.workflows.outputs import plain
 
 OLD = {"residual_ratio": 0.9, "noise_ratio": 1.0, "passed": True, "messages": []}
 
@@ -81,3 +82,17 @@ def test_a_place_that_is_none_is_left_out(where: Any) -> None:
     assert row.where is None
     assert row.place == row.false_alarms == ""
     assert row.value == "n/a"
+
+
+def test_a_check_without_a_number_is_shown_as_one_that_failed() -> None:
+    report = judge({"peak": Finding(float("nan"))}, {"peak": (None, 2.5)})
+    frame = {"guard": json.loads(json.dumps(plain(asdict(report))))}
+    (row,) = check_rows(frame)
+    assert (row.value, row.allowed, row.passed) == ("n/a", "at most 2.50", False)
+    (bare,) = rows_of(check(value=None, high=None, passed=False))
+    assert (bare.value, bare.allowed, bare.passed) == ("n/a", "", False)
+
+
+def test_a_value_reads_unlike_the_bound_that_it_breaks() -> None:
+    (row,) = rows_of(check(value=-0.0604, high=-0.0598, passed=False))
+    assert (row.value, row.allowed) == ("-0.0604", "at most -0.0598")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medddpm.errors import CheckpointError
 from medddpm.guard import CHECKS, Finding, Known, Usual, judge, room
+from medddpm.guard.checks import shown
 from medddpm.guard.known import uncalibrated
 
 
@@ -54,6 +57,47 @@ def test_every_check_has_words_that_can_be_filled() -> None:
         assert judge({name: Finding(99)}, {}).passed
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_cannot_be_judged_is_an_alarm(bad: float) -> None:
+    """A comparison with NaN is never true: the check must not pass by that."""
+    for name in CHECKS:
+        for usual in ({name: (1.0, 2.0)}, {name: (None, None)}, {}):
+            report = judge({name: Finding(bad)}, usual)
+            assert not report.passed
+            assert len(report.messages) == 1
+            assert "{" not in report.messages[0]
+        for ends in ((bad, 2.0), (1.0, bad), (None, bad), (bad, None), (bad, bad)):
+            report = judge({name: Finding(1.5), "peak": Finding(1.0)}, {name: ends})
+            assert [check.name for check in report.checks if not check.passed] == [name]
+    assert "cannot be judged" in judge({"peak": Finding(float("nan"))}, {}).messages[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "told"),
+    [
+        (1.5, 1.0, None, ("1.50", "1.00", "any")),
+        (-0.0612, None, -0.0583, ("-0.061", "any", "-0.058")),
+        (-0.06, None, -0.061, ("-0.060", "any", "-0.061")),
+        (0.300001, None, 0.3, ("0.300001", "any", "0.300000")),
+        (2.0, 2.0, 2.0, ("2.00", "2.00", "2.00")),
+        (1e-6, None, 2e-7, ("1e-06", "any", "2e-07")),
+        (1e9, None, 1e9 - 1, ("1000000000.00", "any", "999999999.00")),
+        (0.0, None, None, ("0.000", "any", "any")),
+        (np.nextafter(1, 2), None, 1.0, ("1.0000000000000002", "any", "1.0000000000000000")),
+    ],
+)
+def test_a_value_and_its_bound_never_read_alike(
+    value: float, low: float | None, high: float | None, told: tuple[str, ...]
+) -> None:
+    assert shown(value, low, high) == told
+
+
+@given(value=st.floats(-1e6, 1e6), bound=st.floats(-1e6, 1e6))
+def test_words_of_a_flag_tell_value_and_bound_apart(value: float, bound: float) -> None:
+    first, second = shown(value, bound)
+    assert (first == second) == (value == bound) or abs(value - bound) < 1e-15 * abs(bound)
+
+
 def test_a_check_that_was_not_made_has_no_value() -> None:
     report = judge({"peak": Finding(0.1)}, uncalibrated(0.05))
     assert report.value("peak") == 0.1
@@ -71,3 +115,16 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     for features, levels in ((one, one), (np.ones((0, 2), np.float32), one[:0])):
         with pytest.raises(CheckpointError, match="calibrate-guard"):
             Known(features, levels, {}, one)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, -1.0])
+def test_known_restorations_that_are_no_numbers_are_refused(bad: float) -> None:
+    one, wrong = np.ones(2, np.float32), np.array([1.0, bad], np.float32)
+    square = np.ones((2, 2), np.float32)
+    for levels, spread in ((wrong, one), (one, wrong)):
+        with pytest.raises(CheckpointError, match="calibrate-guard"):
+            Known(square, levels, {}, spread)
+    if not np.isfinite(bad):
+        for features, peaks in ((square * bad, one), (square, wrong)):
+            with pytest.raises(CheckpointError, match="calibrate-guard"):
+                Known(features, one, {"peak": peaks}, one)

@@ -8,14 +8,20 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from medddpm.errors import ConfigError, MemoryBudgetError, SamplingDivergedError
+from medddpm.errors import ConfigError, MemoryBudgetError, OptionWarning, SamplingDivergedError
 from medddpm.preprocess.tiles import plan_tiles
 from medddpm.restoration import memory
 from medddpm.restoration.memory import tile_batch
+from medddpm.restoration.options import _ONLY_IN
 from medddpm.restoration.restorer import RestoreOptions, Restorer
 from medddpm.volume import Geometry, Volume
 
 SMALL = {"tile": 32, "overlap": 16}
+FEW: dict[str, dict[str, Any]] = {
+    "mean": {"mode": "mean"},
+    "sample": {"mode": "sample", "steps": 2},
+    "ensemble": {"mode": "ensemble", "steps": 2, "samples": 2},
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ def restorer(tiny_weights: Path) -> Restorer:
 def test_the_result_lies_where_the_scan_lies(
     restorer: Restorer, noisy_phantom: Volume, mode: Any
 ) -> None:
-    result = restorer.restore(noisy_phantom, mode=mode, samples=2, steps=2, **SMALL)
+    result = restorer.restore(noisy_phantom, **FEW[mode], **SMALL)
     np.testing.assert_array_equal(result.volume.affine, noisy_phantom.affine)
     assert result.volume.data.shape == noisy_phantom.data.shape
     assert np.isfinite(result.volume.data).all()
@@ -39,7 +45,7 @@ def test_the_bytes_do_not_depend_on_batch_or_memory(
     restorer: Restorer, noisy_phantom: Volume, mode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(memory._MOST_TILES, "cpu", 8)
-    options: dict[str, Any] = {"mode": mode, "steps": 2, **SMALL}
+    options: dict[str, Any] = {**FEW[mode], **SMALL}
     results = [
         restorer.restore(noisy_phantom, memory_gb=gb, **options).volume.data.tobytes()
         for gb in (None, 1.5, 3.0, 8.0)
@@ -51,8 +57,7 @@ def test_the_bytes_do_not_depend_on_batch_or_memory(
 def test_what_is_given_back_is_the_smooth_part_of_what_was_removed(
     restorer: Restorer, noisy_phantom: Volume, mode: Any
 ) -> None:
-    options: dict[str, Any] = {"mode": mode, "steps": 1, "samples": 2, **SMALL}
-    options["noise"] = "gaussian"
+    options: dict[str, Any] = {**FEW[mode], **SMALL, "noise": "gaussian"}
     plain = restorer.restore(noisy_phantom, **options)
     given = restorer.restore(noisy_phantom, give_back=1.5, **options)
 
@@ -240,14 +245,52 @@ def test_uneven_noise_is_seen_and_used(
     real, imaginary = np.random.default_rng(0).normal(0, 1, (2, *x.shape)) * sigma
     y = np.hypot(x + real, imaginary).astype(np.float32)
     scan = Volume(y, Geometry(y.shape, np.eye(4)), case_id="uneven")
-    mapped, even = (restorer.restore(scan, noise_map=m, **SMALL) for m in ("auto", "off"))
+    few = SMALL | {"overlap": 8, "shifts": 1}
+    mapped, even = (restorer.restore(scan, noise_map=m, **few) for m in ("auto", "off"))
     found = mapped.facts["frames"][0]["sigma_map"]
     assert found["p95"] > 1.8 * found["p5"]
     assert even.facts["frames"][0]["sigma_map"] is None
     assert not np.array_equal(mapped.volume.data, even.volume.data)
-    given = restorer.restore(scan, sigma=60.0, **SMALL)
+    given = restorer.restore(scan, sigma=60.0, **few)
     assert given.facts["frames"][0]["sigma_map"] is None
     monkeypatch.setitem(memory._MOST_TILES, "cpu", 8)
     np.testing.assert_array_equal(
-        mapped.volume.data, restorer.restore(scan, memory_gb=3.0, **SMALL).volume.data
+        mapped.volume.data, restorer.restore(scan, memory_gb=3.0, **few).volume.data
     )
+
+
+OTHERS = {"samples": 3, "steps": 3, "sampler": "heun", "start": 6.0, "texture": 0.5, "shifts": 1}
+
+
+@pytest.mark.parametrize("mode", ["mean", "sample", "ensemble"])
+def test_an_option_works_in_its_modes_and_is_said_to_do_nothing_in_others(
+    restorer: Restorer, head: Any, mode: Any
+) -> None:
+    noisy = head((32, 32, 32)) + np.random.default_rng(0).normal(0, 50, (32, 32, 32))
+    scan = Volume(np.abs(noisy).astype(np.float32), Geometry((32, 32, 32), np.eye(4)))
+    assert set(OTHERS) == set(_ONLY_IN)
+    plain = restorer.restore(scan, **FEW[mode], **SMALL).volume.data
+    for name, value in OTHERS.items():
+        options = {**FEW[mode], **SMALL, name: value}
+        if mode in _ONLY_IN[name]:
+            assert not np.array_equal(restorer.restore(scan, **options).volume.data, plain), name
+            continue
+        with pytest.warns(OptionWarning, match=f"restore.{name} does nothing in mode {mode}"):
+            turned = restorer.restore(scan, **options).volume.data
+        np.testing.assert_array_equal(turned, plain, err_msg=name)
+
+
+def test_options_that_do_nothing_beside_others(restorer: Restorer, noisy_phantom: Volume) -> None:
+    assert not RestoreOptions().idle()
+    assert RestoreOptions(noise="ncchi", coils=4).idle() == {}
+    assert list(RestoreOptions(coils=4).idle()) == ["coils"]
+    assert list(RestoreOptions(sigma=3.0, noise_map="off").idle()) == ["noise_map"]
+    assert list(RestoreOptions(mode="sample", fidelity=0.0, texture=0.5).idle()) == ["texture"]
+    assert RestoreOptions().idle(["sampler", "tile"]) == {
+        "sampler": "restore.sampler does nothing in mode mean; it belongs to sample and ensemble"
+    }
+    for given in ({"coils": 4}, {"sigma": 40.0, "noise_map": "off"}):
+        plain = restorer.restore(noisy_phantom, **SMALL, **{"sigma": given.get("sigma")})
+        with pytest.warns(OptionWarning, match="does nothing"):
+            turned = restorer.restore(noisy_phantom, **SMALL, **given)
+        np.testing.assert_array_equal(turned.volume.data, plain.volume.data)

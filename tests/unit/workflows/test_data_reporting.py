@@ -15,6 +15,7 @@ from PIL import Image
 from medddpm.curation.manifest import ScanRow, write_manifest
 from medddpm.errors import ConfigError, OutputError
 from medddpm.workflows.data_reporting import data_report
+from medddpm.workflows.provenance import checksum
 
 Cli = Callable[..., Any]
 SITES = ("<script>alert(1)</script>", '" onerror="x', "Site $x$ & Co", "京都")
@@ -63,14 +64,19 @@ def prepared(tmp_path: Path) -> Path:
 
 
 def write_rows(
-    path: Path, *, worse: str = "", by: str = "scan", only: tuple[str, ...] = ("val", "test")
+    path: Path,
+    *,
+    worse: str = "",
+    by: str = "scan",
+    only: tuple[str, ...] = ("val", "test"),
+    sigma_name: str = "sigma_fraction",
 ) -> Path:
     """A benchmark's rows, and 2 dB less for one site."""
     rng = np.random.default_rng(0)
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["case", "noise", "sigma", "method", "sigma_source", "psnr", "ssim"])
+        table.writerow(["case", "noise", sigma_name, "method", "sigma_source", "psnr", "ssim"])
         for row in scans():
             name = row.scan if by == "scan" else Path(row.file).name.removesuffix(".nii.gz")
             for sigma in (0.03, 0.09):
@@ -186,6 +192,18 @@ def test_results_that_cannot_be_used(rows: str, words: str, prepared: Path, tmp_
     with pytest.raises(ConfigError, match=words):
         data_report(prepared, tmp_path / "page.html", results=tmp_path)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_tables_of_earlier_releases_named_sigma_without_its_unit(
+    prepared: Path, tmp_path: Path
+) -> None:
+    pages = []
+    for name in ("sigma", "sigma_fraction"):
+        rows = write_rows(tmp_path / name / "rows.csv", worse=SITES[0], sigma_name=name)
+        data_report(prepared, tmp_path / f"{name}.html", results=rows)
+        text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        pages.append(text.replace(checksum([rows]), ""))
+    assert pages[0] == pages[1]
 
 
 def test_names_that_are_unknown_are_said_and_the_rest_is_used(
