@@ -19,6 +19,7 @@ from medddpm.cli.options import (
     Mode,
     OutputFormat,
     Overrides,
+    Trust,
     Weights,
     parse_device,
     parse_memory,
@@ -61,6 +62,13 @@ def cohort(
     ] = False,
     memory: Annotated[str | None, typer.Option(help="Of all local workers, such as 64GB.")] = None,
     format: Annotated[OutputFormat, typer.Option(help="Of the outputs.")] = "nifti",
+    trust: Trust = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write an HTML report beside each scan too.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Restore anew what OUT has of other settings.")
+    ] = False,
     device: Device = "auto",
     weights: Weights = "default",
     overrides: Overrides = None,
@@ -90,6 +98,8 @@ def cohort(
         "weights": weights,
         "device": parse_device(device),
         "format": format,
+        "trust": trust,
+        "report": report,
     }
     if dry_run:
         typer.echo(predict(source, out, **common).text)
@@ -99,6 +109,7 @@ def cohort(
             source,
             out,
             resume=resume,
+            overwrite=overwrite,
             stop=stop,
             on_news=say,
             on_outcome=_Reporter(bar),
@@ -156,13 +167,14 @@ class _Reporter:
             self.failed += 1
             say(f"failed: {outcome.scan}: {outcome.reason}")
         if sys.stderr.isatty():
-            self.bar(f"restore, {self.failed} failed", done, total)
+            self.bar(f"{done - self.failed} done, {self.failed} failed", done, total)
             return
         now = time.monotonic()
         if now - self.said > _LINE_EVERY_S or done == total:
             self.said = now
             left = (now - self.began) / done * (total - done)
-            say(f"{done}/{total} done, {self.failed} failed, {duration(left)} left")
+            good, more = done - self.failed, total - done
+            say(f"{good} done, {self.failed} failed, {more} to go; {duration(left)} left")
 
 
 def duration(seconds: float) -> str:
