@@ -30,6 +30,7 @@ from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.io.dicom_slices import read_pixels, slice_pixels, slices_of, split
 from medddpm.io.dicom_values import modality_of, number_or, text, whole
 from medddpm.io.files import check_intensities
+from medddpm.io.image_files import find_images
 from medddpm.volume import Geometry, Volume
 
 Files = list[tuple[Path, Dataset]]
@@ -190,7 +191,11 @@ def _files_by_series(path: Path, on_error: OnError) -> list[Files]:
         if header is not None and "Rows" in header:
             series.setdefault(_uid(header), []).append((item, header))
     if not series and not damaged:
-        raise VolumeReadError(f"{path} holds no DICOM image")
+        more = (
+            "; folders in it hold NIfTI files: name one of them, or give it to `medddpm cohort`, "
+            "which searches through"
+        )
+        raise VolumeReadError(f"{path} holds no DICOM image{more if find_images(path) else ''}")
     whole = [files for files in series.values() if not _lies_beside(files, damaged, on_error)]
     return sorted(whole, key=lambda files: number_or(files[0][1], "SeriesNumber", 0.0))
 

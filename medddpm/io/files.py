@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import unicodedata
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
 
     Args:
         path: The file or folder that will be written; its folder must exist.
-        overwrite: Accept an existing one.
+        overwrite: Accept an existing file; never a folder, which may hold anything.
 
     Returns:
         The path.
@@ -78,12 +79,48 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
         raise OutputError(f"cannot write {path}: the folder {parent} does not exist; make it first")
     if not overwrite and os.path.lexists(path):
         raise OutputError(f"{path} exists already; use --overwrite or choose another name")
+    if is_folder(path):
+        raise OutputError(f"a folder stands at {path}; move it away or choose another name")
     try:
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def is_folder(path: Path) -> bool:
+    """True if a folder, and no link to one, stands at `path`."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def first_twin(names: Iterable[str], folder: Path) -> str | None:
+    """The first name that stands for the same file as an earlier one, or None.
+
+    Args:
+        names: Relative to the folder.
+        folder: Where files of these names will be made, or would be: where it takes A and a for
+            one name, as those of macOS and Windows do, so does the answer.
+    """
+    folds = _ignores_case(next((p for p in (folder, *folder.parents) if p.is_dir()), Path()))
+    known: set[str] = set()
+    for name in names:
+        place = os.path.normpath(name)
+        place = unicodedata.normalize("NFC", place).casefold() if folds else place
+        if place in known:
+            return name
+        known.add(place)
+    return None
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether a folder takes A and a for one name; False where that cannot be tried."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".medddpm-", dir=folder) as file:
+            probe = Path(file.name)
+            return probe.with_name(probe.name.upper()).exists()
+    except OSError:  # read-only: whoever writes will say so
+        return False
 
 
 @contextmanager
@@ -137,7 +174,7 @@ def _replace_folder(partial: Path, path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
+    if is_folder(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

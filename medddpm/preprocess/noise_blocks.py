@@ -141,7 +141,8 @@ def dct_basis(n: int) -> NDArray[np.float32]:
     i = np.arange(n)
     basis = np.cos(np.pi / n * (i + 0.5) * i[:, None]) * np.sqrt(2 / n)
     basis[0] /= np.sqrt(2)
-    return basis.astype(np.float32)
+    out: NDArray[np.float32] = basis.astype(np.float32)
+    return out
 
 
 def fit_blocks(blocks: Blocks, support: Colour, dof: int, sigma: float | None = None) -> BlockFit:
@@ -251,7 +252,8 @@ class _Model:
 def _bands(n: int, f: Line) -> Line:
     """Power response of each row of the DCT at frequencies f of Nyquist."""
     phase = np.exp(-1j * np.pi * np.arange(n)[:, None] * f)
-    return np.abs(dct_basis(n).astype(np.float64) @ phase) ** 2
+    power: Line = np.abs(dct_basis(n).astype(np.float64) @ phase) ** 2
+    return power
 
 
 def _prior(logs: Line) -> Line:

@@ -19,8 +19,9 @@ from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.io import with_padding, without_padding
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
+from medddpm.preprocess.intensity import foreground_mask, intensity_scale, is_blank, zero_background
 from medddpm.preprocess.noise import (
+    NO_NOISE,
     NoiseEstimate,
     estimate_noise,
     expected_magnitude,
@@ -29,7 +30,8 @@ from medddpm.preprocess.noise import (
 from medddpm.preprocess.noise_law import WHITE
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
-from medddpm.restoration.frame import Frame, make_frame
+from medddpm.restoration.blank import first_frame, shown_frame
+from medddpm.restoration.frame import Frame, blank_frame, make_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
@@ -72,7 +74,7 @@ class Restored:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: sigma and the guard's verdict, the scan, its uncertainty."""
-        first = self.facts["frames"][0]
+        first = self.facts["frames"][shown_frame(self.facts)]
         flags = "; ".join(first["guard"]["messages"])
         verdict = f"flagged: {flags}" if flags else "no check raised a flag"
         words = f"{self.volume.case_id} restored, sigma {first['sigma']['sigma']:.4g}; {verdict}"
@@ -124,7 +126,8 @@ class Restorer:
         """The scan with its noise removed, in its own units, on its own grid.
 
         Args:
-            volume: 3D or 4D; the frames of a 4D scan are restored one by one.
+            volume: 3D or 4D; the frames of a 4D scan are restored one by one, and blank ones pass
+                through.
             options: All options; default ones if not given.
             on_progress: Called as (tiles done, tiles in all).
             **changes: Single options, such as mode="ensemble"; those without effect are warned of.
@@ -133,18 +136,27 @@ class Restorer:
             ConfigError: An option is out of range.
             MemoryBudgetError: The budget is smaller than one tile needs.
             SamplingDivergedError: A network produced NaN or infinity.
+            VolumeReadError: Every frame is blank.
         """
+        image = without_padding(volume)
+        first_frame(image)
         try:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
         warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         began = time.perf_counter()
-        frames, image = [], without_padding(volume)
+        frames = []
         for index in range(volume.num_frames):
             seed = volume_seed(options.seed, volume.case_id, index)
             step = _scaled_progress(on_progress, index, volume.num_frames)
-            frames.append(self._restore_frame(image.frame(index), volume, seed, options, step))
+            frame = image.frame(index)
+            if is_blank(frame):
+                frames.append(_blank(frame, volume, options))
+                if step:
+                    step(1, 1)
+                continue
+            frames.append(self._restore_frame(frame, volume, seed, options, step))
         facts = self._facts(frames, options, time.perf_counter() - began)
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
@@ -329,6 +341,7 @@ class Restorer:
                     "guard": asdict(f.guard),
                     "tiles": f.num_tiles,
                 }
+                | ({"blank": True} if f.frame.noise is NO_NOISE else {})
                 for f in frames
             ],
         }
@@ -345,6 +358,13 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
     return torch.device(name)
+
+
+def _blank(image: Array, volume: Volume, options: RestoreOptions) -> _Restoration:
+    """A frame without anything in it, as it is."""
+    nothing = np.zeros_like(image) if options.mode == "ensemble" else None
+    report = GuardReport(passed=True, messages=(), checks=())
+    return _Restoration(image, nothing, nothing, blank_frame(image, volume), 0.0, report, 0)
 
 
 def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:

@@ -12,12 +12,13 @@ from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
 from medddpm.io import OnError, read_volume, read_volumes, without_padding, write_volume
 from medddpm.preprocess import degrade, noise
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.preprocess.intensity import foreground_mask, intensity_scale, is_blank
 from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.preprocess.noise_map import noise_map
-from medddpm.volume import Volume
+from medddpm.restoration.blank import first_frame
+from medddpm.volume import Array, Volume
 from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged, write_json
-from medddpm.workflows.provenance import describe_input, versions
+from medddpm.workflows.provenance import describe_input, source_files, versions
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Evaluation:
 
 def simulate(
     clean: Path,
-    noisy: Path,
+    noisy: str | Path,
     sigma: float,
     *,
     noise_settings: NoiseSettings | None = None,
@@ -61,7 +62,8 @@ def simulate(
     settings = noise_settings or NoiseSettings()
     volume = read_volume(clean)
     target = plan_targets([volume], noisy, format="nifti", label="desc-noisy")[0]
-    check_targets([target.image, target.sidecar], overwrite=overwrite)
+    inputs = [*source_files(volume), *([gmap] if gmap else [])]
+    check_targets([target.image, target.sidecar], overwrite=overwrite, inputs=inputs)
     gain = None
     if gmap is not None:
         gain_volume = read_volume(gmap)
@@ -104,24 +106,26 @@ def estimate_noise(
     settings = noise_settings or NoiseSettings()
     found = []
     for volume in read_volumes(source, force=force, on_error=on_error):
-        with one_scan(volume, on_error):
+        with one_scan(volume.case_id, on_error):
             image = without_padding(volume)
-            estimates = [
-                noise.estimate_noise(
-                    image.frame(index),
-                    kind=settings.kind,
-                    coils=settings.coils,
-                    spacing=volume.spacing,
-                )
-                for index in range(volume.num_frames)
-            ]
-            found.append((volume, estimates))
+            first_frame(image)
+            frames = (image.frame(index) for index in range(image.num_frames))
+            found.append((volume, [_estimate(frame, volume, settings) for frame in frames]))
     return found
+
+
+def _estimate(image: Array, volume: Volume, settings: NoiseSettings) -> noise.NoiseEstimate:
+    """The noise of a frame; none where it is blank."""
+    if is_blank(image):
+        return noise.NO_NOISE
+    return noise.estimate_noise(
+        image, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+    )
 
 
 def write_noise_map(
     source: Path,
-    output: Path,
+    output: str | Path,
     *,
     noise_settings: NoiseSettings | None = None,
     overwrite: bool = False,
@@ -139,15 +143,17 @@ def write_noise_map(
     settings = noise_settings or NoiseSettings()
     volume = without_padding(read_volume(source))
     target = plan_targets([volume], output, format="nifti", label="desc-sigma")[0]
-    check_targets([target.image], overwrite=overwrite)
+    check_targets([target.image], overwrite=overwrite, inputs=source_files(volume))
     maps = np.empty_like(volume.data, dtype=np.float32)
     for index in range(volume.num_frames):
         image = volume.frame(index)
-        estimate = noise.estimate_noise(
-            image, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
-        )
-        found = noise_map(
-            image, estimate, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+        estimate = _estimate(image, volume, settings)
+        found = (
+            None
+            if is_blank(image)
+            else noise_map(
+                image, estimate, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+            )
         )
         frame = maps if maps.ndim == 3 else maps[..., index]
         frame[...] = estimate.sigma if found is None else found
