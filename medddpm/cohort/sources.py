@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medddpm.bids.names import find_bids_scans, is_bids, output_stem
-from medddpm.errors import ConfigError, MedddpmError
+from medddpm.errors import ConfigError, ContentAbsentError, MedddpmError
 from medddpm.io import find_images, find_series
 from medddpm.io.files import first_twin
 from medddpm.io.image_files import parts_of
@@ -62,8 +62,8 @@ def find_jobs(source: Path, out: Path) -> Found:
     """The scans of `source`.
 
     Args:
-        source: A folder of NIfTI or MGH files (searched through), a BIDS data set (its anatomical
-            scans), a folder of DICOM series, or a CSV with a column `file`.
+        source: A folder of NIfTI or MGH files and DICOM series (searched through), a BIDS data
+            set (its anatomical scans), or a CSV with a column `file`.
         out: Where outputs will go; not inside a source that is searched through.
 
     Raises:
@@ -86,9 +86,8 @@ def find_jobs(source: Path, out: Path) -> Found:
     else:
         if source.resolve() in (out.resolve(), *out.resolve().parents):
             raise ConfigError(f"{out} lies in {source}: what was restored would be restored again")
-        jobs = file_jobs((p.relative_to(source), p) for p in _images(source))
-        if not jobs:
-            jobs, broken = _series_jobs(source)
+        jobs, broken = _series_jobs(source)
+        jobs += file_jobs((p.relative_to(source), p) for p in _images(source))
     if not jobs and not broken:
         raise ConfigError(f"{source} holds no NIfTI, MGH or DICOM scan")
     refuse_meeting(jobs, out)
@@ -156,7 +155,12 @@ def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
     def keep(error: MedddpmError) -> None:
         digest = hashlib.sha256(str(error).encode()).hexdigest()[:12]
         text = str(error)
-        if not text.startswith("series "):
+        if isinstance(error, ContentAbsentError):
+            text = (
+                "the content of DICOM files of a folder was not fetched (`datalad get` or `git "
+                "annex get` does it), or was moved away; `medddpm info` names it"
+            )
+        elif not text.startswith("series "):
             text = f"a DICOM file is damaged ({type(error).__name__}); `medddpm info` names it"
         broken[f"unreadable-{digest}"] = text
 

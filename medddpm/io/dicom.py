@@ -124,8 +124,9 @@ def find_series(path: str | Path, on_error: OnError) -> list[SeriesFiles]:
     damaged: set[Path] = set()
 
     def note(file: Path, error: MedddpmError) -> None:
+        if file.parent not in damaged or not isinstance(error, ContentAbsentError):
+            on_error(error)  # content that is not there is said once a folder
         damaged.add(file.parent)
-        on_error(error)
 
     for file, header in dicom_headers(Path(path), [], note):
         found.setdefault(series_tag(header), []).append(file)
@@ -136,8 +137,8 @@ def find_series(path: str | Path, on_error: OnError) -> list[SeriesFiles]:
             continue
         on_error(
             DicomSeriesError(
-                f"series {tag} lies in one folder with a damaged file, which may be a slice of it; "
-                "export it again, or take that file out"
+                f"series {tag} lies in one folder with a file that is damaged or was not fetched, "
+                "and may be a slice of it; export or fetch it again, or take that file out"
             )
         )
     return series
@@ -212,7 +213,7 @@ def _lies_beside(files: Files, damaged: dict[Path, Path], on_error: OnError) -> 
         on_error(
             DicomSeriesError(
                 f"{_name(files)} lies in one folder with {found[0].name}, which may be a slice of "
-                "it and is damaged or not there; export it again, or take that file out"
+                "it and is damaged or not there; export or fetch it again, or take that file out"
             )
         )
     return bool(found)
