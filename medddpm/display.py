@@ -35,6 +35,11 @@ def mime_bundle(
     return found
 
 
+def printable(text: str) -> str:
+    """Text that any file can hold; bytes of a name that are no UTF-8 become a backslash and hex."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def planes_png(image: Image, spacing: NDArray[np.float64]) -> bytes:
     """A PNG of the sagittal, coronal and axial plane through the middle, to scale.
 

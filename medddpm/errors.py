@@ -77,5 +77,9 @@ class SamplingDivergedError(MedddpmError, ArithmeticError):
     """A network or a sampler produced NaN or infinity."""
 
 
+class ValuesWarning(UserWarning):
+    """Values of a scan are unusual; the message says what was done with them."""
+
+
 class GeometryWarning(UserWarning):
     """A geometry was repaired or is unusual; the message says what was done."""

@@ -23,7 +23,12 @@ from medddpm.cli import (
     sweep,
     training,
 )
-from medddpm.cli.run import interrupt_on_sigterm, set_debug, use_plain_warnings
+from medddpm.cli.run import (
+    interrupt_on_sigterm,
+    print_names_as_they_are,
+    set_debug,
+    use_plain_warnings,
+)
 
 app = typer.Typer(
     name="medddpm",
@@ -50,6 +55,7 @@ def _root(
 ) -> None:
     set_debug(debug)
     use_plain_warnings()
+    print_names_as_they_are()
 
 
 scans.register(app)

@@ -39,7 +39,7 @@ class Job:
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that stand for the name."""
-        return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+        return hashlib.sha256(self.name.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
     broken: dict[str, str] = {}
 
     def keep(error: MedddpmError) -> None:
-        digest = hashlib.sha256(str(error).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(str(error).encode(errors="surrogateescape")).hexdigest()[:12]
         text = str(error)
         if not text.startswith("series "):
             text = f"a DICOM file is damaged ({type(error).__name__}); `medddpm info` names it"
@@ -139,7 +139,7 @@ def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
 def _listed(manifest: Path) -> Iterator[Job]:
     """Jobs of a CSV; a scan that it leaves out (no file) is left out here."""
     try:
-        with manifest.open(newline="", encoding="utf-8") as file:
+        with manifest.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = csv.DictReader(file)
             if "file" not in (table.fieldnames or ()):
                 raise ConfigError(f"{manifest} has no column 'file'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from medddpm.cohort.records import Outcome
 from medddpm.io import atomic_path
-from medddpm.workflows.outputs import write_json
+from medddpm.workflows.outputs import write_csv, write_json
 from medddpm.workflows.provenance import versions
 
 COLUMNS = ("scan", "state", "error", "reason", "sigma", "seconds", "outputs", "checksum")
@@ -47,10 +46,8 @@ def write_tables(
     ordered = sorted(outcomes, key=lambda outcome: outcome.scan)
     rows = [_row(outcome) for outcome in ordered]
     paths = out / "cohort.csv", out / "cohort.json"
-    with atomic_path(paths[0]) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows({**row, "outputs": ";".join(row["outputs"])} for row in rows)
+    with atomic_path(paths[0]) as partial:
+        write_csv(partial, [{**row, "outputs": ";".join(row["outputs"])} for row in rows], COLUMNS)
     with atomic_path(paths[1]) as partial:
         write_json(partial, {"settings": settings, "versions": versions(), "scans": rows})
     return paths

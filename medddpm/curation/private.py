@@ -36,7 +36,7 @@ class Pseudonyms:
             text: What shall not be seen.
             length: Number of digits.
         """
-        message = f"{kind}\0{text}".encode()
+        message = f"{kind}\0{text}".encode(errors="surrogateescape")
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()[:length]
 
     def subject(self, original: str) -> str:
@@ -119,7 +119,7 @@ def read_mapping(path: Path) -> list[Owner]:
     """Which scan is whose; nothing if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return [Owner(*row) for row in list(csv.reader(file))[1:]]
 
 

@@ -18,7 +18,7 @@ from medddpm.io.dicom import (
 from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_map
 from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
-from medddpm.io.files import atomic_path, check_output, checksum
+from medddpm.io.files import atomic_path, check_name, check_output, checksum
 from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
 from medddpm.volume import Volume
@@ -31,6 +31,7 @@ __all__ = [
     "Trust",
     "atomic_path",
     "check_dicom",
+    "check_name",
     "check_output",
     "checksum",
     "dicom_headers",
@@ -74,8 +75,13 @@ def read_volumes(
         GeometryError: The place of the scan is unknown.
     """
     path = Path(path)
-    if not path.exists():
-        raise VolumeReadError(f"{path} does not exist")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise VolumeReadError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that is closed
+        why = getattr(error, "strerror", None) or error
+        raise VolumeReadError(f"{str(path)[:200]} cannot be read: {why}") from None
     if path.is_file() and suffix_of(path):
         return [read_nifti(path, trust=trust)]
     return read_dicom(path, force=force, on_error=on_error)

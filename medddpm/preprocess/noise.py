@@ -50,7 +50,7 @@ class NoiseEstimate:
     Attributes:
         sigma: Standard deviation of one real noise component, in scan units.
         fraction: The same as a fraction of `scale`.
-        method: Where it was measured: "air", "foreground", or "given" by the user.
+        method: Where it was measured: "air", "foreground"; "given" by the user; "none" to be seen.
         error: Relative standard error of sigma.
         num_voxels: Voxels that were used; 0 if given.
         scale: Intensity scale that the scan would have without its noise (`intensity_scale` with
@@ -59,7 +59,7 @@ class NoiseEstimate:
 
     sigma: float
     fraction: float
-    method: Literal["air", "foreground", "given"]
+    method: Literal["air", "foreground", "given", "none"]
     error: float
     num_voxels: int
     scale: float

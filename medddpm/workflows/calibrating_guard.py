@@ -58,8 +58,8 @@ class GuardCalibration:
 
 
 def calibrate_guard(
-    data: Path,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     *,
     sigmas: Sequence[float] = (0.03, 0.05, 0.09, 0.15),
     options: RestoreOptions | None = None,
@@ -68,7 +68,7 @@ def calibrate_guard(
     device: str = "auto",
     include: str = "*",
     faults_on: Sequence[str] = (),
-    foreign: Sequence[Path] = (),
+    foreign: Sequence[str | Path] = (),
     overwrite: bool = False,
     on_scan: Callable[[str, float, str], None] | None = None,
 ) -> GuardCalibration:
@@ -97,6 +97,7 @@ def calibrate_guard(
     Raises:
         ConfigError: No scan, or scans of one subject alone.
     """
+    data, out = Path(data), Path(out)
     files = named_scans(data, include)
     subjects, kinds = subjects_of(data, files), column_of(data, "kind")
     if len(set(subjects.values())) < 2:
@@ -108,7 +109,7 @@ def calibrate_guard(
     settings = replace(options or RestoreOptions(), sigma=None)
     lab = _Lab(Restorer.from_pretrained(weights, device), settings, crop, out)
     trials: list[Trial] = []
-    for path, fault in _plan(files, faults_on, foreign):
+    for path, fault in _plan(files, faults_on, [Path(path) for path in foreign]):
         who = (file_stem(path), subjects.get(path, file_stem(path)), kinds.get(path, ""))
         for sigma in sorted(sigmas):
             for row in lab.trials(path, sigma, fault):

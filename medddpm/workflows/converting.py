@@ -27,12 +27,12 @@ from medddpm.workflows.outputs import (
 
 
 def convert(
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
     format: OutputFormat = "nifti",
     dicom: DicomOptions | None = None,
-    like: Path | None = None,
+    like: str | Path | None = None,
     overwrite: bool = False,
     force: bool = False,
     trust: Trust | None = None,
@@ -53,6 +53,8 @@ def convert(
         on_error: Called with the error of each scan that cannot be read or written, and the
             others are converted; without it the first error is raised.
     """
+    source, output = Path(source), Path(output)
+    like = None if like is None else Path(like)
     volumes = read_volumes(source, force=force, trust=trust, on_error=on_error)
     if not volumes:
         return []

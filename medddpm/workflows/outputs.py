@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medddpm.display import printable
 from medddpm.errors import ConfigError, MedddpmError, MemoryBudgetError, OutputError
-from medddpm.io import OnError
+from medddpm.io import OnError, check_name
 from medddpm.volume import Volume
 
 OutputFormat = Literal["nifti", "dicom"]
@@ -72,6 +73,7 @@ def plan_targets(
         format: "dicom" writes a folder of files for each scan.
         label: Appended to the scan's name inside a folder, such as "desc-denoised".
     """
+    check_name(output)
     suffix = next((s for s in NIFTI_SUFFIXES if output.name.lower().endswith(s)), "")
     if suffix and not output.is_dir():
         if format == "dicom":
@@ -99,6 +101,7 @@ def _stems(volumes: Sequence[Volume]) -> list[str]:
 def check_targets(paths: Sequence[Path], *, overwrite: bool) -> None:
     """Raise OutputError before any work if an output exists or its folder cannot take it."""
     for path in paths:
+        check_name(path)
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already; give another output or --overwrite")
     for path in {path.parent: path for path in reversed(paths)}.values():
@@ -201,10 +204,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table; its columns are all that any row has, in the order in which they come."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
+def write_html(path: Path, page: str) -> None:
+    """Write a page; bytes of file names that are no text show as a backslash and hex."""
+    path.write_text(printable(page), encoding="utf-8")
+
+
+def write_csv(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write a table; bytes of file names stay as they are.
+
+    Args:
+        path: The file.
+        rows: Column to value.
+        columns: In this order; if not given, all that any row has, as they come.
+    """
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.DictWriter(file, columns, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from medddpm.errors import CheckpointError, ConfigError, MedddpmError, OutputError, VolumeReadError
 from medddpm.evaluation.report import Figure, ReportScan, measure
@@ -15,7 +16,7 @@ from medddpm.evaluation.report_page import report_page
 from medddpm.io import OnError, read_volume
 from medddpm.restoration.model import find_weights, read_card
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import check_targets, staged
+from medddpm.workflows.outputs import check_targets, staged, write_html
 from medddpm.workflows.references import find_references
 from medddpm.workflows.results import Result, find_results, find_source
 
@@ -38,11 +39,11 @@ class Reports:
 
 
 def report(
-    results: Sequence[Path],
+    results: str | Path | Sequence[str | Path],
     *,
-    out: Path | None = None,
-    source: Path | None = None,
-    reference: Path | None = None,
+    out: str | Path | None = None,
+    source: str | Path | None = None,
+    reference: str | Path | None = None,
     frame: int = 0,
     index_only: bool = False,
     overwrite: bool = False,
@@ -66,7 +67,11 @@ def report(
         VolumeReadError: A result, or the scan that it was made from, is gone or has changed.
         GeometryError: The scans lie on different grids.
     """
-    found = find_results(results)
+    out = None if out is None else Path(out)
+    source = None if source is None else Path(source)
+    reference = None if reference is None else Path(reference)
+    given = [results] if isinstance(results, str | Path) else results
+    found = find_results([Path(path) for path in given])
     if len(found) > 1 and source:
         raise ConfigError(f"--source belongs to one result, and here are {len(found)}")
     references = find_references(found, reference)
@@ -108,10 +113,11 @@ def _show(
 
 
 def link_to(result: Result, index: Path, page: Path | None = None) -> str:
-    """Where a page over several results links to: the page of a result, else its sidecar."""
+    """Where a page over several results links to: the page of a result, else its sidecar; a URL."""
     pages = [page or result.sidecar.with_suffix(".html"), result.sidecar.with_suffix(".html")]
     target = next((p for p in pages if p.is_file()), result.sidecar)
-    return Path(os.path.relpath(target, index.parent)).as_posix()
+    relative = Path(os.path.relpath(target, index.parent)).as_posix()
+    return quote(os.fsencode(relative))
 
 
 def result_names(results: Sequence[Result]) -> list[str]:
@@ -221,4 +227,4 @@ def _index(pages: Sequence[Path], out: Path | None) -> Path:
 
 def _write(path: Path, page: str) -> None:
     with staged(path.parent) as folder:
-        (folder / path.name).write_text(page, encoding="utf-8")
+        write_html(folder / path.name, page)

@@ -31,6 +31,7 @@ from medddpm.workflows.outputs import (
     one_scan,
     plan_targets,
     staged,
+    write_html,
     write_json,
 )
 from medddpm.workflows.provenance import (
@@ -82,12 +83,14 @@ class RestoredScan:
         """One line: noise level and VAE ceiling of the (first) frame, seconds, device."""
         frames = self.facts["frames"]
         sigma = frames[0]["sigma"]
+        took = f"{self.facts['seconds']:.1f} s on {self.facts['device']}"
+        if sigma["method"] == "none":
+            return f"no noise to be seen; the output is the input; {took}"
         more = f" (frame 0 of {len(frames)})" if len(frames) > 1 else ""
         return (
             f"sigma {sigma['sigma']:.4g} in scan units, {sigma['fraction']:.4f} of the intensity "
             f"scale, from {sigma['method']}{more}; "
-            f"VAE ceiling {frames[0]['vae_ceiling_db']:.1f} dB; "
-            f"{self.facts['seconds']:.1f} s on {self.facts['device']}"
+            f"VAE ceiling {frames[0]['vae_ceiling_db']:.1f} dB; {took}"
         )
 
 
@@ -115,8 +118,8 @@ class Run:
 
 
 def restore(
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
     options: RestoreOptions | None = None,
     weights: str | Path = "default",
@@ -148,6 +151,7 @@ def restore(
         on_error: Called with the error of each scan that cannot be read or restored, and the
             others are restored; without it the first error is raised.
     """
+    source, output = Path(source), Path(output)
     options, dicom = options or RestoreOptions(), dicom or DicomOptions()
     volumes: list[Volume] = []
     for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
@@ -217,7 +221,7 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
             scan = scan_of(
                 target.stem, volume, restored.volume, facts, std=restored.std, card=run.card
             )
-            place.html.write_text(report_page(scan), encoding="utf-8")
+            write_html(place.html, report_page(scan))
         write_json(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,
