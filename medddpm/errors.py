@@ -97,6 +97,10 @@ class OptionWarning(UserWarning):
     """An option was set that does nothing beside the others; the message says why."""
 
 
+class ValuesWarning(UserWarning):
+    """Values of a scan are unusual; the message says what was done with them."""
+
+
 class GeometryWarning(UserWarning):
     """A geometry was repaired or is unusual; the message says what was done."""
 

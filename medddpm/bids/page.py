@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from medddpm.io import atomic_path, read_volume
 from medddpm.restoration.blank import shown_frame
-from medddpm.workflows.outputs import file_stem
+from medddpm.workflows.outputs import file_stem, write_html
 from medddpm.workflows.provenance import STATEMENT
 
 _STYLE = (
@@ -62,7 +62,7 @@ def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
         f"<style>{_STYLE}</style><h1>{title}</h1><p>{STATEMENT}</p>{''.join(parts)}</html>\n"
     )
     with atomic_path(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        write_html(partial, page)
     return path
 
 

@@ -14,7 +14,12 @@ from medddpm import __version__
 from medddpm.cli.cohort import exit_code
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import parse_device, parse_sigma
-from medddpm.cli.run import interrupt_on_sigterm, reports_errors, use_plain_warnings
+from medddpm.cli.run import (
+    interrupt_on_sigterm,
+    print_names_as_they_are,
+    reports_errors,
+    use_plain_warnings,
+)
 from medddpm.errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `medddpm-bids` command."""
     interrupt_on_sigterm()
     use_plain_warnings()
+    print_names_as_they_are()
     given = _parser().parse_args(arguments)
     try:
         _run(given)

@@ -216,12 +216,12 @@ def estimate_noise(
         return
     for volume, estimates in found:
         for index, estimate in enumerate(estimates):
-            frame = f" frame {index}" if volume.num_frames > 1 else ""
+            name = volume.frame_name(index)
             if estimate.method == "none":
-                typer.echo(f"{volume.case_id}{frame}: blank")
+                typer.echo(f"{name}: no noise to be seen")
                 continue
             typer.echo(
-                f"{volume.case_id}{frame}: sigma {estimate.sigma:.5g} in scan units, "
+                f"{name}: sigma {estimate.sigma:.5g} in scan units, "
                 f"{estimate.fraction:.4f} of the intensity scale, +- {100 * estimate.error:.1f} %, "
                 f"from the {estimate.method} ({estimate.num_voxels} voxels)"
             )

@@ -33,7 +33,7 @@ from medddpm.cohort.records import (
 from medddpm.cohort.sources import Job
 from medddpm.errors import CheckpointError, MedddpmError, OutputError, VolumeReadError
 from medddpm.io import DicomOptions, Trust, read_series, read_volumes
-from medddpm.io.files import remove
+from medddpm.io.files import check_name, remove
 from medddpm.io.nifti import suffix_of
 from medddpm.restoration.model import read_card
 from medddpm.restoration.options import RestoreOptions
@@ -42,6 +42,7 @@ from medddpm.volume import Volume
 from medddpm.workflows.outputs import OutputFormat, Target, plan_targets, stage_prefix, staged
 from medddpm.workflows.provenance import STATEMENT
 from medddpm.workflows.restoring import (
+    MAPS,
     RestoredScan,
     Run,
     check_format,
@@ -233,6 +234,10 @@ def _check_free(targets: list[Target], folder: Path, job: Job, settings: Setting
     known = load_outcome(settings.state, job)
     ours = set(known.outputs) if known else set()
     for target in targets:
+        maps = MAPS if settings.options.mode == "ensemble" else ()
+        pages = [target.html] if settings.report else []
+        for path in (target.image, target.sidecar, *pages, *map(target.part, maps)):
+            check_name(path)
         if not target.image.exists() or str(target.image.relative_to(settings.out)) in ours:
             continue
         with suppress(OSError, UnicodeDecodeError):

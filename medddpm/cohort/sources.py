@@ -40,7 +40,7 @@ class Job:
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that stand for the name."""
-        return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+        return hashlib.sha256(self.name.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
     broken: dict[str, str] = {}
 
     def keep(error: MedddpmError) -> None:
-        digest = hashlib.sha256(str(error).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(str(error).encode(errors="surrogateescape")).hexdigest()[:12]
         text = str(error)
         if isinstance(error, ContentAbsentError):
             text = (

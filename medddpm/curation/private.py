@@ -36,7 +36,7 @@ class Pseudonyms:
             text: What shall not be seen.
             length: Number of digits.
         """
-        message = f"{kind}\0{text}".encode()
+        message = f"{kind}\0{text}".encode(errors="surrogateescape")
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()[:length]
 
     def subject(self, original: str) -> str:

@@ -21,7 +21,7 @@ from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_m
 from medddpm.io.dicom_padding import with_padding, without_padding
 from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
-from medddpm.io.files import atomic_path, check_output, check_there, checksum
+from medddpm.io.files import atomic_path, check_name, check_output, check_there, checksum
 from medddpm.io.image_files import find_images
 from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
@@ -38,6 +38,7 @@ __all__ = [
     "Trust",
     "atomic_path",
     "check_dicom",
+    "check_name",
     "check_output",
     "checksum",
     "dicom_headers",

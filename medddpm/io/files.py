@@ -26,12 +26,14 @@ def check_there(path: Path) -> None:
     try:
         if is_absent(path):
             raise ContentAbsentError(why_absent(path))
-        if not path.exists():
-            raise VolumeReadError(f"{path} does not exist")
-    except OSError as error:
-        if isinstance(error, MedddpmError):
-            raise
-        raise VolumeReadError(f"{path} cannot be read: {error.strerror or error}") from error
+        path.stat()
+    except MedddpmError:
+        raise
+    except FileNotFoundError:
+        raise VolumeReadError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that is closed
+        why = getattr(error, "strerror", None) or error
+        raise VolumeReadError(f"{str(path)[:200]} cannot be read: {why}") from None
 
 
 def is_absent(path: Path) -> bool:
@@ -60,6 +62,42 @@ def why_absent(path: Path) -> str:
     )
 
 
+_LONGEST_NAME = 255
+"""Bytes, where the file system does not say."""
+_LONGEST_PATH = 4096
+"""Bytes, with the one that ends it (PATH_MAX of Linux)."""
+_LONGEST_SUFFIX = 8
+
+
+def check_name(path: Path) -> None:
+    """Raise OutputError if a file system cannot hold the name, which counts in bytes."""
+    whole = len(os.fsencode(path.absolute()))
+    if whole >= _LONGEST_PATH:
+        raise OutputError(
+            f"cannot write {path.name[:40]}...: its path has {whole} bytes, and paths have "
+            f"{_LONGEST_PATH - 1} at most; write into a folder with a shorter path"
+        )
+    folder = next((p for p in path.absolute().parents if _is_folder(p)), Path.cwd())
+    try:
+        longest = os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        longest = _LONGEST_NAME
+    for part in path.absolute().relative_to(folder).parts:
+        length = len(os.fsencode(part))
+        if 0 < longest < length:
+            raise OutputError(
+                f"cannot write into {folder}: the name {part[:40]}... has {length} bytes, and "
+                f"names have {longest} at most; shorten the input's, or give another output"
+            )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no file system can hold
+        return False
+
+
 def check_output(path: str | Path, overwrite: bool = False) -> Path:
     """Make sure, before hours of work, that `path` can be written.
 
@@ -74,6 +112,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
         OutputError: The folder is missing or read-only, or the output exists already.
     """
     path = Path(path)
+    check_name(path)
     parent = path.parent
     if not parent.is_dir():
         raise OutputError(f"cannot write {path}: the folder {parent} does not exist; make it first")
@@ -127,8 +166,8 @@ def _ignores_case(folder: Path) -> bool:
 def atomic_path(path: str | Path, *, is_folder: bool = False) -> Iterator[Path]:
     """A temporary place beside `path` that takes its name when the block ends well.
 
-    The temporary name ends in the name of `path`, so that writers who go by the suffix
-    work. It is removed on any error, Ctrl-C included; `path` is then as it was before.
+    The temporary name is short, however long that of `path`, and has its suffix, by which
+    writers go. It is removed on any error, Ctrl-C included; `path` is then as it was before.
 
     Args:
         path: Where the output shall be.
@@ -141,7 +180,7 @@ def atomic_path(path: str | Path, *, is_folder: bool = False) -> Iterator[Path]:
         OutputError: An OSError happened, such as a full disk.
     """
     path = Path(path)
-    partial = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
+    partial = path.with_name(f".{uuid.uuid4().hex[:12]}{_suffix(path)}")
     try:
         if is_folder:
             partial.mkdir()
@@ -156,6 +195,13 @@ def atomic_path(path: str | Path, *, is_folder: bool = False) -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         remove(partial)
+
+
+def _suffix(path: Path) -> str:
+    """The last suffix of a name, with the one before it if that is compressed; "" if it is long."""
+    last = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
+    before = Path(path.stem).suffix if last.lower() == ".gz" else ""
+    return before + last if len(before) <= _LONGEST_SUFFIX else last
 
 
 def _replace_folder(partial: Path, path: Path) -> None:

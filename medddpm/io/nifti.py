@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -15,10 +15,12 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from medddpm.display import printable
 from medddpm.errors import ConfigError, GeometryError, GeometryWarning, VolumeReadError
 from medddpm.io.dicom_values import number_or
 from medddpm.io.files import atomic_path, check_intensities, check_output
 from medddpm.io.stored import Stored
+from medddpm.io.stream import content_length, is_gzip, total_memory
 from medddpm.volume import Geometry, Volume
 
 nib: Any = nibabel  # untyped
@@ -32,8 +34,20 @@ _SPACE_BITS = 7  # of xyzt_units; the others are the unit of time
 _MM_CODE = 2
 _SCANNER_CODE = 1
 _MM_PER_UNIT = {1: 1e3, 3: 1e-3}  # metre and micron; anything else is taken for mm
+_UNIT_NAMES = {1: "meter", 3: "micron"}  # nibabel knows no byte whose unit of time is unknown
 _PLAUSIBLE_MM = (0.003, 100.0)  # voxels of a scan whose header states another unit than mm
-_UNREADABLE = (OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError)
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    KeyError,  # a code that nibabel does not know
+    nib.freesurfer.mghformat.MGHError,
+    nib.spatialimages.HeaderDataError,
+    nib.wrapstruct.WrapStructError,
+)
 
 
 def suffix_of(path: Path, suffixes: tuple[str, ...] = READ_SUFFIXES) -> str:
@@ -57,7 +71,8 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
 
     Raises:
         VolumeReadError: Missing, cut short, damaged (gzip's checksum is wrong), no image, one
-            slice, over four dimensions, complex or RGB, NaN or infinity, all zeros or constant.
+            slice, over four dimensions, complex or RGB, NaN or infinity, all zeros or constant;
+            or the header claims more voxels than the file, or the memory, holds.
         GeometryError: No form is a transform, sform and qform put one space at two places, or
             voxels in metre or micron have a size that no scan has.
     """
@@ -74,7 +89,7 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
     shape = _check_kind(image, path)
     is_mgh = isinstance(image, nib.freesurfer.MGHImage)
     with _readable(path):
-        _check_gzip(image)
+        _check_size(image, shape, path)
         header = image.header.copy()
         if not isinstance(image, nib.freesurfer.MGHImage):  # nibabel forgets them in the header
             header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
@@ -87,7 +102,7 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
         geometry=geometry,
         format="mgh" if is_mgh else "nifti",
         source=path,
-        case_id=path.name[: -len(suffix_of(path))] or "scan",
+        case_id=printable(path.name[: -len(suffix_of(path))]) or "scan",
         native=header,
     )
 
@@ -104,7 +119,8 @@ def nifti_shape(path: Path) -> tuple[tuple[int, int, int], int]:
 def _readable(path: Path) -> Iterator[None]:
     """Turn what nibabel raises for a broken file into one clear error."""
     try:
-        yield
+        with np.errstate(all="ignore"):  # numbers that overflow are found by what becomes of them
+            yield
     except VolumeReadError:
         raise
     except GeometryError as error:
@@ -119,13 +135,32 @@ def _readable(path: Path) -> Iterator[None]:
         raise VolumeReadError(f"{path} is no image that is known: {error}") from error
 
 
-def _check_gzip(image: Any) -> None:
-    """Read compressed files to their end, where the checksum is: nibabel stops before it."""
-    for holder in image.file_map.values():
-        if str(holder.filename).lower().endswith((".gz", ".mgz")):
-            with gzip.open(holder.filename) as file:
-                while file.read(1 << 20):
-                    pass
+def _check_size(image: Any, shape: tuple[int, ...], path: Path) -> None:
+    """Refuse a header that claims more than there is, before anything of that size is made.
+
+    Compressed files are read to their end for it, where the checksum is: nibabel stops before.
+    """
+    name = image.file_map["image"].filename
+    if name is None or not (file := Path(name)).is_file():
+        raise VolumeReadError(f"{path}: the file with its voxels is not there")
+    header = Path(image.file_map["header"].filename or name) if "header" in image.file_map else file
+    if header != file and is_gzip(header):
+        content_length(header)
+    present = content_length(file)
+    dtype, voxels = np.dtype(image.get_data_dtype()), math.prod(shape)
+    needed = int(image.dataobj.offset) + voxels * dtype.itemsize
+    sizes = " x ".join(map(str, shape))
+    if present < needed:
+        raise VolumeReadError(
+            f"{path}: its header claims {sizes} voxels of {dtype}, {needed} bytes, and there are "
+            f"{present}; the file is cut short, or its header is damaged: get it again"
+        )
+    wanted, memory = voxels * np.dtype(np.float32).itemsize, total_memory()
+    if wanted > memory:
+        raise VolumeReadError(
+            f"{path}: its {sizes} voxels take {wanted / 1e9:.1f} GB of memory, and this machine "
+            f"has {memory / 1e9:.1f} GB; cut it into parts, or take a larger machine"
+        )
 
 
 def _check_kind(image: Any, path: Path) -> tuple[int, ...]:
@@ -145,8 +180,8 @@ def _check_kind(image: Any, path: Path) -> tuple[int, ...]:
         raise VolumeReadError(
             f"{path} has {len(shape)} dimensions (shape {shape}); split it into 3D or 4D files"
         )
-    if 0 in shape:
-        raise VolumeReadError(f"{path} has no voxels (shape {shape})")
+    if min(shape) < 1:
+        raise VolumeReadError(f"{path} has no voxels (shape {shape}); its header is damaged")
     return shape
 
 
@@ -231,7 +266,7 @@ def _check_unit(header: Any, affine: NDArray[np.float64], path: Path) -> None:
     if _mm_per_unit(header) == 1 or spacing.min() == 0:  # singular: an error of its own
         return
     if spacing.min() < _PLAUSIBLE_MM[0] or spacing.max() > _PLAUSIBLE_MM[1]:
-        unit = header.get_xyzt_units()[0]
+        unit = _UNIT_NAMES[int(header["xyzt_units"]) & _SPACE_BITS]
         raise GeometryError(
             f"{path}: its header states the unit {unit}, so its voxels would be "
             f"{' x '.join(f'{s:.4g}' for s in spacing)} mm; if the numbers are mm, correct the "

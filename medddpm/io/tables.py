@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medddpm.display import as_bytes, printable
 from medddpm.errors import ConfigError
 from medddpm.io.files import atomic_path
 
@@ -52,7 +53,11 @@ class Line:
         try:
             path.lstat()
         except (FileNotFoundError, NotADirectoryError):
-            pass
+            if printable(self.cells[column]) != self.cells[column]:
+                raise ConfigError(
+                    f"line {self.number} of the table, {column}: no such file, and the table is "
+                    "no UTF-8; save it as CSV UTF-8"
+                ) from None
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "no name of a file"
             raise ConfigError(f"line {self.number} of the table, {column}: {why}") from None
@@ -65,7 +70,11 @@ def is_table(path: Path) -> bool:
 
 
 def read_table(
-    path: Path, needed: Sequence[str], what: str = "the table", *, errors: str = "strict"
+    path: Path,
+    needed: Sequence[str],
+    what: str = "the table",
+    *,
+    errors: str = "surrogateescape",
 ) -> list[Line]:
     """The lines of a CSV in UTF-8, or in UTF-16 with a byte order mark.
 
@@ -77,7 +86,8 @@ def read_table(
         path: The file.
         needed: Columns that must be there.
         what: What messages call it.
-        errors: What becomes of bytes that are no UTF-8, as for `bytes.decode`.
+        errors: What becomes of bytes that are no UTF-8, as for `bytes.decode`; they may be those of
+            a file name.
 
     Raises:
         ConfigError: It cannot be read, is no such table, lacks a column, has a column twice, or a
@@ -107,7 +117,8 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
     """Write a CSV by atomic rename; the same rows give the same bytes.
 
     A text that a spreadsheet would run as a formula gets a ' before it (OWASP, "CSV injection");
-    numbers stay as they are, and `read_table` takes the ' away.
+    numbers stay as they are, and `read_table` takes the ' away. Bytes of file names stay as they
+    are.
 
     Args:
         path: Where to.
@@ -122,7 +133,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
     writer.writerow(header)
     writer.writerows([_harmless(cell) for cell in row] for row in rows)
     with atomic_path(path) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
+        partial.write_bytes(as_bytes(text.getvalue()))
 
 
 def _harmless(cell: object) -> object:

@@ -50,8 +50,7 @@ class NoiseEstimate:
     Attributes:
         sigma: Standard deviation of one real noise component, in scan units.
         fraction: The same as a fraction of `scale`.
-        method: Where it was measured: "air", "foreground", or "given" by the user; "none" in a
-            blank frame.
+        method: Where it was measured: "air", "foreground"; "given" by the user; "none" to be seen.
         error: Relative standard error of sigma.
         num_voxels: Voxels that were used; 0 if given.
         scale: Intensity scale that the scan would have without its noise (`intensity_scale` with
@@ -64,10 +63,6 @@ class NoiseEstimate:
     error: float
     num_voxels: int
     scale: float
-
-
-NO_NOISE = NoiseEstimate(0.0, 0.0, "none", 0.0, 0, 0.0)
-"""Of a blank frame."""
 
 
 @dataclass(frozen=True)

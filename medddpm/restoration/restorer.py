@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,24 +18,21 @@ from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.io import with_padding, without_padding
+from medddpm.io.files import check_intensities
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale, is_blank, zero_background
-from medddpm.preprocess.noise import (
-    NO_NOISE,
-    NoiseEstimate,
-    estimate_noise,
-    expected_magnitude,
-    given_noise,
-)
+from medddpm.preprocess.intensity import foreground_mask, zero_background
+from medddpm.preprocess.noise import NoiseEstimate, expected_magnitude
 from medddpm.preprocess.noise_law import WHITE
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
+from medddpm.preprocess.values import Looked, look, measure_noise
 from medddpm.restoration.blank import first_frame, shown_frame
-from medddpm.restoration.frame import Frame, blank_frame, make_frame
+from medddpm.restoration.frame import Frame, make_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
+from medddpm.restoration.moments import Moments
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
 from medddpm.restoration.tile import TileRestorer, uses_bf16
@@ -94,6 +92,8 @@ class _Restoration:
     ceiling: float
     guard: GuardReport
     num_tiles: int
+    values: dict[str, Any] = field(default_factory=dict)
+    is_blank: bool = False
 
 
 class Restorer:
@@ -134,11 +134,13 @@ class Restorer:
 
         Raises:
             ConfigError: An option is out of range.
+            VolumeReadError: This is no scan (one slice, NaN, blank), or its values are such as
+                the law of the noise does not know; see `preprocess.values.look`.
             MemoryBudgetError: The budget is smaller than one tile needs.
             SamplingDivergedError: A network produced NaN or infinity.
-            VolumeReadError: Every frame is blank.
         """
         image = without_padding(volume)
+        check_intensities(image.data, volume.case_id)
         first_frame(image)
         try:
             options = replace(options or RestoreOptions(), **changes)
@@ -150,35 +152,56 @@ class Restorer:
         for index in range(volume.num_frames):
             seed = volume_seed(options.seed, volume.case_id, index)
             step = _scaled_progress(on_progress, index, volume.num_frames)
-            frame = image.frame(index)
-            if is_blank(frame):
-                frames.append(_blank(frame, volume, options))
-                if step:
-                    step(1, 1)
-                continue
-            frames.append(self._restore_frame(frame, volume, seed, options, step))
+            seen = look(image.frame(index), options.noise)
+            seen.warn(volume.frame_name(index))
+            frames.append(self._restore_seen(seen, volume, seed, options, step))
         facts = self._facts(frames, options, time.perf_counter() - began)
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
             return Restored(with_padding(_assemble(volume, data), volume), None, None, None, facts)
         std = [f.std for f in frames if f.std is not None]
         width = [f.half_width for f in frames if f.half_width is not None]
-        lower = [np.maximum(m - w, 0) for m, w in zip(data, width, strict=True)]
+        least = -np.inf if options.noise == "gaussian" else 0
+        lower = [np.maximum(m - w, least) for m, w in zip(data, width, strict=True)]
         upper = [m + w for m, w in zip(data, width, strict=True)]
         mean, low, high = (with_padding(_assemble(volume, p), volume) for p in (data, lower, upper))
         spread = without_padding(_assemble(volume, std))
         return Restored(mean, spread, low, high, facts)
 
-    def _restore_frame(
+    def _restore_seen(
         self,
-        image: Array,
+        seen: Looked,
         volume: Volume,
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
     ) -> _Restoration:
+        """A frame in its own values, whatever the networks were shown."""
+        noise = measure_noise(
+            seen, options.sigma, kind=options.noise, coils=options.coils, spacing=volume.spacing
+        )
+        frame = self._frame(seen, noise, volume, options)
+        if noise.method == "none":
+            if on_progress:
+                on_progress(1, 1)
+            return _untouched(seen, frame, options)
+        done = self._restore_frame(frame, seed, options, on_progress)
+        return replace(
+            done,
+            mean=seen.restored(done.mean),
+            std=seen.spread(done.std),
+            half_width=seen.spread(done.half_width),
+            values=seen.summary,
+        )
+
+    def _restore_frame(
+        self,
+        frame: Frame,
+        seed: int,
+        options: RestoreOptions,
+        on_progress: OnProgress | None,
+    ) -> _Restoration:
         """The main path: sigma, scale, acquired grid, tiles, decode, guard, and back."""
-        frame = self._frame(image, volume, options)
         plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple)
         x_hat, std, num_tiles = self._restore_tiles(frame, plan, seed, options, on_progress)
         if options.noise != "gaussian":
@@ -192,7 +215,7 @@ class Restorer:
         if options.noise != "gaussian":
             np.maximum(mean, 0, out=mean)
         std = None if std is None else frame.enlarged(std)
-        background = zero_background(image)
+        background = zero_background(frame.image)
         for part in (mean, std):
             if part is not None and background is not None:
                 part[background] = 0
@@ -201,14 +224,14 @@ class Restorer:
                 part *= np.float32(frame.scale)
         return _Restoration(mean, std, width, frame, seen.ceiling, guard, num_tiles)
 
-    def _frame(self, image: Array, volume: Volume, options: RestoreOptions) -> Frame:
-        mask = foreground_mask(image)
-        noise = self._noise(image, volume, mask, options)
+    def _frame(
+        self, seen: Looked, noise: NoiseEstimate, volume: Volume, options: RestoreOptions
+    ) -> Frame:
         return make_frame(
-            image,
-            mask,
+            seen.image,
+            np.zeros(seen.image.shape, bool) if seen.is_blank else foreground_mask(seen.image),
             noise,
-            self._noise_map(image, noise, volume, options),
+            self._noise_map(seen.witness, noise, volume, options),
             kind=options.noise,
             coils=options.coils,
             colour=WHITE,
@@ -236,7 +259,7 @@ class Restorer:
         if not isinstance(law.sigma, float):
             law = replace(law, sigma=pad_mirrored(law.sigma, plan.padded))
         tiles = TileRestorer(self.model, self.device, law, frame.spacing, seed, options)
-        moments = _Moments()
+        moments = Moments()
         for sample in range(num_samples):
             total = np.zeros(plan.padded, np.float32)
             weight = np.zeros(plan.padded, np.float32)
@@ -289,20 +312,10 @@ class Restorer:
             return np.float32(NOMINAL) * std
         return self.intervals.half_width(x_hat, std, frame.law.sigma, frame.spacing)
 
-    def _noise(
-        self, image: Array, volume: Volume, mask: NDArray[np.bool_], options: RestoreOptions
-    ) -> NoiseEstimate:
-        if options.sigma is not None:
-            scale = intensity_scale(image, mask, sigma=options.sigma)
-            return given_noise(options.sigma, scale)
-        return estimate_noise(
-            image, kind=options.noise, coils=options.coils, spacing=volume.spacing
-        )
-
     def _noise_map(
         self, image: Array, noise: NoiseEstimate, volume: Volume, options: RestoreOptions
     ) -> Array | None:
-        if options.noise_map == "off" or noise.method == "given":
+        if options.noise_map == "off" or noise.method in ("given", "none"):
             return None
         return noise_map(
             image, noise, kind=options.noise, coils=options.coils, spacing=volume.spacing
@@ -337,14 +350,23 @@ class Restorer:
                     "colour": asdict(f.frame.law.colour),
                     "acquired_matrix": list(f.frame.y.shape),
                     "intensity_scale": f.frame.scale,
+                    "values": f.values,
                     "vae_ceiling_db": round(f.ceiling, 2),
                     "guard": asdict(f.guard),
                     "tiles": f.num_tiles,
                 }
-                | ({"blank": True} if f.frame.noise is NO_NOISE else {})
+                | ({"blank": True} if f.is_blank else {})
                 for f in frames
             ],
         }
+
+
+def _untouched(seen: Looked, frame: Frame, options: RestoreOptions) -> _Restoration:
+    """A frame without noise, as it is: there is nothing to remove, and nothing is uncertain."""
+    mean = seen.original.copy()
+    std, width = (np.zeros_like(mean) if options.mode == "ensemble" else None for _ in range(2))
+    passed = GuardReport(True, (), ())
+    return _Restoration(mean, std, width, frame, math.nan, passed, 0, seen.summary, seen.is_blank)
 
 
 def pick_device(name: str) -> torch.device:
@@ -360,13 +382,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _blank(image: Array, volume: Volume, options: RestoreOptions) -> _Restoration:
-    """A frame without anything in it, as it is."""
-    nothing = np.zeros_like(image) if options.mode == "ensemble" else None
-    report = GuardReport(passed=True, messages=(), checks=())
-    return _Restoration(image, nothing, nothing, blank_frame(image, volume), 0.0, report, 0)
-
-
 def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
     """x_hat with the smooth part of what was removed: weak signal, and little noise."""
     removed = frame.y - expected_magnitude(x_hat, frame.law.sigma, frame.law.dof)
@@ -377,30 +392,6 @@ def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
 def _smooth_spread(std: Array) -> Array:
     out: Array = np.sqrt(gaussian_filter(np.square(std), _SPREAD_REACH))
     return out
-
-
-class _Moments:
-    """Running mean and variance over samples (Welford 1962)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean: Array = np.zeros(0, np.float32)
-        self._squares: Array = np.zeros(0, np.float32)
-
-    def add(self, x: Array) -> None:
-        self.count += 1
-        if self.count == 1:
-            self.mean = x  # its owner makes a new array for each sample
-            return
-        if self.count == 2:
-            self._squares = np.zeros_like(self.mean)
-        delta = x - self.mean
-        self.mean += delta / self.count
-        self._squares += delta * (x - self.mean)
-
-    def std(self) -> Array:
-        out: Array = np.sqrt(self._squares / (self.count - 1))
-        return out
 
 
 def _assemble(volume: Volume, frames: list[Array]) -> Volume:

@@ -59,8 +59,8 @@ class GuardCalibration:
 
 
 def calibrate_guard(
-    data: Path,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     *,
     sigmas: Sequence[float] = (0.03, 0.05, 0.09, 0.15),
     options: RestoreOptions | None = None,
@@ -69,7 +69,7 @@ def calibrate_guard(
     device: str = "auto",
     include: str = "*",
     faults_on: Sequence[str] = (),
-    foreign: Sequence[Path] = (),
+    foreign: Sequence[str | Path] = (),
     overwrite: bool = False,
     on_scan: Callable[[str, float, str], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -100,6 +100,7 @@ def calibrate_guard(
     Raises:
         ConfigError: No scan, or scans of one subject alone.
     """
+    data, out = Path(data), Path(out)
     files = named_scans(data, include)
     subjects, kinds = subjects_of(data, files), column_of(data, "kind")
     if len(set(subjects.values())) < 2:
@@ -111,7 +112,7 @@ def calibrate_guard(
     settings = replace(options or RestoreOptions(), sigma=None)
     lab = _Lab(Restorer.from_pretrained(weights, device), settings, crop, out)
     trials: list[Trial] = []
-    work = list(_plan(files, faults_on, foreign))
+    work = list(_plan(files, faults_on, [Path(path) for path in foreign]))
     for number, (path, fault) in enumerate(work):
         who = (file_stem(path), subjects.get(path, file_stem(path)), kinds.get(path, ""))
         for done, sigma in enumerate(sorted(sigmas), start=1 + number * len(sigmas)):

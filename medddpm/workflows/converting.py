@@ -28,12 +28,12 @@ from medddpm.workflows.provenance import source_files
 
 
 def convert(
-    source: Path,
+    source: str | Path,
     output: str | Path,
     *,
     format: OutputFormat = "nifti",
     dicom: DicomOptions | None = None,
-    like: Path | None = None,
+    like: str | Path | None = None,
     overwrite: bool = False,
     force: bool = False,
     trust: Trust | None = None,
@@ -54,6 +54,8 @@ def convert(
         on_error: Called with the error of each scan that cannot be read or written, and the
             others are converted; without it the first error is raised.
     """
+    source = Path(source)
+    like = None if like is None else Path(like)
     volumes = read_volumes(source, force=force, trust=trust, on_error=on_error)
     if not volumes:
         return []

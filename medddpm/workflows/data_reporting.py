@@ -22,7 +22,7 @@ from medddpm.evaluation.data_report_page import (
 )
 from medddpm.evaluation.subgroups import compare_groups
 from medddpm.io.tables import read_table
-from medddpm.workflows.outputs import check_targets, file_stem, staged
+from medddpm.workflows.outputs import check_targets, file_stem, staged, write_html
 from medddpm.workflows.provenance import checksum, versions
 
 Metric = Literal["psnr", "ssim"]
@@ -52,10 +52,10 @@ class WrittenDataReport:
 
 
 def data_report(
-    prepared: Path,
-    out: Path,
+    prepared: str | Path,
+    out: str | Path,
     *,
-    results: Path | None = None,
+    results: str | Path | None = None,
     metric: Metric = "psnr",
     overwrite: bool = False,
 ) -> WrittenDataReport:
@@ -76,6 +76,8 @@ def data_report(
             its scans; the page's name does not end in .html.
         OutputError: The page exists, or cannot be written.
     """
+    prepared, out = Path(prepared), Path(out)
+    results = None if results is None else Path(results)
     _check_page(out, overwrite)
     manifest = prepared / "manifest.csv" if prepared.is_dir() else prepared
     rows = _read_rows(manifest)
@@ -88,7 +90,7 @@ def data_report(
     }
     page = data_report_page(report, facts, quality, _contact_sheets(manifest.parent / "quality"))
     with staged(out.parent) as folder:
-        (folder / out.name).write_text(page, encoding="utf-8")
+        write_html(folder / out.name, page)
     flags = report.problems + (quality_flags(quality) if quality else [])
     return WrittenDataReport(report, quality, flags, out)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from medddpm.evaluation.page import pdf_of, report_page, rgb_of
 from medddpm.evaluation.picture import comparison_figure
+from medddpm.evaluation.report import decibels
 from medddpm.io import DicomOptions, Quantity, write_dicom, write_dicom_page, write_parametric_map
 from medddpm.restoration.blank import shown_frame
 from medddpm.restoration.restorer import Restored
@@ -82,7 +83,7 @@ def report_lines(facts: Mapping[str, Any]) -> list[str]:
         f"intensity scale, from {sigma['method']}; frame {shown + 1} of {len(frames)} is shown",
         f"Guard: {'nothing was flagged' if not flags else 'LOOK AT THIS SCAN'}; {checks}",
         *(f"  {text}" for text in flags),
-        f"VAE ceiling: {first['vae_ceiling_db']:.1f} dB",
+        f"VAE ceiling: {decibels(first['vae_ceiling_db'])}",
         f"Settings: {settings}",
         f"Model: {weights['name']} {weights['sha256']}",
         f"Input: {given['num_files']} files, sha256 {given['sha256']}",

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medddpm.display import printable
 from medddpm.errors import ConfigError, MedddpmError, MemoryBudgetError, OutputError
-from medddpm.io import OnError, series_label
+from medddpm.io import OnError, check_name, series_label
 from medddpm.io.dicom_write import is_derived_series
 from medddpm.io.files import first_twin, is_folder
 from medddpm.io.nifti import READ_SUFFIXES, suffix_of
@@ -107,6 +108,7 @@ def plan_targets(
         label: Appended to the scan's name inside a folder, such as "desc-denoised".
     """
     path = Path(output)
+    check_name(path)
     if not names_folder(output):
         if format == "dicom":
             raise ConfigError(f"--format dicom writes folders, but {output} names a NIfTI file")
@@ -155,6 +157,7 @@ def check_targets(
     """
     refuse_inputs(paths, inputs)
     for path in paths:
+        check_name(path)
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already; give another output or --overwrite")
         if is_folder(path) and not (path in folders and is_derived_series(path)):
@@ -304,6 +307,11 @@ def one_scan(name: str, on_error: OnError | None) -> Iterator[None]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a report; numpy values become numbers, NaN and infinity become null."""
     path.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_html(path: Path, page: str) -> None:
+    """Write a page; bytes of file names that are no text show as a backslash and hex."""
+    path.write_text(printable(page), encoding="utf-8")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -69,8 +69,8 @@ class PrepareOptions:
 
 
 def prepare(
-    source: Path,
-    out: Path,
+    source: str | Path,
+    out: str | Path,
     options: PrepareOptions | None = None,
     *,
     on_progress: OnProgress | None = None,
@@ -92,6 +92,7 @@ def prepare(
         ConfigError: The source, a table, or what an earlier run left in `out` cannot be used.
         OutputError: The disk is full or read-only, or another process is at work in `out`.
     """
+    source, out = Path(source), Path(out)
     options = options or PrepareOptions()
     if not source.is_dir():
         raise ConfigError(f"the source {source} does not exist or is no folder")

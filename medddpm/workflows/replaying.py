@@ -41,9 +41,9 @@ class Replay:
 
 
 def replay(
-    sidecar: Path,
+    sidecar: str | Path,
     *,
-    source: Path | None = None,
+    source: str | Path | None = None,
     weights: str | Path | None = None,
     device: str | None = None,
     on_progress: OnProgress | None = None,
@@ -61,6 +61,8 @@ def replay(
         VolumeReadError: The input is gone or has changed, or the sidecar cannot be replayed.
         CheckpointError: The weights are others.
     """
+    sidecar = Path(sidecar)
+    source = None if source is None else Path(source)
     result = read_result(sidecar)
     facts = result.facts
     if "output" not in facts:

@@ -16,7 +16,7 @@ from medddpm.io import OnError, read_volume
 from medddpm.restoration.blank import blank_frames, shown_frame
 from medddpm.restoration.model import find_weights, read_card
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import check_targets, names_folder, staged
+from medddpm.workflows.outputs import check_targets, names_folder, staged, write_html
 from medddpm.workflows.references import find_references
 from medddpm.workflows.results import Result, find_results, find_source
 
@@ -39,11 +39,11 @@ class Reports:
 
 
 def report(
-    results: Sequence[Path],
+    results: str | Path | Sequence[str | Path],
     *,
     out: str | Path | None = None,
-    source: Path | None = None,
-    reference: Path | None = None,
+    source: str | Path | None = None,
+    reference: str | Path | None = None,
     frame: int | None = None,
     index_only: bool = False,
     overwrite: bool = False,
@@ -69,8 +69,11 @@ def report(
         VolumeReadError: A result, or the scan that it was made from, is gone or has changed.
         GeometryError: The scans lie on different grids.
     """
-    found = find_results(results)
     out, is_page = (None, False) if out is None else (Path(out), not names_folder(out, (".html",)))
+    source = None if source is None else Path(source)
+    reference = None if reference is None else Path(reference)
+    given = [results] if isinstance(results, str | Path) else results
+    found = find_results([Path(path) for path in given])
     if len(found) > 1 and source:
         raise ConfigError(f"--source belongs to one result, and here are {len(found)}")
     references = find_references(found, reference)
@@ -198,7 +201,7 @@ def _read_scan(
 def weights_of(result: Result) -> str | Path:
     """The weights that a result names: a shipped name, or a path seen from the sidecar."""
     named = str(result.facts["weights"].get("source", "default"))
-    return result.sidecar.parent / named if named.endswith(".safetensors") else named
+    return (result.sidecar.parent / named).resolve() if named.endswith(".safetensors") else named
 
 
 def _card(result: Result) -> dict[str, Any]:
@@ -238,4 +241,4 @@ def _index(pages: Sequence[Path], out: Path | None, is_page: bool) -> Path:
 
 def _write(path: Path, page: str) -> None:
     with staged(path.parent) as folder:
-        (folder / path.name).write_text(page, encoding="utf-8")
+        write_html(folder / path.name, page)

@@ -41,6 +41,7 @@ from medddpm.workflows.outputs import (
     one_scan,
     plan_targets,
     staged,
+    write_html,
     write_json,
 )
 from medddpm.workflows.provenance import (
@@ -105,13 +106,15 @@ class RestoredScan:
         """One line: noise level and VAE ceiling of the (first) frame, seconds, device."""
         frames, blank = self.facts["frames"], blank_frames(self.facts)
         sigma = self.frame["sigma"]
-        more = f" (frame {shown_frame(self.facts)} of {len(frames)})" if len(frames) > 1 else ""
         passed = f"; blank and passed through: frame {', '.join(map(str, blank))}" if blank else ""
+        took = f"{self.facts['seconds']:.1f} s on {self.facts['device']}{passed}"
+        if sigma["method"] == "none":
+            return f"no noise to be seen; the output is the input; {took}"
+        more = f" (frame {shown_frame(self.facts)} of {len(frames)})" if len(frames) > 1 else ""
         return (
             f"sigma {sigma['sigma']:.4g} in scan units, {sigma['fraction']:.4f} of the intensity "
             f"scale, from {sigma['method']}{more}; "
-            f"VAE ceiling {self.frame['vae_ceiling_db']:.1f} dB; "
-            f"{self.facts['seconds']:.1f} s on {self.facts['device']}{passed}"
+            f"VAE ceiling {self.frame['vae_ceiling_db']:.1f} dB; {took}"
         )
 
 
@@ -141,7 +144,7 @@ class Run:
 
 
 def restore(
-    source: Path,
+    source: str | Path,
     output: str | Path,
     *,
     options: RestoreOptions | None = None,
@@ -178,6 +181,7 @@ def restore(
             others are restored; without it the first error is raised.
         on_note: Called with what a person should know.
     """
+    source = Path(source)
     options, dicom = options or RestoreOptions(), dicom or DicomOptions()
     if format == "dicom" and dtype != "float32":
         raise ConfigError(f"--dtype {dtype} is for NIfTI; DICOM holds 16-bit integers anyway")
@@ -335,7 +339,7 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
                 card=run.card,
                 frame=shown_frame(facts),
             )
-            place.html.write_text(report_page(scan), encoding="utf-8")
+            write_html(place.html, report_page(scan))
         write_json(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,

@@ -153,12 +153,13 @@ def find_source(result: Result, given: Path | None = None) -> Volume:
 
 def _results(path: Path) -> list[Result]:
     """The results that a path stands for."""
+    path = path if path.name not in ("", "..") else path.resolve()  # ".", "/": they have no name
     if not path.exists():
         raise VolumeReadError(f"{path} does not exist")
     if path.suffix == ".json":
         return [read_result(path)]
     stem = file_stem(path) if path.is_file() else path.name
-    beside = path.with_name(f"{stem}.json")
+    beside = path.parent / f"{stem}.json"
     facts = _facts(beside)
     if facts is not None and (path.is_file() or _is_series(Result(beside, facts), path)):
         return [Result(beside, facts)]

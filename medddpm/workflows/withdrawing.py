@@ -40,7 +40,7 @@ class Withdrawal:
     checkpoints: tuple[Path, ...]
 
 
-def withdraw(out: Path, subject: str, runs: Path | None = None) -> Withdrawal:
+def withdraw(out: str | Path, subject: str, runs: str | Path | None = None) -> Withdrawal:
     """Delete a subject's scans from a prepared folder, for good: a rerun leaves them out.
 
     The scans with the same pixels under another subject go too. It is written down first, so
@@ -55,6 +55,8 @@ def withdraw(out: Path, subject: str, runs: Path | None = None) -> Withdrawal:
         ConfigError: No such subject, or `out` was not prepared.
         OutputError: It cannot be written.
     """
+    out = Path(out)
+    runs = None if runs is None else Path(runs)
     rows = read_manifest(out / "manifest.csv")
     with only_one(out):
         ledger = read_ledger(out / "ledger.csv")
