@@ -35,7 +35,7 @@ def read_consent(path: Path) -> dict[str, Consent]:
             Messages name lines and never a subject, who may be a patient ID.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             missing = set(_COLUMNS) - set(table.fieldnames or ())
             rows = [] if missing else [(table.line_num, row) for row in table]

@@ -58,7 +58,7 @@ def read_ledger(path: Path) -> list[LedgerRow]:
     """The rows of a ledger; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         if set(COLUMNS) - set(table.fieldnames or ()):
             raise ConfigError(f"{path} is no ledger of medddpm; put the file back or move it away")

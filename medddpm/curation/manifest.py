@@ -85,7 +85,7 @@ def read_manifest(path: Path) -> list[ScanRow]:
     """
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; `medddpm prepare` writes it")
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         missing = {"scan", "subject"} - set(table.fieldnames or ())
         if missing:

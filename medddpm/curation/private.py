@@ -119,7 +119,7 @@ def read_mapping(path: Path) -> list[Owner]:
     """Which scan is whose; nothing if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [Owner(*row) for row in list(csv.reader(file))[1:]]
 
 

@@ -79,7 +79,7 @@ def _place(file: str, folder: Path, table: Path) -> Path:
 
 def _entries(table: Path) -> list[tuple[int, dict[str, str]]]:
     try:
-        with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = {"file", "subject"} - set(reader.fieldnames or ())
             rows = [] if missing else [(reader.line_num, row) for row in reader]

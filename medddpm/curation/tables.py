@@ -17,7 +17,7 @@ def write_text(path: Path, text: str) -> None:
         OutputError: The disk is full or read-only.
     """
     with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:

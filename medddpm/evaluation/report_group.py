@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -153,7 +155,7 @@ def _cells(
     ]
     return {
         "name": row.name,
-        "link": row.link,
+        "link": quote(os.fsencode(row.link)),
         "flags": "; ".join(row.flags),
         "far": distance,
         "why": why,

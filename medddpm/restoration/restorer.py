@@ -172,9 +172,9 @@ class Restorer:
         noise = measure_noise(
             seen, options.sigma, kind=options.noise, coils=options.coils, spacing=volume.spacing
         )
-        if noise.method == "none":
-            return _untouched(seen, noise, volume, options)
         frame = self._frame(seen, noise, volume, options)
+        if noise.method == "none":
+            return _untouched(seen, frame, options)
         done = self._restore_frame(frame, seed, options, on_progress)
         return replace(
             done,
@@ -219,7 +219,7 @@ class Restorer:
     ) -> Frame:
         return make_frame(
             seen.image,
-            foreground_mask(seen.image),
+            np.zeros(seen.image.shape, bool) if seen.is_blank else foreground_mask(seen.image),
             noise,
             self._noise_map(seen.witness, noise, volume, options),
             kind=options.noise,
@@ -305,7 +305,7 @@ class Restorer:
     def _noise_map(
         self, image: Array, noise: NoiseEstimate, volume: Volume, options: RestoreOptions
     ) -> Array | None:
-        if options.noise_map == "off" or noise.method == "given":
+        if options.noise_map == "off" or noise.method in ("given", "none"):
             return None
         return noise_map(
             image, noise, kind=options.noise, coils=options.coils, spacing=volume.spacing
@@ -350,22 +350,9 @@ class Restorer:
         }
 
 
-def _untouched(
-    seen: Looked, noise: NoiseEstimate, volume: Volume, options: RestoreOptions
-) -> _Restoration:
+def _untouched(seen: Looked, frame: Frame, options: RestoreOptions) -> _Restoration:
     """A frame without noise, as it is: there is nothing to remove, and nothing is uncertain."""
-    mean, no_body = seen.original.copy(), np.zeros(seen.original.shape, bool)
-    frame = make_frame(
-        mean,
-        no_body,
-        noise,
-        None,
-        kind=options.noise,
-        coils=options.coils,
-        colour=WHITE,
-        spacing=volume.spacing,
-        affine=volume.affine,
-    )
+    mean = seen.original.copy()
     std, width = (np.zeros_like(mean) if options.mode == "ensemble" else None for _ in range(2))
     passed = GuardReport(True, (), ())
     return _Restoration(mean, std, width, frame, math.nan, passed, 0, seen.summary)

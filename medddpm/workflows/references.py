@@ -76,7 +76,7 @@ def _in_folder(folder: Path) -> dict[str, list[Path]]:
 
 
 def _listed(table: Path) -> dict[str, list[Path]]:
-    with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+    with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
         if missing:

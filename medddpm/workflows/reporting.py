@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from medddpm.errors import CheckpointError, ConfigError, MedddpmError, OutputError, VolumeReadError
 from medddpm.evaluation.report import Figure, ReportScan, measure
@@ -113,11 +112,10 @@ def _show(
 
 
 def link_to(result: Result, index: Path, page: Path | None = None) -> str:
-    """Where a page over several results links to: the page of a result, else its sidecar; a URL."""
+    """Where a page over several results links to: the page of a result, else its sidecar."""
     pages = [page or result.sidecar.with_suffix(".html"), result.sidecar.with_suffix(".html")]
     target = next((p for p in pages if p.is_file()), result.sidecar)
-    relative = Path(os.path.relpath(target, index.parent)).as_posix()
-    return quote(os.fsencode(relative))
+    return Path(os.path.relpath(target, index.parent)).as_posix()
 
 
 def result_names(results: Sequence[Result]) -> list[str]:
@@ -189,7 +187,7 @@ def _read_scan(
 def weights_of(result: Result) -> str | Path:
     """The weights that a result names: a shipped name, or a path seen from the sidecar."""
     named = str(result.facts["weights"].get("source", "default"))
-    return result.sidecar.parent / named if named.endswith(".safetensors") else named
+    return (result.sidecar.parent / named).resolve() if named.endswith(".safetensors") else named
 
 
 def _card(result: Result) -> dict[str, Any]:

@@ -70,12 +70,12 @@ def column_of(data: Path, name: str) -> dict[Path, str]:
     """
     if data.suffix != ".csv" or not data.is_file():
         return {}
-    with data.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with data.open(newline="", encoding="utf-8") as file:
         return {data.parent / r["file"]: r.get(name) or "" for r in csv.DictReader(file)}
 
 
 def _listed(manifest: Path) -> list[Path]:
-    with manifest.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with manifest.open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         if "file" not in (table.fieldnames or ()):
             raise ConfigError(f"{manifest} has no column 'file'")

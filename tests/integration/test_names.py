@@ -1,4 +1,4 @@
-"""Names that are bytes, names that are long, names that are text: every verb takes or refuses them."""
+"""Names that are bytes, long or text: every verb takes them, or says what is wrong."""
 
 from __future__ import annotations
 

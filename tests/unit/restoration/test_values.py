@@ -40,7 +40,7 @@ def noisy(clean: Image) -> Image:
 
 def scan(data: Image) -> Volume:
     shape = (data.shape[0], data.shape[1], data.shape[2])
-    return Volume(data.astype(np.float32), Geometry(shape, np.eye(4)), case_id="scan")
+    return Volume(data, Geometry(shape, np.eye(4)), case_id="scan")
 
 
 def gain(result: Restored, before: Image, truth: Image, where: NDArray[np.bool_]) -> float:
