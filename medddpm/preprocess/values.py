@@ -130,7 +130,8 @@ def look(image: NDArray[Any], kind: NoiseKind) -> Looked:
         notices.append(_words_of_spikes(spikes))
     background = _even_background(values)
     if _is_quiet(values, background):
-        notices.append(_words_of_quiet(original))
+        if not is_blank(original):  # a frame that holds nothing is named with the result
+            notices.append(_words_of_quiet(original))
         return Looked(values, original, 0.0, spikes, True, facts, tuple(notices))
     if background is not None:
         facts["background"] = float(values[background][0])
@@ -320,7 +321,5 @@ def _words_of_spikes(spikes: Mask) -> str:
 
 def _words_of_quiet(image: Image) -> str:
     values = np.unique(image)
-    if values.size == 1:
-        return "blank: every voxel has one value, and the frame passes through as it is"
     few = f"only {values.size} different values" if values.size <= _FEW else "neighbours are equal"
     return f"no noise to be seen in this scan ({few}): nothing is removed from it"
