@@ -185,7 +185,7 @@ def test_a_series_and_its_faults_without_names(
     [series] = find_jobs(folder, tmp_path / "out").jobs
     outcome = do_job(series, replace(settings, format="dicom"))
     assert outcome.is_done
-    assert outcome.outputs == [f"{series.name}_desc-denoised"]
+    assert outcome.outputs == [f"001-T1w_{series.name}_desc-denoised"]
     assert len(list((settings.out / outcome.outputs[0]).iterdir())) == 36
     path = series.files[3]
     path.write_bytes(path.read_bytes()[:300])

@@ -423,7 +423,7 @@ def test_missing_decoder(series: Path, edit: Any, monkeypatch: pytest.MonkeyPatc
     edit(series, lambda dataset, _: dataset.compress(RLELossless))
     monkeypatch.setattr(Dataset, "pixel_array", property(refuse))
     monkeypatch.setattr("medddpm.io.dicom_slices.get_decoder", lambda _: Decoder)
-    with pytest.raises(DicomSeriesError, match=r"medddpm\[dicom\]"):
+    with pytest.raises(DicomSeriesError, match=r"pip install -e '.\[dicom\]'"):
         read_volume(series)
 
     def unknown(_: Any) -> None:
