@@ -35,6 +35,19 @@ def mime_bundle(
     return found
 
 
+def printable(text: str) -> str:
+    """Text that any file can hold; bytes of a name that are no UTF-8 become a backslash and hex."""
+    return as_bytes(text).decode("utf-8", "backslashreplace")
+
+
+def as_bytes(text: str) -> bytes:
+    """Text as UTF-8, and the bytes of names that are none as they were (PEP 383)."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, as JSON can hold; it is no part of a name
+        return text.encode("utf-8", "backslashreplace")
+
+
 def planes_png(image: Image, spacing: NDArray[np.float64]) -> bytes:
     """A PNG of the sagittal, coronal and axial plane through the middle, to scale.
 

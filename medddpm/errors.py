@@ -51,6 +51,10 @@ class VolumeReadError(MedddpmError, OSError):
     exit_code = 3
 
 
+class ContentAbsentError(VolumeReadError):
+    """A link or pointer is there, and the content it stands for was not fetched."""
+
+
 class DicomSeriesError(VolumeReadError):
     """A DICOM series is incomplete, ambiguous or of the wrong kind."""
 
@@ -93,5 +97,13 @@ class OptionWarning(UserWarning):
     """An option was set that does nothing beside the others; the message says why."""
 
 
+class ValuesWarning(UserWarning):
+    """Values of a scan are unusual; the message says what was done with them."""
+
+
 class GeometryWarning(UserWarning):
     """A geometry was repaired or is unusual; the message says what was done."""
+
+
+class LeftOutWarning(UserWarning):
+    """Something in the input was passed over; the message says what and why."""

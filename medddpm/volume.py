@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.errors import GeometryError, ShapeError
+from medddpm.errors import GeometryError, ShapeError, VolumeReadError
 
 Array = NDArray[np.float32]
 Format = Literal["nifti", "mgh", "dicom", "array"]
@@ -100,6 +100,10 @@ class Volume:
         modality: "MR", "CT", ... where the source tells; "" if unknown.
         native: The reader's own header (nibabel header, list of pydicom datasets);
             only the writer of the same format looks inside.
+
+    Raises:
+        ShapeError: The array does not lie on the grid.
+        VolumeReadError: It holds complex numbers, or none.
     """
 
     data: Array
@@ -111,13 +115,12 @@ class Volume:
     native: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "data", _real(self.data))
         if self.data.ndim not in (3, 4) or self.data.shape[:3] != self.geometry.shape:
             raise ShapeError(
                 f"a volume is (X, Y, Z) or (X, Y, Z, T) on its grid {self.geometry.shape}, "
                 f"got an array of shape {self.data.shape}"
             )
-        if self.data.dtype != np.float32:
-            object.__setattr__(self, "data", self.data.astype(np.float32))
 
     def __repr__(self) -> str:
         frames = f", {self.num_frames} frames" if self.num_frames > 1 else ""
@@ -141,6 +144,10 @@ class Volume:
     def frame(self, index: int) -> Array:
         """The (X, Y, Z) array of one time point."""
         return self.data if self.data.ndim == 3 else self.data[..., index]
+
+    def frame_name(self, index: int) -> str:
+        """What a message calls a time point: the scan, and which one of several."""
+        return self.case_id if self.num_frames == 1 else f"{self.case_id} frame {index}"
 
     def to_ras(self) -> Volume:
         """The same scan with its axes turned and flipped to RAS, for showing; without header."""
@@ -168,7 +175,22 @@ class Volume:
 
     def with_data(self, data: NDArray[Any]) -> Volume:
         """The same scan, in the same place, with other intensities."""
-        return replace(self, data=np.asarray(data, dtype=np.float32))
+        return replace(self, data=data)
+
+
+def _real(data: Any) -> Array:
+    """The array in float32; nothing of it is dropped without a word."""
+    array = np.asarray(data)
+    if array.dtype.kind == "c":
+        raise VolumeReadError(
+            "a scan of complex numbers cannot be one Volume, which would lose the imaginary part: "
+            "give the magnitude, np.abs(data), or restore data.real and data.imag one by one with "
+            'noise="gaussian" and put them together again'
+        )
+    if array.dtype.kind not in "biuf":
+        raise VolumeReadError(f"a scan is an array of real numbers, not of {array.dtype}")
+    with np.errstate(over="ignore"):  # what becomes infinite is found by who looks at the values
+        return array.astype(np.float32, copy=False)
 
 
 def ras_axes(orientation: str) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:

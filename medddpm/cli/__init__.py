@@ -24,7 +24,12 @@ from medddpm.cli import (
     training,
 )
 from medddpm.cli.groups import GroupedHelp
-from medddpm.cli.run import interrupt_on_sigterm, set_debug, use_plain_warnings
+from medddpm.cli.run import (
+    interrupt_on_sigterm,
+    print_names_as_they_are,
+    set_debug,
+    use_plain_warnings,
+)
 
 app = typer.Typer(
     name="medddpm",
@@ -52,6 +57,7 @@ def _root(
 ) -> None:
     set_debug(debug)
     use_plain_warnings()
+    print_names_as_they_are()
 
 
 for part in (

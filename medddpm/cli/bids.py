@@ -14,7 +14,12 @@ from medddpm import __version__
 from medddpm.cli.cohort import exit_code
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import parse_device, parse_sigma
-from medddpm.cli.run import interrupt_on_sigterm, reports_errors, use_plain_warnings
+from medddpm.cli.run import (
+    interrupt_on_sigterm,
+    print_names_as_they_are,
+    reports_errors,
+    use_plain_warnings,
+)
 from medddpm.errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `medddpm-bids` command."""
     interrupt_on_sigterm()
     use_plain_warnings()
+    print_names_as_they_are()
     given = _parser().parse_args(arguments)
     try:
         _run(given)
@@ -35,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @reports_errors
 def _run(given: argparse.Namespace) -> None:
+    from medddpm.bids.names import reasons
     from medddpm.cohort.bids_app import group, participant
     from medddpm.cohort.table import summary
 
@@ -45,6 +52,8 @@ def _run(given: argparse.Namespace) -> None:
         if given.analysis_level == "group":
             result = group(run)
         else:
+            for line in reasons(run.left_out()):
+                say(line)
             result = participant(run, num_workers=given.nprocs, on_outcome=_say)
     typer.echo(summary(result.counts, result.outcomes))
     code = exit_code(result.counts, stopped=False)
@@ -74,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--sigma", default="auto", help="noise level in scan units, or auto")
     add("--weights", default="default", help="a shipped name or a weights file")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--trust", choices=["sform", "qform"], help="where those of a scan disagree")
+    help_ = "restore anew what was restored in output_dir with other settings"
+    add("--overwrite", action="store_true", help=help_)
     add("--set", action="append", default=[], metavar="A.B=C", help="set a config field")
     add("-v", "--version", action="version", version=f"medddpm {__version__}")
     return parser
@@ -101,6 +113,8 @@ def _bids_run(given: argparse.Namespace) -> BidsRun:
         options=load_config(None, [*given.set, *flags]).restore,
         weights=given.weights,
         device=parse_device(given.device),
+        trust=given.trust,
+        overwrite=given.overwrite,
     )
 
 
@@ -120,4 +134,4 @@ def _validate(raw: Path) -> None:
 
 def _say(outcome: Outcome, done: int, total: int) -> None:
     reason = f": {outcome.reason}" if outcome.reason else ""
-    say(f"{done}/{total} {outcome.scan} {outcome.state}{reason}")
+    say(f"scan {done} of {total}, {outcome.scan}: {outcome.state}{reason}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import io
 import os
 import signal
+import sys
 import tempfile
 import traceback
 import warnings
@@ -15,12 +18,15 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 
 from medddpm import __version__
-from medddpm.errors import MedddpmError
+from medddpm.errors import MedddpmError, VolumeReadError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 EXIT_INTERRUPTED = 130
+_OF_A_PATH = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP}
+"""What the system says of a path that a person gave."""
+_LONG = 200
 EXIT_FLAGGED = 6
 """The output was written, and a check raised a flag that a person should look at."""
 
@@ -47,6 +53,13 @@ def interrupt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+def print_names_as_they_are() -> None:
+    """Let file names that are no UTF-8 be printed, byte for byte."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
+
+
 def use_plain_warnings() -> None:
     """Show each warning as one line, without the place in our source."""
 
@@ -55,6 +68,7 @@ def use_plain_warnings() -> None:
 
     for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
         warnings.simplefilter("ignore", category)
+    warnings.filterwarnings("ignore", module=r"pydicom(\..*)?$")  # they quote headers
     warnings.showwarning = show
 
 
@@ -76,12 +90,21 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             raise typer.Exit(1) from None
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _OF_A_PATH and error.filename:
+                say_error(VolumeReadError(f"{_shortened(error.filename)}: {error.strerror}"))
+                raise typer.Exit(VolumeReadError.exit_code) from None
             _show_traceback_if_wanted()
             typer.echo(f"medddpm: a bug: {type(error).__name__}: {error}", err=True)
             typer.echo(f"The traceback is in {_save_traceback()}", err=True)
             raise typer.Exit(1) from None
 
     return wrapped
+
+
+def _shortened(name: object) -> str:
+    """A path as it is said; one that is too long to exist is too long to read."""
+    text = str(name)
+    return text if len(text) <= _LONG else f"{text[:_LONG]}..."
 
 
 def say_error(error: MedddpmError) -> None:

@@ -9,7 +9,7 @@ from medddpm.cohort.records import Outcome
 from medddpm.errors import VolumeReadError
 from medddpm.evaluation.report_group import GroupRow, Missing, group_page
 from medddpm.io import atomic_path
-from medddpm.workflows.outputs import file_stem
+from medddpm.workflows.outputs import file_stem, write_html
 from medddpm.workflows.reporting import link_to
 from medddpm.workflows.results import read_result
 
@@ -36,7 +36,7 @@ def write_page(out: Path, outcomes: Sequence[Outcome], total: int) -> Path:
         rows, missing=missing, num_unreached=total - len(ordered), advice=_ADVICE if rows else ""
     )
     with atomic_path(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        write_html(partial, page)
     return path
 
 

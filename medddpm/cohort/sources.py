@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medddpm.bids.names import find_bids_scans, is_bids, output_stem
-from medddpm.errors import ConfigError, MedddpmError
-from medddpm.io import find_series
-from medddpm.workflows.outputs import file_stem
+from medddpm.errors import ConfigError, ContentAbsentError, MedddpmError
+from medddpm.io import find_images, find_series
+from medddpm.io.files import first_twin
+from medddpm.io.image_files import parts_of
+from medddpm.io.tables import is_table, read_table
+from medddpm.workflows.outputs import file_stem, refuse_inputs
 
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 _LABEL = "desc-denoised"
 
 
@@ -39,7 +40,7 @@ class Job:
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that stand for the name."""
-        return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+        return hashlib.sha256(self.name.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -49,40 +50,71 @@ class Found:
     Attributes:
         jobs: By name.
         broken: Name to reason, such as a DICOM file that is cut short.
+        left_out: Images that are no scans to restore, and why.
     """
 
     jobs: list[Job]
     broken: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def find_jobs(source: Path, out: Path) -> Found:
     """The scans of `source`.
 
     Args:
-        source: A folder of NIfTI or MGH files (searched through), a BIDS data set (its anatomical
-            scans), a folder of DICOM series, or a CSV with a column `file`.
+        source: A folder of NIfTI or MGH files and DICOM series (searched through), a BIDS data
+            set (its anatomical scans), or a CSV with a column `file`.
         out: Where outputs will go; not inside a source that is searched through.
 
     Raises:
-        ConfigError: There is no such source, or no scan in it.
+        ConfigError: There is no such source, or no scan in it, or two scans have one output.
+        OutputError: An output would replace an input.
     """
     source, out = source.absolute(), out.absolute()
     broken: dict[str, str] = {}
-    if source.is_file() and source.suffix.lower() == ".csv":
+    left_out: dict[str, str] = {}
+    if is_table(source):
         jobs = list(_listed(source))
+        refuse_inputs(_outputs(jobs, out), [source, *(p for job in jobs for p in job.files)])
     elif not source.is_dir():
         raise ConfigError(f"{source} is neither a folder nor a CSV with a column 'file'")
     elif is_bids(source):
-        jobs = [bids_job(source, path) for path in find_bids_scans(source)]
+        check_root(source, out)
+        found = find_bids_scans(source)
+        jobs = [bids_job(source, path) for path in found.scans]
+        left_out = found.left_out
     else:
-        if source in (out, *out.parents):
+        if source.resolve() in (out.resolve(), *out.resolve().parents):
             raise ConfigError(f"{out} lies in {source}: what was restored would be restored again")
-        jobs = file_jobs((p.relative_to(source), p) for p in _images(source))
-        if not jobs:
-            jobs, broken = _series_jobs(source)
+        jobs, broken = _series_jobs(source)
+        jobs += file_jobs((p.relative_to(source), p) for p in _images(source))
     if not jobs and not broken:
         raise ConfigError(f"{source} holds no NIfTI, MGH or DICOM scan")
-    return Found(sorted(jobs, key=lambda job: job.name), broken)
+    refuse_meeting(jobs, out)
+    return Found(sorted(jobs, key=lambda job: job.name), broken, left_out)
+
+
+def check_root(raw: Path, out: Path) -> None:
+    """Raise ConfigError if a derivative would be written among its raw data."""
+    if raw.resolve() == out.resolve():
+        raise ConfigError(
+            f"{out} is the raw data set itself, and what was restored would be restored again; "
+            f"write to {out / 'derivatives' / 'medddpm'}"
+        )
+
+
+def refuse_meeting(jobs: Iterable[Job], out: Path) -> None:
+    """Raise ConfigError if two scans have one output, as the file system of `out` sees names."""
+    twin = first_twin((str(Path(job.folder) / (job.stem or job.name)) for job in jobs), out)
+    if twin is not None:
+        raise ConfigError(f"two scans would both be written to {twin}; rename one")
+
+
+def _outputs(jobs: Iterable[Job], out: Path) -> Iterator[Path]:
+    """What the scans of a list may replace, and the tables of the cohort."""
+    yield from (out / name for name in ("cohort.csv", "cohort.json", "cohort.html"))
+    for job in jobs:
+        yield from (out / job.folder / f"{job.stem}{s}" for s in ("", ".nii.gz", ".json", ".html"))
 
 
 def bids_job(root: Path, path: Path) -> Job:
@@ -108,17 +140,12 @@ def file_jobs(files: Iterable[tuple[Path, Path]]) -> list[Job]:
         stem = file_stem(relative) if unique else relative.name
         folder = "" if str(relative.parent) == "." else str(relative.parent)
         name = str(relative.parent / stem)
-        jobs.append(Job(name, (path,), folder=folder, stem=f"{stem}_{_LABEL}"))
+        jobs.append(Job(name, parts_of(path), folder=folder, stem=f"{stem}_{_LABEL}"))
     return jobs
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or not path.name.lower().endswith(SUFFIXES) or _LABEL in path.name:
-            continue
-        if path.is_file():
-            yield path
+    yield from (path for path in find_images(folder) if _LABEL not in path.name)
 
 
 def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
@@ -126,9 +153,14 @@ def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
     broken: dict[str, str] = {}
 
     def keep(error: MedddpmError) -> None:
-        digest = hashlib.sha256(str(error).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(str(error).encode(errors="surrogateescape")).hexdigest()[:12]
         text = str(error)
-        if not text.startswith("series "):
+        if isinstance(error, ContentAbsentError):
+            text = (
+                "the content of DICOM files of a folder was not fetched (`datalad get` or `git "
+                "annex get` does it), or was moved away; `medddpm info` names it"
+            )
+        elif not text.startswith("series "):
             text = f"a DICOM file is damaged ({type(error).__name__}); `medddpm info` names it"
         broken[f"unreadable-{digest}"] = text
 
@@ -138,14 +170,7 @@ def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
 
 def _listed(manifest: Path) -> Iterator[Job]:
     """Jobs of a CSV; a scan that it leaves out (no file) is left out here."""
-    try:
-        with manifest.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            if "file" not in (table.fieldnames or ()):
-                raise ConfigError(f"{manifest} has no column 'file'")
-            rows = [row for row in table if row["file"]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{manifest} cannot be read as CSV: {error}") from None
+    rows = [row for row in read_table(manifest, ("file",), "the list") if row["file"]]
     names = [row.get("scan") or file_stem(Path(row["file"])) for row in rows]
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice:
@@ -153,11 +178,13 @@ def _listed(manifest: Path) -> Iterator[Job]:
     for name, row in zip(names, rows, strict=True):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ConfigError(f"{manifest}: {name!r} cannot name an output")
-        path = manifest.parent / row["file"]
+        path = row.path(manifest.parent)
         folder = str(Path(name).parent)
         yield Job(
             name,
-            tuple(sorted(p for p in path.iterdir() if p.is_file())) if path.is_dir() else (path,),
+            tuple(sorted(p for p in path.iterdir() if p.is_file()))
+            if path.is_dir()
+            else parts_of(path),
             folder="" if folder == "." else folder,
             stem=f"{Path(name).name}_{_LABEL}",
         )

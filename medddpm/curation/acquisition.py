@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from medddpm.io.dicom_values import number_or, text, words
 
 ACQUISITION_CONTRASTS = {
     "T1": "T1w",
@@ -85,15 +86,15 @@ def contrast_of_dicom(header: Any) -> str:
     Args:
         header: A pydicom data set.
     """
-    told = str(header.get("AcquisitionContrast") or "")
+    told = text(header, "AcquisitionContrast")
     if told:
         return ACQUISITION_CONTRASTS.get(told, "")
     return contrast_of_timing(
         PulseSequence(
-            frozenset(_words(header.get("ScanningSequence"))),
-            number(header.get("EchoTime")),
-            number(header.get("RepetitionTime")),
-            number(header.get("InversionTime")),
+            frozenset(words(header, "ScanningSequence")),
+            number_or(header, "EchoTime", 0.0),
+            number_or(header, "RepetitionTime", 0.0),
+            number_or(header, "InversionTime", 0.0),
         )
     )
 
@@ -118,12 +119,12 @@ def age_in_years(header: Any) -> str:
 
     Few people are older, so that the age alone could name them.
     """
-    found = re.fullmatch(r"(\d{3})([DWMY])", str(header.get("PatientAge") or ""))
+    found = re.fullmatch(r"(\d{3})([DWMY])", text(header, "PatientAge"))
     years = 0.0
     if found:
         years = int(found[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[found[2]]
     else:
-        birth, study = (str(header.get(n) or "") for n in ("PatientBirthDate", "StudyDate"))
+        birth, study = (text(header, n) for n in ("PatientBirthDate", "StudyDate"))
         if re.fullmatch(r"\d{8}", birth) and re.fullmatch(r"\d{8}", study):
             months = 12 * (int(study[:4]) - int(birth[:4])) + int(study[4:6]) - int(birth[4:6])
             years = (months - (study[6:] < birth[6:])) / 12
@@ -145,9 +146,3 @@ def number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return 0.0
-
-
-def _words(value: Any) -> Sequence[str]:
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, str) else [str(v) for v in value]

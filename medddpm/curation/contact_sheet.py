@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from medddpm.curation.cache import Case, PackedImage
 from medddpm.curation.manifest import ScanRow
+from medddpm.display import printable
 from medddpm.io import atomic_path
 
 PER_SHEET = 24
@@ -77,8 +78,8 @@ def _sheet(scans: Sequence[tuple[ScanRow, Case]], cache: Path, title: str) -> Fi
 def _caption(axes: Any, row: ScanRow, left: int, bottom: int) -> None:
     name = row.scan if len(row.scan) <= 46 else row.scan[:22] + "\u2026" + row.scan[-22:]
     facts = " ".join(part for part in (row.contrast or "contrast?", row.split) if part)
-    axes.text(left, bottom + 10, name, color=_TEXT, fontsize=7.5, va="center")
-    axes.text(left, bottom + 24, facts, color=_FAINT, fontsize=7, va="center")
+    axes.text(left, bottom + 10, printable(name), color=_TEXT, fontsize=7.5, va="center")
+    axes.text(left, bottom + 24, printable(facts), color=_FAINT, fontsize=7, va="center")
     axes.text(
         left + 3 * _EDGE - 4, bottom + 24, row.flags.replace(";", ", "),
         color=_ALERT, fontsize=7, va="center", ha="right",

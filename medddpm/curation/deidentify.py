@@ -14,7 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -23,7 +22,8 @@ from medddpm import __version__
 from medddpm.curation.private import Pseudonyms
 from medddpm.errors import DicomSeriesError, MissingExtraError, missing_extra
 from medddpm.io import atomic_path
-from medddpm.io.dicom import quiet_pydicom
+from medddpm.io.dicom_files import read_object
+from medddpm.io.dicom_quiet import quiet_pydicom
 
 EDITION = "2026c"
 _REMOVE, _EMPTY, _DUMMY, _UID, _RECURSE = "X", "Z", "D", "U", "recurse"
@@ -126,7 +126,7 @@ def write_deidentified(files: Sequence[Path], folder: Path, pseudonyms: Pseudony
 
 def _read(path: Path, *, with_pixels: bool) -> Dataset:
     try:
-        return dcmread(path, stop_before_pixels=not with_pixels)
+        return read_object(path, pixels=with_pixels)
     except Exception as error:  # a damaged header makes pydicom raise anything
         raise DicomSeriesError(
             f"a file of the series is damaged ({type(error).__name__}); export it again"

@@ -18,8 +18,10 @@ from medddpm.curation.ledger import LedgerRow
 from medddpm.curation.manifest import ScanRow
 from medddpm.curation.private import Pseudonyms
 from medddpm.curation.sources import Found, Source
-from medddpm.errors import ConfigError, MedddpmError
+from medddpm.errors import ConfigError, ContentAbsentError, MedddpmError
 from medddpm.io import dicom_headers
+from medddpm.io.dicom_quiet import quiet_pydicom
+from medddpm.io.dicom_values import modality_of, number_or, text, words
 
 _KEYWORDS = [
     "SOPClassUID",
@@ -73,14 +75,18 @@ def find_dicom(
         ConfigError: There is no DICOM image.
     """
     damaged: dict[Path, Path] = {}
+    reasons: dict[Path, str] = {}
 
     def on_error(path: Path, error: MedddpmError) -> None:
-        damaged.setdefault(path.parent, path)
+        absent = isinstance(error, ContentAbsentError)
+        reasons[damaged.setdefault(path.parent, path)] = (
+            "the content of a file was not fetched" if absent else "a DICOM file is damaged"
+        )
 
     series: dict[str, _Series] = {}
     images = dicom_headers(folder, _KEYWORDS, on_error)
     for count, (path, header) in enumerate(images, start=1):
-        uid = str(header.get("SeriesInstanceUID") or f"none in {path.parent}")
+        uid = text(header, "SeriesInstanceUID") or f"none in {path.parent}"
         series.setdefault(uid, _Series(header)).files.append(path)
         if on_file:
             on_file(count)
@@ -91,11 +97,11 @@ def find_dicom(
         )
     scans: list[Found] = []
     left_out = [
-        LedgerRow(_file_name(p, pseudonyms), "", "unreadable", "a DICOM file is damaged")
-        for p in damaged.values()
+        LedgerRow(_file_name(p, pseudonyms), "", "unreadable", reasons[p]) for p in damaged.values()
     ]
     for uid, item in series.items():
-        found = _found(uid, item, pseudonyms)
+        with quiet_pydicom():
+            found = _found(uid, item, pseudonyms)
         reason = _unfit(item, damaged)
         if reason:
             left_out.append(LedgerRow(found.row.scan, found.row.subject, *reason))  # type: ignore[arg-type]
@@ -110,14 +116,11 @@ def _file_name(path: Path, pseudonyms: Pseudonyms) -> str:
 
 
 def _unfit(item: _Series, damaged: dict[Path, Path]) -> tuple[str, str] | None:
-    modality = str(item.header.get("Modality") or "")
+    modality = modality_of(item.header)
     if modality != "MR":
         return "not-mr", f"modality {modality or 'unknown'}"
     if any(path.parent in damaged for path in item.files):
         return "unreadable", "a damaged file lies in its folder and may be a slice of it"
-    kind = [str(v) for v in item.header.get("ImageType") or []]
-    if any(v in ("P", "R", "I", "PHASE", "PHASE_MAP", "REAL", "IMAGINARY") for v in kind[2:]):
-        return "not-magnitude", "phase, real or imaginary part"
     return None
 
 
@@ -126,8 +129,8 @@ def _found(uid: str, item: _Series, pseudonyms: Pseudonyms) -> Found:
     original, is_known = _patient(header)
     subject = pseudonyms.subject(original)
     number = pseudonyms.digest("series", uid, 12)
-    study = pseudonyms.digest("study", str(header.get("StudyInstanceUID") or ""), 6)
-    site = str(header.get("InstitutionName") or "").strip()
+    study = pseudonyms.digest("study", text(header, "StudyInstanceUID"), 6)
+    site = text(header, "InstitutionName")
     contrast = contrast_of_dicom(header)
     flags = _flags(header) + ([] if is_known else ["subject-unknown"])
     row = ScanRow(
@@ -137,13 +140,13 @@ def _found(uid: str, item: _Series, pseudonyms: Pseudonyms) -> Found:
         series=number,
         contrast=contrast,
         file=f"dicom:{number}",
-        sex=sex_code(header.get("PatientSex")),
+        sex=sex_code(text(header, "PatientSex")),
         age=age_in_years(header),
         site=f"site-{pseudonyms.digest('site', site, 6)}" if site else "",
         scanner=scanner_label(
-            header.get("Manufacturer"),
-            header.get("ManufacturerModelName"),
-            header.get("MagneticFieldStrength"),
+            text(header, "Manufacturer"),
+            text(header, "ManufacturerModelName"),
+            number_or(header, "MagneticFieldStrength", 0.0),
         ),
         flags=";".join(flags),
     )
@@ -153,29 +156,29 @@ def _found(uid: str, item: _Series, pseudonyms: Pseudonyms) -> Found:
 
 def _patient(header: Dataset) -> tuple[str, bool]:
     """What tells the patient from others, and whether it is more than the study alone."""
-    number = str(header.get("PatientID") or "").strip()
+    number = text(header, "PatientID")
     if number:
-        issuer = str(header.get("IssuerOfPatientID") or "").strip()
+        issuer = text(header, "IssuerOfPatientID")
         return (f"{issuer}\\{number}" if issuer else number), True
-    name = str(header.get("PatientName") or "").strip()
+    name = text(header, "PatientName")
     if name:
-        return f"{name}\\{header.get('PatientBirthDate') or ''}", True
-    return f"study {header.get('StudyInstanceUID') or ''}", False
+        return f"{name}\\{text(header, 'PatientBirthDate')}", True
+    return f"study {text(header, 'StudyInstanceUID')}", False
 
 
 def _kin(header: Dataset, pseudonyms: Pseudonyms) -> str:
     """A hash of name and date of birth: one patient may have two IDs."""
-    name, birth = (str(header.get(n) or "").strip() for n in ("PatientName", "PatientBirthDate"))
+    name, birth = (text(header, n) for n in ("PatientName", "PatientBirthDate"))
     return pseudonyms.digest("person", f"{name.lower()}\\{birth}") if name and birth else ""
 
 
 def _flags(header: Dataset) -> list[str]:
     flags = []
-    burned = str(header.get("BurnedInAnnotation") or "")
-    is_capture = str(header.get("SOPClassUID") or "").startswith(_SECONDARY_CAPTURE)
+    burned = text(header, "BurnedInAnnotation")
+    is_capture = text(header, "SOPClassUID").startswith(_SECONDARY_CAPTURE)
     if burned == "YES" or (is_capture and burned != "NO"):
         flags.append("burned-in")
-    if str((header.get("ImageType") or [""])[0]) == "DERIVED":
+    if "DERIVED" in words(header, "ImageType")[:1]:
         flags.append("derived")
     return flags
 

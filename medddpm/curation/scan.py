@@ -17,7 +17,15 @@ from medddpm.curation.quality import Mark, marks_of, signature
 from medddpm.curation.sources import Found
 from medddpm.curation.tables import write_text
 from medddpm.errors import MedddpmError, MemoryBudgetError, OutputError, VolumeReadError
-from medddpm.io import Trust, checksum, read_series, read_volume, write_volume
+from medddpm.io import (
+    Trust,
+    checksum,
+    read_series,
+    read_volume,
+    why_no_magnitude,
+    without_padding,
+    write_volume,
+)
 from medddpm.preprocess.intensity import foreground_mask
 from medddpm.volume import Volume
 
@@ -98,11 +106,15 @@ def _pack_all(found: Found, cache: Path, deface: str, trust: Trust | None) -> di
     scans, left_out = [], []
     for number, volume in enumerate(volumes, start=1):
         name = found.row.scan + (f"-{number}" if len(volumes) > 1 else "")
+        why = why_no_magnitude(volume)
+        if why:
+            left_out.append(asdict(_left_out(found, "not-magnitude", why, name)))
+            continue
         if volume.num_frames > 1:
             reason = f"{volume.num_frames} frames; a training scan is 3D"
             left_out.append(asdict(_left_out(found, "4d", reason, name)))
             continue
-        scans.append(_pack_one(volume, found, name, cache, deface))
+        scans.append(_pack_one(without_padding(volume), found, name, cache, deface))
     return {"version": CACHE_VERSION, "scans": scans, "left_out": left_out}
 
 

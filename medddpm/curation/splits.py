@@ -137,4 +137,4 @@ def _stratum(rows: list[ScanRow]) -> tuple[str, str, str]:
 
 
 def _hash(group: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed}:{group}".encode(errors="surrogateescape")).hexdigest()

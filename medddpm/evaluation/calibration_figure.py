@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from medddpm.display import printable
+
 
 def calibration_figure(
     rows: Sequence[Mapping[str, Any]],
@@ -30,7 +32,7 @@ def calibration_figure(
         sigmas = [row["sigma"] for row in lines]
         style = "--" if lines[0].get("part") == "test" else "-"
         covered = [100 * row["coverage"] for row in lines]
-        held.plot(sigmas, covered, style, marker="o", label=scan)
+        held.plot(sigmas, covered, style, marker="o", label=printable(scan))
     held.axhspan(87, 93, color="0.92")
     held.axhline(90, color="black", linewidth=0.8)
     held.set(xlabel="sigma, of the scale", ylabel="voxels in the 90 % interval, %", ylim=(70, 100))

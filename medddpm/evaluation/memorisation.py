@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
+from medddpm.display import printable
 from medddpm.errors import ConfigError
 from medddpm.evaluation.nearest import Nearest
 
@@ -128,12 +129,12 @@ def nearest_picture(rows: Sequence[tuple[str, Sequence[tuple[str, Image, Image]]
     for block, (title, pairs) in zip(
         figure.subfigures(len(rows), squeeze=False)[:, 0], rows, strict=True
     ):
-        block.suptitle(title, fontsize=9)
+        block.suptitle(printable(title), fontsize=9)
         axes = block.subplots(2, wide, squeeze=False)
         for panel in axes.flat:
             panel.set_axis_off()
         for column, (caption, patch, nearest) in enumerate(pairs):
-            axes[0, column].set_title(caption, fontsize=7)
+            axes[0, column].set_title(printable(caption), fontsize=7)
             for panel, image in zip(axes[:, column], (patch, nearest), strict=True):
                 plane = image[:, :, image.shape[2] // 2]
                 panel.imshow(plane, cmap="gray", vmin=0, vmax=max(float(plane.max()), 1e-3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,6 +98,11 @@ class Figure:
     def text(self, value: float | None) -> str:
         """The value as it is printed."""
         return "n/a" if value is None else self.form.format(value)
+
+
+def decibels(value: float | None) -> str:
+    """A number of dB as it is printed; there is none where nothing was restored."""
+    return "n/a" if value is None or math.isnan(value) else f"{value:.1f} dB"
 
 
 def measure(scan: ReportScan) -> list[Figure]:

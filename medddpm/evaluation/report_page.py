@@ -16,10 +16,11 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from medddpm.evaluation.picture import comparison_picture
-from medddpm.evaluation.report import Figure, ReportScan, measure
+from medddpm.evaluation.report import Figure, ReportScan, decibels, measure
 from medddpm.evaluation.report_calibration import calibration_part, listed
 from medddpm.evaluation.report_checks import check_rows
 from medddpm.evaluation.report_view import MAX_BYTES, pack_view
+from medddpm.restoration.blank import BLANK
 
 NIIVUE = "niivue-0.69.0.umd.js.gz"
 MAX_PAGE = 14_500_000
@@ -107,7 +108,7 @@ def _cards(scan: ReportScan, figures: Sequence[Figure]) -> list[tuple[str, str, 
         ),
         (
             "VAE ceiling",
-            f"{frame['vae_ceiling_db']:.1f} dB",
+            decibels(frame["vae_ceiling_db"]),
             "PSNR of the autoencoder's round trip: the most that latents can hold",
         ),
     ]
@@ -125,8 +126,10 @@ def _how(sigma: Mapping[str, Any]) -> str:
 def _frame_row(frame: Mapping[str, Any]) -> dict[str, str]:
     return {
         "sigma": f"{frame['sigma']['sigma']:.4g}",
-        "ceiling": f"{frame['vae_ceiling_db']:.1f}",
-        "flags": "; ".join(frame["guard"]["messages"]) or "no flag",
+        "ceiling": decibels(frame["vae_ceiling_db"]).removesuffix(" dB"),
+        "flags": BLANK
+        if frame.get("blank")
+        else "; ".join(frame["guard"]["messages"]) or "no flag",
     }
 
 

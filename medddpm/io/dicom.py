@@ -1,7 +1,8 @@
-"""DICOM series to volumes: classic, enhanced multi-frame and Siemens mosaic."""
+"""DICOM series to volumes: classic, enhanced multi-frame and mosaics."""
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,31 +12,29 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import UID
+from pydicom.errors import BytesLengthException
 
-from medddpm.errors import DicomSeriesError, MedddpmError, VolumeReadError
-from medddpm.io.dicom_geometry import SAME_PLACE_MM, Headers, Slice, Stack, stack
-from medddpm.io.dicom_slices import by_kind, read_pixels, slice_pixels, slices_of
+from medddpm.errors import (
+    ContentAbsentError,
+    DicomSeriesError,
+    GeometryError,
+    LeftOutWarning,
+    MedddpmError,
+    VolumeReadError,
+)
+from medddpm.io.dicom_files import files_under, is_directory_record, read_header
+from medddpm.io.dicom_geometry import Headers, Slice, Stack, stack
+from medddpm.io.dicom_padding import Mask, is_padding
+from medddpm.io.dicom_quiet import quiet_pydicom
+from medddpm.io.dicom_slices import read_pixels, slice_pixels, slices_of, split
+from medddpm.io.dicom_values import modality_of, number_or, text, whole
 from medddpm.io.files import check_intensities
+from medddpm.io.image_files import find_images
 from medddpm.volume import Geometry, Volume
 
 Files = list[tuple[Path, Dataset]]
 OnError = Callable[[MedddpmError], None]
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's warnings about values that break the standard.
-
-    They are frequent, they do not change what is read here, and they quote the values, which
-    may name a patient.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pydicom(\..*)?$")
-        yield
 
 
 def read_dicom(
@@ -45,7 +44,8 @@ def read_dicom(
 
     Array axes are (column index, row index, slice), slices in the direction of the normal;
     repeats of a stack make a fourth axis in time order. A series with several echoes, or
-    magnitude and phase, gives a volume each.
+    magnitude and phase, or water and fat, gives a volume each. Byte-identical copies of a file
+    are passed over, with a warning.
 
     Args:
         path: A file or a folder.
@@ -71,7 +71,7 @@ def read_dicom(
             try:
                 with _naming(_name(files)):
                     volumes += _read_series(files, path, force=force)
-            except VolumeReadError as error:
+            except (VolumeReadError, GeometryError) as error:
                 on_error(error)
     return volumes
 
@@ -81,18 +81,18 @@ def dicom_headers(
 ) -> Iterator[tuple[Path, Dataset]]:
     """Each DICOM image under a folder with a few of its attributes, in sorted order.
 
-    Whole headers of a hospital's archive would fill the memory.
+    Whole headers of a hospital's archive would fill the memory. A value that cannot be read is
+    left out.
 
     Args:
         folder: Searched through.
         keywords: The attributes to read, beside those that tell images from other objects.
         on_error: Called with each damaged file and what is wrong with it.
     """
-    wanted = [*_NEEDED, *keywords]
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "DICOMDIR"):
+    for path in files_under(folder):
         try:
             with quiet_pydicom():
-                header = _header(path, wanted)
+                header = read_header(path, [*keywords, "SeriesNumber"])
         except VolumeReadError as error:
             on_error(path, error)
             continue
@@ -124,8 +124,9 @@ def find_series(path: str | Path, on_error: OnError) -> list[SeriesFiles]:
     damaged: set[Path] = set()
 
     def note(file: Path, error: MedddpmError) -> None:
+        if file.parent not in damaged or not isinstance(error, ContentAbsentError):
+            on_error(error)  # content that is not there is said once a folder
         damaged.add(file.parent)
-        on_error(error)
 
     for file, header in dicom_headers(Path(path), [], note):
         found.setdefault(series_tag(header), []).append(file)
@@ -136,8 +137,8 @@ def find_series(path: str | Path, on_error: OnError) -> list[SeriesFiles]:
             continue
         on_error(
             DicomSeriesError(
-                f"series {tag} lies in one folder with a damaged file, which may be a slice of it; "
-                "export it again, or take that file out"
+                f"series {tag} lies in one folder with a file that is damaged or was not fetched, "
+                "and may be a slice of it; export or fetch it again, or take that file out"
             )
         )
     return series
@@ -159,11 +160,11 @@ def series_shape(files: Sequence[Path]) -> tuple[tuple[int, int, int], int]:
     Slices that repeat in time are counted as slices.
     """
     with quiet_pydicom():
-        header = _header(files[0])
+        header = read_header(files[0])
         if header is None or "Rows" not in header:
             raise DicomSeriesError("a series without readable headers")
-        slices = int(header.get("NumberOfFrames") or 1) if len(files) == 1 else len(files)
-        return (int(header.Columns), int(header.Rows), slices), 1
+        slices = whole(header, "NumberOfFrames", 1) if len(files) == 1 else len(files)
+        return (whole(header, "Columns"), whole(header, "Rows"), slices), 1
 
 
 def _raise(error: MedddpmError) -> None:
@@ -172,7 +173,7 @@ def _raise(error: MedddpmError) -> None:
 
 def series_tag(dataset: Dataset) -> str:
     """Twelve hexadecimal digits that stand for a series and tell nothing of the patient."""
-    uid = str(dataset.get("SeriesInstanceUID") or "")
+    uid = text(dataset, "SeriesInstanceUID")
     return hashlib.sha256(uid.encode()).hexdigest()[:12]
 
 
@@ -180,20 +181,29 @@ def _files_by_series(path: Path, on_error: OnError) -> list[Files]:
     """Series of a folder by number, without those that may lack a slice in a damaged file."""
     series: dict[str, Files] = {}
     damaged: dict[Path, Path] = {}
-    for item in sorted(p for p in path.rglob("*") if p.is_file()):
+    for item in files_under(path):
         try:
-            found = _headers([item])
+            header = read_header(item)
         except VolumeReadError as error:
-            damaged[item.parent] = item
-            on_error(error)
+            known = damaged.setdefault(item.parent, item)
+            if known == item or not isinstance(error, ContentAbsentError):  # else once a folder
+                on_error(error)
             continue
-        for _, header in found:
-            if "Rows" in header:
-                series.setdefault(str(header.get("SeriesInstanceUID")), []).append((item, header))
+        if header is not None and "Rows" in header:
+            series.setdefault(_uid(header), []).append((item, header))
     if not series and not damaged:
-        raise VolumeReadError(f"{path} holds no DICOM image")
+        more = (
+            "; folders in it hold NIfTI files: name one of them, or give it to `medddpm cohort`, "
+            "which searches through"
+        )
+        raise VolumeReadError(f"{path} holds no DICOM image{more if find_images(path) else ''}")
     whole = [files for files in series.values() if not _lies_beside(files, damaged, on_error)]
-    return sorted(whole, key=lambda files: int(files[0][1].get("SeriesNumber") or 0))
+    return sorted(whole, key=lambda files: number_or(files[0][1], "SeriesNumber", 0.0))
+
+
+def _uid(header: Dataset) -> str:
+    """Series Instance UID; all images without one in a folder count as one series."""
+    return text(header, "SeriesInstanceUID")
 
 
 def _lies_beside(files: Files, damaged: dict[Path, Path], on_error: OnError) -> bool:
@@ -203,68 +213,40 @@ def _lies_beside(files: Files, damaged: dict[Path, Path], on_error: OnError) -> 
         on_error(
             DicomSeriesError(
                 f"{_name(files)} lies in one folder with {found[0].name}, which may be a slice of "
-                "it and is damaged; export it again, or take that file out"
+                "it and is damaged or not there; export or fetch it again, or take that file out"
             )
         )
     return bool(found)
 
 
 def _series_of_file(path: Path) -> Files:
-    wanted = _header(path)
+    wanted = read_header(path)
     if wanted is None:
         raise VolumeReadError(f"{path} is neither a DICOM nor a NIfTI or MGH file")
+    if is_directory_record(wanted):
+        raise VolumeReadError(
+            f"{path} is a DICOMDIR, the index of a disc, and no image; give the folder it lies in"
+        )
     if "Rows" not in wanted:
-        raise VolumeReadError(f"{path} is DICOM ({wanted.get('Modality')}) and no image")
-    uid = wanted.get("SeriesInstanceUID")
-    if uid is None or int(wanted.get("NumberOfFrames") or 1) > 1:
+        kind = modality_of(wanted) or "no modality"
+        raise VolumeReadError(f"{path} is DICOM ({kind}) and no image")
+    uid = _uid(wanted)
+    if not uid or number_or(wanted, "NumberOfFrames", 1) > 1:
         return [(path, wanted)]
-    found = _headers(sorted(p for p in path.parent.iterdir() if p.is_file()))
-    return [(p, d) for p, d in found if d.get("SeriesInstanceUID") == uid]
+    beside = [p for p in files_under(path.parent) if p.parent == path.parent]
+    return [(p, header) for p, header in _headers(beside) if _uid(header) == uid]
 
 
 def _headers(paths: Sequence[Path]) -> Files:
-    headers = ((p, _header(p)) for p in paths if p.name != "DICOMDIR")
+    headers = ((p, read_header(p)) for p in paths)
     return [(path, header) for path, header in headers if header is not None]
 
 
-def _header(path: Path, keywords: Sequence[str] | None = None) -> Dataset | None:
-    """The data set without pixels, all or some of it, or None if the file is not DICOM."""
-    try:
-        dataset = dcmread(
-            path, stop_before_pixels=True, specific_tags=list(keywords) if keywords else None
-        )
-        for name in _NEEDED:
-            dataset.get(name)  # turns bytes into values, or raises
-    except (InvalidDicomError, EOFError) as error:
-        if path.suffix.lower() != ".dcm" or path.name.startswith("."):
-            return None
-        raise DicomSeriesError(f"{path} is no DICOM, or cut short; export it again") from error
-    except OSError as error:
-        raise VolumeReadError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged header makes pydicom raise anything
-        raise DicomSeriesError(
-            f"{path} is DICOM but damaged ({type(error).__name__}); export it again"
-        ) from error
-    if "Rows" not in dataset and _should_be_image(dataset):
-        raise DicomSeriesError(f"{path} is DICOM but cut short; export it again")
-    return dataset
-
-
-_NEEDED = ("SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "NumberOfFrames")
-
-
-def _should_be_image(dataset: Dataset) -> bool:
-    """True if the SOP class is that of an image, or if the file ends before it is told."""
-    meta: Dataset = dataset.file_meta
-    if "MediaStorageSOPClassUID" not in meta or "TransferSyntaxUID" not in meta:
-        return True
-    return UID(meta.MediaStorageSOPClassUID).name.endswith("Image Storage")
-
-
 def _name(files: Files) -> str:
-    """What a message calls a series."""
+    """What a message calls a series: its number, if it is one, and a hash."""
     first = files[0][1]
-    return f"series {first.get('SeriesNumber', '')} ({series_tag(first)})"
+    told, tag = number_or(first, "SeriesNumber", np.nan), series_tag(first)
+    return f"series {int(told)} ({tag})" if np.isfinite(told) else f"series ({tag})"
 
 
 @contextmanager
@@ -272,7 +254,7 @@ def _naming(series: str) -> Iterator[None]:
     """Let an error that speaks of one file name its series too."""
     try:
         yield
-    except VolumeReadError as error:
+    except (VolumeReadError, GeometryError) as error:
         if series in str(error):
             raise
         raise type(error)(f"{series}: {error}") from error
@@ -281,9 +263,10 @@ def _naming(series: str) -> Iterator[None]:
 def _read_series(files: Files, source: Path, *, force: bool) -> list[Volume]:
     first, what = files[0][1], _name(files)
     _check_modality(files, what, force=force)
-    _check_unique(files, what)
+    files = _without_copies(files, what)
+    _check_polarity(files, what)
     slices = [item for path, dataset in files for item in _slices(dataset, path)]
-    stacks = [stack(part, what) for part in _split(slices)]
+    stacks = [stack(part, what) for part in split(slices)]
     pixels: dict[Path, NDArray[np.float32]] = {}
     volumes = []
     for number, item in enumerate(stacks, start=1):
@@ -297,6 +280,10 @@ def _slices(dataset: Dataset, path: Path) -> list[Slice]:
     """The slices in one file; a value that is cut short or is no number is one clear error."""
     try:
         return slices_of(dataset, path)
+    except DicomSeriesError as error:
+        if path.name in str(error):
+            raise
+        raise DicomSeriesError(f"in {path.name}, {error}") from error
     except (AttributeError, TypeError, ValueError, IndexError, BytesLengthException) as error:
         raise DicomSeriesError(
             f"the header of {path.name} is damaged or incomplete ({type(error).__name__}); "
@@ -305,7 +292,8 @@ def _slices(dataset: Dataset, path: Path) -> list[Slice]:
 
 
 def _check_modality(files: Files, what: str, *, force: bool) -> None:
-    others = sorted({str(d.get("Modality")) for _, d in files if d.get("Modality") != "MR"})
+    found = {modality_of(dataset) or "of no modality" for _, dataset in files}
+    others = sorted(found - {"MR"})
     if others and not force:
         raise DicomSeriesError(
             f"{what} is {', '.join(others)}, not MR, and the noise of MR does not describe it; "
@@ -313,32 +301,35 @@ def _check_modality(files: Files, what: str, *, force: bool) -> None:
         )
 
 
-def _check_unique(files: Files, what: str) -> None:
+def _check_polarity(files: Files, what: str) -> None:
+    """Values are kept, as dcm2niix keeps them, so all must mean the same."""
+    if len({text(d, "PhotometricInterpretation").upper() == "MONOCHROME1" for _, d in files}) > 1:
+        raise DicomSeriesError(
+            f"{what} mixes MONOCHROME1, where the lowest value is white, and MONOCHROME2; "
+            "keep the images of one kind"
+        )
+
+
+def _without_copies(files: Files, what: str) -> Files:
+    """The files without those that are copies of others, byte for byte; these are said."""
     seen: dict[str, Path] = {}
+    kept: Files = []
     for path, dataset in files:
-        uid = str(dataset.get("SOPInstanceUID") or path)
-        if uid in seen:
+        first = seen.setdefault(text(dataset, "SOPInstanceUID") or str(path), path)
+        if first == path:
+            kept.append((path, dataset))
+        elif not filecmp.cmp(first, path, shallow=False):
             raise DicomSeriesError(
-                f"{what} has duplicated slices: {seen[uid].name} and {path.name} are the same "
-                "image; keep one of them"
+                f"{what} has duplicated slices: {first.name} and {path.name} are the same image "
+                "in other bytes; keep one of them"
             )
-        seen[uid] = path
-
-
-def _split(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Parts that are a volume each: kinds, where slices repeat, and mosaics that were moved."""
-    places = {tuple(np.round(s.position / SAME_PLACE_MM).astype(int)) for s in slices}
-    kinds = by_kind(slices) if len(places) < len(slices) else [list(slices)]
-    parts: list[list[Slice]] = []
-    for kind in kinds:
-        moved: dict[tuple[int, ...], list[Slice]] = {}
-        starts = {s.path: s.position for s in kind if s.place == (0, 0)}
-        is_mosaic = any(s.place[0] > 0 for s in kind)
-        for item in kind:
-            start = starts[item.path] if is_mosaic else np.zeros(3)
-            moved.setdefault(tuple(np.round(start / SAME_PLACE_MM).astype(int)), []).append(item)
-        parts += moved.values()
-    return parts
+    if len(kept) < len(files):
+        number = len(files) - len(kept)
+        copies = "1 file is a copy of another" if number == 1 else f"{number} files are copies"
+        warnings.warn(
+            f"{what}: {copies}, byte for byte, and passed over", LeftOutWarning, stacklevel=2
+        )
+    return kept
 
 
 def _volume(
@@ -347,6 +338,7 @@ def _volume(
     first = item.frames[0][0]
     shape = (*first.shape, len(item.frames[0]))
     data = np.empty((*shape, len(item.frames)), dtype=np.float32)
+    padding: Mask | None = None
     for t, frame in enumerate(item.frames):
         for z, plane in enumerate(frame):
             several = plane.place != (0, 0) or "PerFrameFunctionalGroupsSequence" in plane.dataset
@@ -355,7 +347,12 @@ def _volume(
                     pixels.clear()  # a classic image is used once
                 pixels[plane.path] = read_pixels(plane.path)
             data[:, :, z, t] = slice_pixels(pixels[plane.path], plane)
-    data = data if data.shape[3] > 1 else data[..., 0]
+            padded = is_padding(plane, data[:, :, z, t])
+            if padded is not None and padded.any():
+                padding = np.zeros(data.shape, dtype=bool) if padding is None else padding
+                padding[:, :, z, t] = padded
+    if data.shape[3] == 1:
+        data, padding = data[..., 0], None if padding is None else padding[..., 0]
     check_intensities(data, what)
     return Volume(
         data=data,
@@ -363,6 +360,6 @@ def _volume(
         format="dicom",
         source=source,
         case_id=tag,
-        modality=str(first.dataset.get("Modality") or ""),
-        native=Headers([plane for frame in item.frames for plane in frame]),
+        modality=modality_of(first.dataset),
+        native=Headers([plane for frame in item.frames for plane in frame], padding),
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from medddpm.io.dicom_slices import group
+from medddpm.io.dicom_groups import group
+from medddpm.io.dicom_values import value_of
 
 PATIENT = (
     "SpecificCharacterSet PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex "
@@ -119,5 +120,5 @@ def from_groups(source: Dataset, index: int) -> dict[str, Any]:
     """
     if "PerFrameFunctionalGroupsSequence" not in source:
         return {}
-    found = {to: group(source, index, name).get(key) for name, key, to in _GROUPS}
+    found = {to: value_of(group(source, index, name), key) for name, key, to in _GROUPS}
     return {keyword: value for keyword, value in found.items() if value is not None}

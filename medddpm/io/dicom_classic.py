@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import MRImageStorage
 
 from medddpm.io.dicom_attributes import KEPT, REQUIRED, from_groups
-from medddpm.io.dicom_pixels import Stored, set_pixels
+from medddpm.io.dicom_pixels import Stored, describe_pixels, set_pixels
 from medddpm.io.dicom_series import (
     DerivedSeries,
     add_missing,
@@ -27,10 +27,15 @@ from medddpm.io.dicom_series import (
     source_items,
     source_of,
 )
+from medddpm.io.dicom_values import words
 
 
 def classic_image(
-    series: DerivedSeries, stored: Stored, frame: NDArray[Any], index: int
+    series: DerivedSeries,
+    stored: Stored,
+    frame: NDArray[Any],
+    index: int,
+    padding: NDArray[Any] | None = None,
 ) -> Dataset:
     """The image of slice `index` (slices fastest, time slowest).
 
@@ -39,11 +44,13 @@ def classic_image(
         stored: Of the whole volume, for its slope.
         frame: (rows, columns), the stored values of this slice.
         index: The slice.
+        padding: Which of its pixels are padding.
     """
     volume = series.volume
     t, z = divmod(index, volume.geometry.shape[2])
     dataset = new_dataset(series, MRImageStorage, "image", index)
-    _keep(dataset, *source_of(volume, index))
+    source, number = source_of(volume, index)
+    _keep(dataset, source, number)
     set_frame_of_reference(dataset, series)
     dataset.Modality, dataset.AcquisitionNumber = "MR", t + 1
     if volume.num_frames > 1:
@@ -55,6 +62,7 @@ def classic_image(
         dataset.SliceThickness = dataset.SpacingBetweenSlices
     _set_derivation(dataset, series, stored.slope, index)
     set_pixels(dataset, frame)
+    describe_pixels(dataset, source, frame, padding)
     if stored.slope != 1:
         dataset.RescaleSlope, dataset.RescaleIntercept = decimals([stored.slope])[0], 0
         dataset.RescaleType = "US"
@@ -68,15 +76,14 @@ def _keep(dataset: Dataset, source: Dataset, frame: int) -> None:
         setattr(dataset, keyword, value)
     add_missing(dataset, REQUIRED, is_foreign="StudyInstanceUID" not in source)
     _repair(dataset)
-    before = [str(v) for v in source.get("ImageType") or [] if v != "MOSAIC"]
+    before = [v for v in words(source, "ImageType") if v not in ("MOSAIC", "VFRAME")]
     kind = before[2] if len(before) > 2 else "OTHER"
     dataset.ImageType = ["DERIVED", "PRIMARY", kind, *before[3:]]
 
 
 def _repair(dataset: Dataset) -> None:
     """Conditional attributes that many sources lack, or have where they must not."""
-    sequence: Any = dataset.ScanningSequence
-    if "IR" not in ([sequence] if isinstance(sequence, str) else sequence):
+    if "IR" not in words(dataset, "ScanningSequence"):
         dataset.pop("InversionTime", None)
     elif "InversionTime" not in dataset:
         dataset.add(DataElement(tag_for_keyword("InversionTime") or 0, "DS", None))

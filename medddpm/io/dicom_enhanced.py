@@ -10,7 +10,8 @@ from pydicom.uid import EnhancedMRImageStorage
 
 from medddpm.io.dicom_attributes import ENHANCED_REQUIRED, GROUPS, KEPT_ENHANCED
 from medddpm.io.dicom_frames import add_frames
-from medddpm.io.dicom_pixels import Stored, frames_of, set_pixels
+from medddpm.io.dicom_groups import group
+from medddpm.io.dicom_pixels import Stored, describe_pixels, frames_of, set_pixels
 from medddpm.io.dicom_series import (
     DerivedSeries,
     add_missing,
@@ -24,7 +25,7 @@ from medddpm.io.dicom_series import (
     source_of,
     source_series,
 )
-from medddpm.io.dicom_slices import group
+from medddpm.io.dicom_values import text, value_of, words
 
 
 def enhanced_image(series: DerivedSeries, stored: Stored) -> Dataset:
@@ -60,7 +61,10 @@ def enhanced_image(series: DerivedSeries, stored: Stored) -> Dataset:
         "PixelValueTransformationSequence": transformation,
     }
     add_frames(dataset, series, shared=shared, kept=GROUPS)
-    set_pixels(dataset, frames_of(stored.values))
+    frames = frames_of(stored.values)
+    set_pixels(dataset, frames)
+    padding = None if stored.padding is None else frames_of(stored.padding)
+    describe_pixels(dataset, source, frames, padding)
     return dataset
 
 
@@ -71,16 +75,16 @@ def set_content(dataset: Dataset, source: Dataset) -> None:
     the source has none.
     """
     now = datetime.now()
-    known = [of for of in ("Content", "Acquisition", "Study") if source.get(f"{of}Date")]
-    dataset.ContentDate = source.get(f"{known[0]}Date") if known else now.strftime("%Y%m%d")
+    known = [of for of in ("Content", "Acquisition", "Study") if value_of(source, f"{of}Date")]
+    dataset.ContentDate = value_of(source, f"{known[0]}Date") if known else now.strftime("%Y%m%d")
     dataset.ContentTime = now.strftime("%H%M%S")
     if known:
-        dataset.ContentTime = source.get(f"{known[0]}Time") or "000000"
+        dataset.ContentTime = value_of(source, f"{known[0]}Time") or "000000"
     dataset.ContentQualification = "RESEARCH"
     dataset.PresentationLUTShape = "IDENTITY"
-    dataset.BurnedInAnnotation = source.get("BurnedInAnnotation") or "NO"
-    dataset.RecognizableVisualFeatures = source.get("RecognizableVisualFeatures") or "YES"
-    dataset.LossyImageCompression = source.get("LossyImageCompression") or "00"
+    dataset.BurnedInAnnotation = text(source, "BurnedInAnnotation") or "NO"
+    dataset.RecognizableVisualFeatures = text(source, "RecognizableVisualFeatures") or "YES"
+    dataset.LossyImageCompression = text(source, "LossyImageCompression") or "00"
     if dataset.LossyImageCompression == "01":
         copy_kept(source, dataset, ("LossyImageCompressionRatio", "LossyImageCompressionMethod"))
 
@@ -92,7 +96,7 @@ def _frame_type(source: Dataset, series: DerivedSeries) -> Sequence:
     """
     _, frame = source_of(series.volume, 0)
     before = group(source, frame, "MRImageFrameTypeSequence")
-    values = [str(v) for v in before.get("FrameType") or source.get("ImageType") or []]
+    values = words(before, "FrameType") or words(source, "ImageType")
     flavor = values[2] if len(values) > 2 and len(values[2]) > 1 else "VOLUME"
     contrast = values[3] if len(values) > 3 and values[3] != "NONE" else "FILTERED"
     if not series.algorithm.model:
@@ -100,8 +104,8 @@ def _frame_type(source: Dataset, series: DerivedSeries) -> Sequence:
     return item_of(
         FrameType=["DERIVED", "PRIMARY", flavor, contrast],
         PixelPresentation="MONOCHROME",
-        VolumetricProperties=before.get("VolumetricProperties") or "VOLUME",
-        VolumeBasedCalculationTechnique=before.get("VolumeBasedCalculationTechnique") or "NONE",
-        ComplexImageComponent=before.get("ComplexImageComponent") or "MAGNITUDE",
-        AcquisitionContrast=before.get("AcquisitionContrast") or "UNKNOWN",
+        VolumetricProperties=text(before, "VolumetricProperties") or "VOLUME",
+        VolumeBasedCalculationTechnique=text(before, "VolumeBasedCalculationTechnique") or "NONE",
+        ComplexImageComponent=text(before, "ComplexImageComponent") or "MAGNITUDE",
+        AcquisitionContrast=text(before, "AcquisitionContrast") or "UNKNOWN",
     )

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from medddpm.io.dicom_attributes import FRAME_CONTENT
+from medddpm.io.dicom_groups import group, groups_of
 from medddpm.io.dicom_series import (
     DerivedSeries,
     code,
@@ -24,7 +25,7 @@ from medddpm.io.dicom_series import (
     source_of,
     standard,
 )
-from medddpm.io.dicom_slices import group, groups_of
+from medddpm.io.dicom_values import number_or, text
 
 _ANATOMY = {"BRAIN": ("12738006", "Brain"), "HEAD": ("69536005", "Head")}
 _UNKNOWN = ("261665006", "Unknown")
@@ -53,11 +54,13 @@ def add_frames(
     common = Dataset()
     geometry = geometry_of(volume, 0)
     first, frame = source_of(volume, 0)
-    thickness = group(first, frame, "PixelMeasuresSequence").get("SliceThickness")
+    measures = group(first, frame, "PixelMeasuresSequence")
     common.PixelMeasuresSequence = item_of(
         PixelSpacing=geometry["PixelSpacing"],
         SpacingBetweenSlices=geometry["SpacingBetweenSlices"],
-        SliceThickness=thickness or first.get("SliceThickness") or geometry["SpacingBetweenSlices"],
+        SliceThickness=number_or(measures, "SliceThickness", 0)
+        or number_or(first, "SliceThickness", 0)
+        or geometry["SpacingBetweenSlices"],
     )
     common.PlaneOrientationSequence = item_of(
         ImageOrientationPatient=geometry["ImageOrientationPatient"]
@@ -123,16 +126,23 @@ def _take_over(
         found = [groups_of(source, number, keyword) for source, number in places]
         if not all(found):
             continue
-        if all(item == found[0] for item in found):
+        if _are_alike(found):
             setattr(common, keyword, standard(found[0]))
             continue
         for frame, items in zip(frames, found, strict=True):
             setattr(frame, keyword, standard(items))
 
 
+def _are_alike(found: list[list[Dataset]]) -> bool:
+    try:
+        return all(item == found[0] for item in found)
+    except Exception:  # a damaged value; what can be read of it is copied frame by frame
+        return False
+
+
 def _anatomy(source: Dataset) -> Sequence:
     """The region (CID 4031) that the source names; "Unknown" where it names none."""
-    region: Any = _ANATOMY.get(str(source.get("BodyPartExamined", "")).upper(), _UNKNOWN)
+    region: Any = _ANATOMY.get(text(source, "BodyPartExamined").upper(), _UNKNOWN)
     return item_of(
         FrameLaterality="U",
         AnatomicRegionSequence=Sequence([code(region[0], "SCT", region[1])]),

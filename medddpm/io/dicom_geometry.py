@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from medddpm.errors import DicomSeriesError
+from medddpm.io.dicom_kind import Kind
+from medddpm.io.dicom_values import numbers
 
 Vector = NDArray[np.float64]
 
@@ -33,7 +35,8 @@ class Slice:
         column: Unit vector along which the row index grows, LPS.
         spacing: mm along `row` and `column`.
         order: Sorts repeats of one place in time.
-        kind: What must be equal within one volume: echo time, magnitude or phase, stack.
+        kind: What must be equal within one volume.
+        stack_id: Of a frame of an enhanced object.
     """
 
     path: Path
@@ -45,7 +48,8 @@ class Slice:
     column: Vector
     spacing: tuple[float, float]
     order: tuple[float, ...]
-    kind: tuple[str, ...]
+    kind: Kind
+    stack_id: str = ""
 
     @property
     def normal(self) -> Vector:
@@ -67,13 +71,34 @@ class Headers(list[Dataset]):
 
     Attributes:
         places: (number of the header, index of the frame in it) of each slice, time slowest.
+        kind: What the volume shows.
+        padding: Voxels that are padding, of the shape of the volume; None if there are none.
     """
 
-    def __init__(self, planes: Sequence[Slice]) -> None:
+    def __init__(self, planes: Sequence[Slice], padding: NDArray[np.bool_] | None = None) -> None:
         datasets = {item.path: item.dataset for item in planes}
         super().__init__(datasets.values())
         number = {path: index for index, path in enumerate(datasets)}
         self.places = [(number[item.path], item.place[1]) for item in planes]
+        self.kind, self.padding = planes[0].kind, padding
+
+
+def position_of(dataset: Dataset, what: str) -> tuple[Vector, Vector, Vector]:
+    """Position and unit row and column vectors of a classic image: see `plane`."""
+    position = numbers(dataset, "ImagePositionPatient", 3)
+    return plane(position, numbers(dataset, "ImageOrientationPatient", 6), what)
+
+
+def pixel_spacing(item: Dataset, what: str) -> tuple[float, float]:
+    """Mm along a row and along a column; PixelSpacing is (between rows, between columns).
+
+    Raises:
+        DicomSeriesError: It is missing or not positive.
+    """
+    value = numbers(item, "PixelSpacing", 2)
+    if value is None or min(value) <= 0:
+        raise DicomSeriesError(f"{what} has no PixelSpacing, so its size is unknown")
+    return value[1], value[0]
 
 
 def plane(position: Any, orientation: Any, what: str) -> tuple[Vector, Vector, Vector]:

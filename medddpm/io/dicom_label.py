@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
 
+from pydicom.dataset import Dataset
+
+from medddpm.io.dicom_quiet import quiet_pydicom
+from medddpm.io.dicom_values import text, words
 from medddpm.volume import Volume
 
 _LONGEST = 40
@@ -20,19 +23,17 @@ def series_label(volume: Volume) -> str:
     """
     if volume.format != "dicom" or not volume.native:
         return ""
-    dataset = volume.native[0]
-    number, description = _text(dataset, "SeriesNumber"), _text(dataset, "SeriesDescription")
-    parts = [number.zfill(3)] if re.fullmatch(r"[0-9]{1,9}", number) else []
-    if description and not _names_patient(dataset, description):
-        parts.append(description)
+    with quiet_pydicom():
+        parts = _parts(volume.native[0])
     return "-".join(_cleaned(part) for part in parts if _cleaned(part))[:_LONGEST].rstrip("-_")
 
 
-def _text(dataset: Any, name: str) -> str:
-    try:
-        return str(dataset.get(name) or "").strip()
-    except (ValueError, TypeError, OverflowError):  # a number that is none
-        return ""
+def _parts(dataset: Dataset) -> list[str]:
+    number, description = text(dataset, "SeriesNumber"), text(dataset, "SeriesDescription")
+    parts = [number.zfill(3)] if re.fullmatch(r"[0-9]{1,9}", number) else []
+    if description and not _names_patient(dataset, description):
+        parts.append(description)
+    return parts
 
 
 def _cleaned(text: str) -> str:
@@ -40,7 +41,7 @@ def _cleaned(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_")
 
 
-def _names_patient(dataset: Any, description: str) -> bool:
-    known = " ".join(_text(dataset, name) for name in _PATIENT)
-    words = {w for w in re.split(r"[^\w]+|_", known.casefold()) if len(w) > 2}
-    return any(word in description.casefold() for word in words)
+def _names_patient(dataset: Dataset, description: str) -> bool:
+    known = " ".join(word for name in _PATIENT for word in words(dataset, name)).casefold()
+    parts = {part for part in re.split(r"[^\w]+|_", known) if len(part) > 2}
+    return any(part in description.casefold() for part in parts)

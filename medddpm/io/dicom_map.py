@@ -16,10 +16,10 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ParametricMapStorage
 
 from medddpm import __version__
-from medddpm.io.dicom import quiet_pydicom
 from medddpm.io.dicom_enhanced import set_content
 from medddpm.io.dicom_frames import add_frames
 from medddpm.io.dicom_pixels import frames_of, set_pixels
+from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.io.dicom_series import (
     ENSEMBLE,
     SCHEME,
@@ -38,6 +38,7 @@ from medddpm.io.dicom_series import (
     source_of,
     source_series,
 )
+from medddpm.io.dicom_values import text
 from medddpm.io.files import atomic_path, check_output
 from medddpm.volume import Volume
 
@@ -78,16 +79,16 @@ def write_parametric_map(
     path = check_output(path, overwrite)
     check_rectangular(volume)
     _, words, shift = _QUANTITIES[quantity]
-    series = plan_series(
-        volume,
-        f"AI {words}",
-        algorithm_of(facts),
-        shift=shift,
-        kind=f" {quantity}",
-        done=f"{words} of an ensemble denoised",
-        derivation=ENSEMBLE,
-    )
     with quiet_pydicom():
+        series = plan_series(
+            volume,
+            f"AI {words}",
+            algorithm_of(facts),
+            shift=shift,
+            kind=f" {quantity}",
+            done=f"{words} of an ensemble denoised",
+            derivation=ENSEMBLE,
+        )
         dataset = _map(series, quantity)
         with atomic_path(path) as partial:
             dataset.save_as(partial, enforce_file_format=True)
@@ -96,7 +97,8 @@ def write_parametric_map(
 
 def is_parametric_map(volume: Volume) -> bool:
     """True if the volume was read from a Parametric Map, which is no scan."""
-    return bool(source_of(volume, 0)[0].get("SOPClassUID") == ParametricMapStorage)
+    with quiet_pydicom():
+        return text(source_of(volume, 0)[0], "SOPClassUID") == ParametricMapStorage
 
 
 def _map(series: DerivedSeries, quantity: Quantity) -> Dataset:

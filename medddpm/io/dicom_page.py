@@ -13,8 +13,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
 from medddpm import __version__
-from medddpm.io.dicom import quiet_pydicom
 from medddpm.io.dicom_pixels import TransferSyntax, compress
+from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.io.dicom_series import (
     DerivedSeries,
     algorithm_of,
@@ -26,6 +26,7 @@ from medddpm.io.dicom_series import (
     source_files,
     source_of,
 )
+from medddpm.io.dicom_values import text
 from medddpm.io.files import atomic_path, check_output
 from medddpm.volume import Volume
 
@@ -60,8 +61,8 @@ def write_dicom_page(
 
     kind = " pdf" if isinstance(page, bytes) else " image"
     algorithm, done = algorithm_of(facts), "report on a scan denoised"
-    series = plan_series(volume, "AI report", algorithm, shift=5000, kind=kind, done=done)
     with quiet_pydicom():
+        series = plan_series(volume, "AI report", algorithm, shift=5000, kind=kind, done=done)
         if isinstance(page, bytes):
             dataset = _document(series, page)
         else:
@@ -95,7 +96,7 @@ def _capture(series: DerivedSeries, page: NDArray[np.uint8]) -> Dataset:
     copy_kept(source, dataset, ("BodyPartExamined",))
     if "BodyPartExamined" not in dataset:
         dataset.Laterality = ""
-    dataset.RecognizableVisualFeatures = source.get("RecognizableVisualFeatures") or "YES"
+    dataset.RecognizableVisualFeatures = text(source, "RecognizableVisualFeatures") or "YES"
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = page.shape
     dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,10 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 from pydicom.valuerep import DSfloat
 
 from medddpm.errors import ConfigError
+from medddpm.io.dicom_groups import items_of
+from medddpm.io.dicom_padding import Mask, padding_of, set_padding
 from medddpm.io.dicom_slices import rescale_of
+from medddpm.io.dicom_values import text
 from medddpm.volume import Volume
 
 TransferSyntax = Literal["explicit", "rle", "jpeg2000-lossless"]
@@ -25,15 +28,23 @@ _MOST_BYTES = 2**32 - 2  # what the length of one element can say
 
 @dataclass(frozen=True)
 class Stored:
-    """Integers for the file: intensity = stored * slope."""
+    """Integers for the file: intensity = stored * slope.
+
+    Attributes:
+        values: Of the shape of the volume.
+        slope: Back to intensities.
+        padding: Which of them are padding; None if there is none.
+    """
 
     values: NDArray[Any]
     slope: float
+    padding: Mask | None = None
 
 
 def to_stored(volume: Volume) -> Stored:
     """The intensities of a volume as integers, unscaled where the source had integers."""
-    return to_integers(volume.data, keep_units=_has_integers(volume))
+    made = to_integers(volume.data, keep_units=_has_integers(volume))
+    return replace(made, padding=padding_of(volume))
 
 
 def to_integers(data: NDArray[np.float32], *, keep_units: bool) -> Stored:
@@ -60,7 +71,7 @@ def _has_integers(volume: Volume) -> bool:
     scales = {
         rescale_of(dataset, index)
         for dataset in volume.native
-        for index in range(len(dataset.get("PerFrameFunctionalGroupsSequence") or [0]))
+        for index in range(len(items_of(dataset, "PerFrameFunctionalGroupsSequence")) or 1)
     }
     return all(slope == 1 and intercept == int(intercept) for slope, intercept in scales)
 
@@ -114,6 +125,27 @@ def set_pixels(dataset: Dataset, frames: NDArray[Any]) -> None:
     dataset.BitsStored, dataset.HighBit = 16, 15
     dataset.PixelRepresentation = int(frames.dtype.kind == "i")
     dataset.PixelData = frames.tobytes()
+
+
+def describe_pixels(
+    dataset: Dataset, source: Dataset, frames: NDArray[Any], padding: NDArray[Any] | None
+) -> None:
+    """Say of pixels what their source says of its own: polarity and padding.
+
+    Values are kept as they are, so that what was white at 0 stays so.
+
+    Args:
+        dataset: With pixels.
+        source: The header that they were made of.
+        frames: The pixels.
+        padding: Which of them are padding, of the same shape.
+    """
+    if text(source, "PhotometricInterpretation").upper() == "MONOCHROME1":
+        dataset.PhotometricInterpretation = "MONOCHROME1"
+        if "PresentationLUTShape" in dataset:
+            dataset.PresentationLUTShape = "INVERSE"
+    if padding is not None:
+        set_padding(dataset, source, frames, padding.astype(bool))
 
 
 def compress(dataset: Dataset, syntax: TransferSyntax) -> None:

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
 from medddpm import __version__
 from medddpm.errors import GeometryError
 from medddpm.io.dicom_attributes import PATIENT, PATIENT_REQUIRED, STUDY
+from medddpm.io.dicom_values import sound_element, text, whole
 from medddpm.volume import Volume
 
 SCHEME = "99MEDDDPM"
@@ -26,6 +29,7 @@ SCHEME = "99MEDDDPM"
 DENOISING = ("DENOISE", SCHEME, "Denoising")
 ENSEMBLE = ("ENSEMBLE", SCHEME, "Statistic of an ensemble of denoised images")
 REWRITTEN = ("REWRITTEN", SCHEME, "Written anew")
+_MOST_IS = 2**31  # an integer string (PS3.5 6.2) is smaller
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,13 @@ def plan_series(
     """
     source, _ = source_of(volume, 0)
     digest = hashlib.sha256(volume.data.tobytes()).hexdigest()
-    origin = str(source.get("SeriesInstanceUID") or volume.case_id)
-    before = str(source.get("SeriesDescription") or "")[: 63 - len(suffix)]
+    origin = text(source, "SeriesInstanceUID") or volume.case_id
+    before = text(source, "SeriesDescription")[: 63 - len(suffix)]
+    number = whole(source, "SeriesNumber") + shift
     return DerivedSeries(
         volume=volume,
         description=f"{before} {suffix}".strip()[:64],
-        number=int(source.get("SeriesNumber") or 0) + shift,
+        number=number if abs(number) < _MOST_IS else shift,
         algorithm=algorithm,
         entropy=f"{origin} {algorithm.model} {digest} {volume.affine.tolist()}{kind}",
         done=done,
@@ -142,7 +147,7 @@ def new_dataset(series: DerivedSeries, sop_class: str, role: str, index: int = 0
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     copy_kept(source, dataset, f"{PATIENT} {STUDY}".split())
     add_missing(dataset, PATIENT_REQUIRED, is_foreign="StudyInstanceUID" not in source)
-    if not re.fullmatch(r"\d{3}[DWMY]", str(dataset.get("PatientAge", ""))):
+    if not re.fullmatch(r"\d{3}[DWMY]", text(dataset, "PatientAge")):
         dataset.pop("PatientAge", None)
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = series.uid(role, index)
@@ -158,19 +163,31 @@ def new_dataset(series: DerivedSeries, sop_class: str, role: str, index: int = 0
 
 
 def copy_kept(source: Dataset, dataset: Dataset, keywords: Iterable[str]) -> None:
-    """Take over attributes that have a value, sequences without private attributes in them."""
+    """Take over attributes that have a value, sequences without private attributes in them.
+
+    One that is not what its name demands would make the object unreadable: it is dropped.
+    """
     for keyword in keywords:
-        value = source.get(keyword)
-        if value not in (None, ""):
+        element = sound_element(source, Tag(keyword))
+        if element is not None and not element.is_empty:
+            value = element.value
             setattr(dataset, keyword, standard(value) if isinstance(value, Sequence) else value)
 
 
 def standard(items: Iterable[Dataset]) -> Sequence:
-    """Copies without private attributes."""
-    copies = deepcopy(list(items))
-    for item in copies:
-        item.remove_private_tags()
-    return Sequence(copies)
+    """Copies without private attributes, and without what cannot be read."""
+    return Sequence([_standard_item(item) for item in items])
+
+
+def _standard_item(item: Dataset) -> Dataset:
+    copy = Dataset()
+    for tag in sorted(item.keys()):
+        element = None if tag.is_private else sound_element(item, tag)
+        if element is not None and element.VR == "SQ":
+            copy.add(DataElement(tag, "SQ", standard(element.value)))
+        elif element is not None:
+            copy.add(deepcopy(element))
+    return copy
 
 
 def add_missing(dataset: Dataset, required: Mapping[str, str], *, is_foreign: bool) -> None:
@@ -184,14 +201,14 @@ def add_missing(dataset: Dataset, required: Mapping[str, str], *, is_foreign: bo
 def set_frame_of_reference(dataset: Dataset, series: DerivedSeries) -> None:
     """That of the source: the grid is kept, so the derived series lies where the source does."""
     source, _ = source_of(series.volume, 0)
-    uid = source.get("FrameOfReferenceUID")
+    uid = text(source, "FrameOfReferenceUID")
     dataset.FrameOfReferenceUID = uid or _shared_uid(series, source, "FrameOfReferenceUID")
-    dataset.PositionReferenceIndicator = source.get("PositionReferenceIndicator") or ""
+    dataset.PositionReferenceIndicator = text(source, "PositionReferenceIndicator")
 
 
 def _shared_uid(series: DerivedSeries, source: Dataset, keyword: str) -> str:
     """One UID for all that is derived from a source which lacks it."""
-    origin = source.get("SeriesInstanceUID")
+    origin = text(source, "SeriesInstanceUID")
     return str(generate_uid(entropy_srcs=[origin, keyword])) if origin else series.uid(keyword)
 
 
@@ -245,16 +262,15 @@ def geometry_of(volume: Volume, z: int) -> dict[str, Any]:
 def source_items(series: DerivedSeries, index: int) -> Sequence | None:
     """What slice `index` was made of, for SourceImageSequence; None without a DICOM source."""
     source, frame = source_of(series.volume, index)
-    if "SOPInstanceUID" not in source:
+    if not _is_named(source):
         return None
     items = item_of(
-        ReferencedSOPClassUID=source.SOPClassUID,
-        ReferencedSOPInstanceUID=source.SOPInstanceUID,
+        **_reference(source),
         PurposeOfReferenceCodeSequence=Sequence(
             [code("121322", "DCM", "Source image for image processing operation")]
         ),
     )
-    if int(source.get("NumberOfFrames") or 1) > 1:
+    if whole(source, "NumberOfFrames", 1) > 1:
         items[0].ReferencedFrameNumber = frame + 1
     return items
 
@@ -262,22 +278,28 @@ def source_items(series: DerivedSeries, index: int) -> Sequence | None:
 def source_files(series: DerivedSeries) -> list[Dataset]:
     """A reference to each object that the volume was read from."""
     native = series.volume.native if series.volume.format == "dicom" else []
-    return [
-        item_of(
-            ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID
-        )[0]
-        for source in native or []
-        if "SOPInstanceUID" in source
-    ]
+    return [item_of(**_reference(source))[0] for source in native or [] if _is_named(source)]
+
+
+def _reference(source: Dataset) -> dict[str, str]:
+    return {
+        "ReferencedSOPClassUID": text(source, "SOPClassUID"),
+        "ReferencedSOPInstanceUID": text(source, "SOPInstanceUID"),
+    }
+
+
+def _is_named(source: Dataset) -> bool:
+    """True if a reference to the object can be made."""
+    return bool(text(source, "SOPInstanceUID") and text(source, "SOPClassUID"))
 
 
 def source_series(series: DerivedSeries) -> Sequence | None:
     """The same by series (Table 10-4); None without a DICOM source."""
     source, _ = source_of(series.volume, 0)
-    if "SeriesInstanceUID" not in source:
+    if not text(source, "SeriesInstanceUID"):
         return None
     return item_of(
-        SeriesInstanceUID=source.SeriesInstanceUID,
+        SeriesInstanceUID=text(source, "SeriesInstanceUID"),
         ReferencedSOPSequence=Sequence(source_files(series)),
     )
 

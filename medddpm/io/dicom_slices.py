@@ -1,26 +1,36 @@
-"""Slices of classic images, enhanced multi-frame objects and Siemens mosaics."""
+"""Slices of classic images, enhanced multi-frame objects and mosaics, and their pixels."""
 
 from __future__ import annotations
 
-import math
-import struct
-import warnings
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
 from medddpm.errors import DicomSeriesError, missing_extra
-from medddpm.io.dicom_geometry import Slice, plane
+from medddpm.io.dicom_files import read_object
+from medddpm.io.dicom_geometry import SAME_PLACE_MM, Slice, pixel_spacing, plane, position_of
+from medddpm.io.dicom_groups import group, groups_of, items_of
+from medddpm.io.dicom_kind import kind_of
+from medddpm.io.dicom_mosaic import mosaic_slices
+from medddpm.io.dicom_order import frame_order, order_of
+from medddpm.io.dicom_values import number, numbers, text, whole
 
-_IN_STACK_POSITION, _STACK_ID = 0x00209057, 0x00209056
-_POSITION, _TEMPORAL = 0x00200032, 0x00209128
+_SAME_ECHO_MS = 0.01
+_NUMBERS = ("RepetitionTime", "EchoTime", "TriggerTime", "RescaleSlope", "RescaleIntercept")
+_WHOLE = (
+    "SeriesNumber",
+    "InstanceNumber",
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "BitsAllocated",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+)
 
 
 def slices_of(dataset: Dataset, path: Path) -> list[Slice]:
@@ -33,18 +43,35 @@ def slices_of(dataset: Dataset, path: Path) -> list[Slice]:
     Raises:
         DicomSeriesError: Geometry is missing or is no geometry, or the image has colours.
     """
-    if int(dataset.get("SamplesPerPixel") or 1) != 1:
-        raise DicomSeriesError(f"{path.name} is a colour image; a magnitude image is needed")
-    if "PerFrameFunctionalGroupsSequence" in dataset:
-        groups = dataset.PerFrameFunctionalGroupsSequence
-        return [_enhanced_slice(dataset, path, index) for index in range(len(groups))]
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
+    _check_grey(dataset, path)
+    for keyword in _NUMBERS:
+        number(dataset, keyword)
+    for keyword in _WHOLE:
+        whole(dataset, keyword)
+    if min(whole(dataset, "Rows"), whole(dataset, "Columns")) < 1:
+        raise DicomSeriesError(f"{path.name} has no Rows or Columns; export it again")
+    frames = items_of(dataset, "PerFrameFunctionalGroupsSequence")
+    if frames:
+        if whole(dataset, "NumberOfFrames", len(frames)) != len(frames):
+            raise DicomSeriesError(
+                f"{path.name} tells another number of frames than it describes; export it again"
+            )
+        return [_enhanced_slice(dataset, path, index) for index in range(len(frames))]
+    if whole(dataset, "NumberOfFrames", 1) > 1:
         raise DicomSeriesError(
             f"{path.name} has several frames and no functional groups, so their places are unknown"
         )
-    if "MOSAIC" in (dataset.get("ImageType") or []):
-        return _mosaic_slices(dataset, path)
-    return [_classic_slice(dataset, path)]
+    return mosaic_slices(dataset, path) or [_classic_slice(dataset, path)]
+
+
+def _check_grey(dataset: Dataset, path: Path) -> None:
+    if text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR":
+        raise DicomSeriesError(
+            f"{path.name} is a colour image (PALETTE COLOR): its pixels are numbers of colours in "
+            "a palette, not intensities; a magnitude image is needed"
+        )
+    if whole(dataset, "SamplesPerPixel", 1) != 1:
+        raise DicomSeriesError(f"{path.name} is a colour image; a magnitude image is needed")
 
 
 def read_pixels(path: Path) -> NDArray[np.float32]:
@@ -59,7 +86,7 @@ def read_pixels(path: Path) -> NDArray[np.float32]:
     Raises:
         DicomSeriesError: No pixels, cut short, or no decoder is installed.
     """
-    dataset = dcmread(path)
+    dataset = read_object(path)
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise DicomSeriesError(f"{path.name} has no pixel data; export the series again")
     try:
@@ -68,10 +95,20 @@ def read_pixels(path: Path) -> NDArray[np.float32]:
         raise DicomSeriesError(_why_no_pixels(dataset, path, error)) from error
     frames = stored.reshape(-1, int(dataset.Rows), int(dataset.Columns)).astype(np.float32)
     for index in range(len(frames)):
-        slope, intercept = rescale_of(dataset, index)
-        if (slope, intercept) != (1.0, 0.0):
-            frames[index] = frames[index].astype(np.float64) * slope + intercept
+        frames[index] = in_real_units(frames[index], rescale_of(dataset, index))
     return frames
+
+
+def in_real_units(stored: NDArray[np.float32], scaling: tuple[float, float]) -> NDArray[np.float32]:
+    """Stored values times slope plus intercept."""
+    slope, intercept = scaling
+    if scaling == (1.0, 0.0):
+        return stored
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused when all are read
+        real: NDArray[np.float32] = (stored.astype(np.float64) * slope + intercept).astype(
+            np.float32
+        )
+    return real
 
 
 def _why_no_pixels(dataset: Dataset, path: Path, error: Exception) -> str:
@@ -80,7 +117,7 @@ def _why_no_pixels(dataset: Dataset, path: Path, error: Exception) -> str:
         try:
             usable = get_decoder(syntax).is_available
         except NotImplementedError:
-            return f"{path.name} is compressed as {syntax.name}, which pydicom does not know"
+            return f"{path.name} is compressed in a way that pydicom does not know"
         if not usable:
             what = f"{path.name} is compressed as {syntax.name}, whose decoder"
             return missing_extra(what, "dicom")
@@ -101,7 +138,7 @@ def rescale_of(dataset: Dataset, index: int = 0) -> tuple[float, float]:
         dataset: A classic image or an enhanced object.
         index: The frame.
     """
-    item: Any = dataset
+    item = dataset
     if "PerFrameFunctionalGroupsSequence" in dataset:
         item = group(dataset, index, "PixelValueTransformationSequence")
     slope, intercept = _linear(item, "RescaleSlope", "RescaleIntercept") or (1.0, 0.0)
@@ -114,166 +151,46 @@ def rescale_of(dataset: Dataset, index: int = 0) -> tuple[float, float]:
 
 def _linear(item: Dataset, slope: str, intercept: str) -> tuple[float, float] | None:
     """The two values of a linear mapping; None if there is no slope."""
-    if item.get(slope) in (None, ""):
-        return None
-    return float(item[slope].value), _number(item.get(intercept))
-
-
-def group(dataset: Dataset, index: int, name: str) -> Dataset:
-    """One functional group of a frame (PS3.3 C.7.6.16): its own, the shared one, or the root's.
-
-    Returns:
-        The first item of the sequence `name`; an empty data set if there is none.
-    """
-    return next(iter(groups_of(dataset, index, name)), Dataset())
-
-
-def groups_of(dataset: Dataset, index: int, name: str) -> list[Dataset]:
-    """All items of the sequence `name` that hold for a frame; most sequences have one."""
-    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    for holder in [*frames[index : index + 1], *shared[:1], dataset]:
-        items = holder.get(name)
-        if items:
-            return [Dataset(item) for item in items]
-    return []
-
-
-def _spacing(value: Any, what: str) -> tuple[float, float]:
-    """PixelSpacing is (between rows, between columns); ours is (along a row, along a column)."""
-    if value is None or len(value) != 2 or min(float(v) for v in value) <= 0:
-        raise DicomSeriesError(f"{what} has no PixelSpacing, so its size is unknown")
-    return float(value[1]), float(value[0])
-
-
-def _number(value: Any) -> float:
-    return float(value) if value not in (None, "") else 0.0
-
-
-def _component(image_type: Any) -> str:
-    """Magnitude, phase, real or imaginary, from ImageType; "" if it does not tell."""
-    values = [str(v) for v in (image_type or [])][2:]
-    return next((v for v in values if v in ("M", "P", "R", "I") or v.endswith("_FFE")), "")
+    factor = number(item, slope)
+    return None if factor is None else (factor, number(item, intercept) or 0.0)
 
 
 def _classic_slice(dataset: Dataset, path: Path) -> Slice:
-    position, row, column = plane(
-        dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient"), path.name
-    )
-    order = ("TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber")
+    position, row, column = position_of(dataset, path.name)
     return Slice(
         path=path,
         dataset=dataset,
         place=(0, 0),
-        shape=(int(dataset.Columns), int(dataset.Rows)),
+        shape=(whole(dataset, "Columns"), whole(dataset, "Rows")),
         position=position,
         row=row,
         column=column,
-        spacing=_spacing(dataset.get("PixelSpacing"), path.name),
-        order=tuple(_number(dataset.get(name)) for name in order),
-        kind=(str(dataset.get("EchoTime")), _component(dataset.get("ImageType"))),
+        spacing=pixel_spacing(dataset, path.name),
+        order=order_of(dataset),
+        kind=kind_of(dataset),
     )
 
 
 def _enhanced_slice(dataset: Dataset, path: Path, index: int) -> Slice:
     what = f"frame {index + 1} of {path.name}"
     position, row, column = plane(
-        group(dataset, index, "PlanePositionSequence").get("ImagePositionPatient"),
-        group(dataset, index, "PlaneOrientationSequence").get("ImageOrientationPatient"),
+        numbers(group(dataset, index, "PlanePositionSequence"), "ImagePositionPatient", 3),
+        numbers(group(dataset, index, "PlaneOrientationSequence"), "ImageOrientationPatient", 6),
         what,
     )
-    content = group(dataset, index, "FrameContentSequence")
-    frame_type = group(dataset, index, "MRImageFrameTypeSequence")
     return Slice(
         path=path,
         dataset=dataset,
         place=(0, index),
-        shape=(int(dataset.Columns), int(dataset.Rows)),
+        shape=(whole(dataset, "Columns"), whole(dataset, "Rows")),
         position=position,
         row=row,
         column=column,
-        spacing=_spacing(group(dataset, index, "PixelMeasuresSequence").get("PixelSpacing"), what),
-        order=(*_dimension_order(dataset, content), float(index)),
-        kind=(
-            str(content.get("StackID")),
-            str(group(dataset, index, "MREchoSequence").get("EffectiveEchoTime")),
-            str(frame_type.get("ComplexImageComponent") or _component(frame_type.get("FrameType"))),
-        ),
+        spacing=pixel_spacing(group(dataset, index, "PixelMeasuresSequence"), what),
+        order=frame_order(dataset, index),
+        kind=kind_of(dataset, index),
+        stack_id=text(group(dataset, index, "FrameContentSequence"), "StackID"),
     )
-
-
-def _dimension_order(dataset: Dataset, content: Dataset) -> tuple[float, ...]:
-    """Temporal index, then the dimension indices that are not about place (C.7.6.17)."""
-    pointers = [int(d.DimensionIndexPointer) for d in dataset.get("DimensionIndexSequence") or []]
-    values: Any = content.get("DimensionIndexValues")
-    values = [values] if isinstance(values, int) else list(values or [])
-    about_place = (_IN_STACK_POSITION, _STACK_ID, _POSITION)
-    others = [float(v) for p, v in zip(pointers, values, strict=False) if p not in about_place] or [
-        0.0
-    ]
-    return (_number(content.get("TemporalPositionIndex")), *others)
-
-
-def _mosaic_slices(dataset: Dataset, path: Path) -> list[Slice]:
-    """The tiles of a Siemens mosaic.
-
-    ImagePositionPatient is that of the mosaic's corner as if the mosaic were one slice of the
-    first tile's centre: the first tile starts half of the difference of the sizes further on.
-    """
-    count, normal = _mosaic_layout(dataset)
-    between = _number(dataset.get("SpacingBetweenSlices"))
-    if count < 2 or normal is None or between <= 0:
-        raise DicomSeriesError(
-            f"{path.name} is a Siemens mosaic without the private header that tells the number and "
-            "the direction of its slices; export it again without removing private tags"
-        )
-    position, row, column = plane(
-        dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient"), path.name
-    )
-    spacing = _spacing(dataset.get("PixelSpacing"), path.name)
-    side = math.ceil(math.sqrt(count))
-    columns, rows = int(dataset.Columns) // side, int(dataset.Rows) // side
-    if (columns * side, rows * side) != (int(dataset.Columns), int(dataset.Rows)):
-        raise DicomSeriesError(
-            f"{path.name} is a mosaic of {count} slices, but {dataset.Columns} x {dataset.Rows} "
-            f"pixels do not divide into {side} x {side} tiles; export it again"
-        )
-    corner = (
-        position
-        + row * spacing[0] * (int(dataset.Columns) - columns) / 2
-        + column * spacing[1] * (int(dataset.Rows) - rows) / 2
-    )
-    order = ("AcquisitionNumber", "InstanceNumber")
-    return [
-        Slice(
-            path=path,
-            dataset=dataset,
-            place=(tile, 0),
-            shape=(columns, rows),
-            position=corner + tile * between * np.asarray(normal, dtype=np.float64),
-            row=row,
-            column=column,
-            spacing=spacing,
-            order=tuple(_number(dataset.get(name)) for name in order),
-            kind=(str(dataset.get("EchoTime")), _component(dataset.get("ImageType"))),
-        )
-        for tile in range(count)
-    ]
-
-
-def _mosaic_layout(dataset: Dataset) -> tuple[int, NDArray[np.float64] | None]:
-    """Number of tiles and slice normal (LPS) from Siemens' private CSA header; 0 if unknown."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # nicom calls itself experimental
-        csareader: Any = import_module("nibabel.nicom.csareader")  # untyped
-
-        try:
-            header = csareader.get_csa_header(dataset, "image")
-        except (csareader.CSAReadError, struct.error, ValueError):  # damaged
-            header = None
-    if header is None:
-        return 0, None
-    return int(csareader.get_n_mosaic(header) or 0), csareader.get_slice_normal(header)
 
 
 def slice_pixels(pixels: NDArray[np.float32], item: Slice) -> NDArray[np.float32]:
@@ -293,9 +210,62 @@ def slice_pixels(pixels: NDArray[np.float32], item: Slice) -> NDArray[np.float32
     return pixels[frame, top : top + rows, left : left + columns].T
 
 
-def by_kind(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Split slices by echo, component and stack, in order of first appearance."""
-    kinds: dict[tuple[str, ...], list[Slice]] = {}
+def split(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Parts that are a volume each.
+
+    Slices that show different things never lie in one; those of several echoes, stacks or flavours
+    do unless they repeat places, and mosaics only where they did not move.
+    """
+    return [
+        part
+        for shown in _by_content(slices)
+        for kind in (_by_kind(shown) if _repeats(shown) else [shown])
+        for part in _by_start(kind)
+    ]
+
+
+def _repeats(slices: Sequence[Slice]) -> bool:
+    places = {tuple(np.round(s.position / SAME_PLACE_MM).astype(int)) for s in slices}
+    return len(places) < len(slices)
+
+
+def _by_start(slices: list[Slice]) -> list[list[Slice]]:
+    """Mosaics by where they begin; all else together."""
+    if not any(s.place[0] > 0 for s in slices):
+        return [slices]
+    starts = {s.path: s.position for s in slices if s.place == (0, 0)}
+    moved: dict[tuple[int, ...], list[Slice]] = {}
     for item in slices:
-        kinds.setdefault(item.kind, []).append(item)
-    return list(kinds.values())
+        start = np.round(starts[item.path] / SAME_PLACE_MM).astype(int)
+        moved.setdefault(tuple(start), []).append(item)
+    return list(moved.values())
+
+
+def _by_content(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Split slices by what they show, in order of first appearance."""
+    return _grouped(slices, [item.kind.shows for item in slices])
+
+
+def _by_kind(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Split slices by echo, kind and stack, in order of first appearance."""
+    echoes = _echo_numbers(slices)
+    return _grouped(
+        slices, [(item.stack_id, echoes[item.kind.echo], item.kind.flavour) for item in slices]
+    )
+
+
+def _grouped(slices: Sequence[Slice], keys: Sequence[Hashable]) -> list[list[Slice]]:
+    groups: dict[Hashable, list[Slice]] = {}
+    for key, item in zip(keys, slices, strict=True):
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())
+
+
+def _echo_numbers(slices: Sequence[Slice]) -> dict[float | None, int]:
+    """Echo times to numbers; those that differ by rounding only share one."""
+    numbered: dict[float | None, int] = {None: -1}
+    before, current = -np.inf, 0
+    for echo in sorted({s.kind.echo for s in slices if s.kind.echo is not None}):
+        current += echo - before > _SAME_ECHO_MS
+        numbered[echo], before = current, echo
+    return numbered

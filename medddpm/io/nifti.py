@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
+import math
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,9 +15,12 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.errors import ConfigError, GeometryError, VolumeReadError
+from medddpm.display import printable
+from medddpm.errors import ConfigError, GeometryError, GeometryWarning, VolumeReadError
+from medddpm.io.dicom_values import number_or
 from medddpm.io.files import atomic_path, check_intensities, check_output
 from medddpm.io.stored import Stored
+from medddpm.io.stream import content_length, is_gzip, total_memory
 from medddpm.volume import Geometry, Volume
 
 nib: Any = nibabel  # untyped
@@ -28,9 +32,22 @@ WRITE_SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")
 FORMS_TOLERANCE = 1e-3  # of the diagonal of the field of view
 _SPACE_BITS = 7  # of xyzt_units; the others are the unit of time
 _MM_CODE = 2
+_SCANNER_CODE = 1
 _MM_PER_UNIT = {1: 1e3, 3: 1e-3}  # metre and micron; anything else is taken for mm
+_UNIT_NAMES = {1: "meter", 3: "micron"}  # nibabel knows no byte whose unit of time is unknown
 _PLAUSIBLE_MM = (0.003, 100.0)  # voxels of a scan whose header states another unit than mm
-_UNREADABLE = (OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError)
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    KeyError,  # a code that nibabel does not know
+    nib.freesurfer.mghformat.MGHError,
+    nib.spatialimages.HeaderDataError,
+    nib.wrapstruct.WrapStructError,
+)
 
 
 def suffix_of(path: Path, suffixes: tuple[str, ...] = READ_SUFFIXES) -> str:
@@ -44,8 +61,8 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
 
     Args:
         path: The file.
-        trust: Which matrix to take where sform and qform disagree. The code of the other is
-            set to 0 in the header that the volume carries.
+        trust: Which matrix to take where sform and qform disagree; the header that the volume
+            carries keeps both, with their codes.
 
     Returns:
         float32 in the scan's units, scl_slope and scl_inter applied; (X, Y, Z) or
@@ -54,9 +71,10 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
 
     Raises:
         VolumeReadError: Missing, cut short, damaged (gzip's checksum is wrong), no image, one
-            slice, over four dimensions, complex or RGB, NaN or infinity, all zeros or constant.
-        GeometryError: The affine is singular, sform and qform disagree, or voxels in metre or
-            micron have a size that no scan has.
+            slice, over four dimensions, complex or RGB, NaN or infinity, all zeros or constant;
+            or the header claims more voxels than the file, or the memory, holds.
+        GeometryError: No form is a transform, sform and qform put one space at two places, or
+            voxels in metre or micron have a size that no scan has.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,7 +89,7 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
     shape = _check_kind(image, path)
     is_mgh = isinstance(image, nib.freesurfer.MGHImage)
     with _readable(path):
-        _check_gzip(image)
+        _check_size(image, shape, path)
         header = image.header.copy()
         if not isinstance(image, nib.freesurfer.MGHImage):  # nibabel forgets them in the header
             header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
@@ -84,7 +102,7 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
         geometry=geometry,
         format="mgh" if is_mgh else "nifti",
         source=path,
-        case_id=path.name[: -len(suffix_of(path))] or "scan",
+        case_id=printable(path.name[: -len(suffix_of(path))]) or "scan",
         native=header,
     )
 
@@ -101,7 +119,8 @@ def nifti_shape(path: Path) -> tuple[tuple[int, int, int], int]:
 def _readable(path: Path) -> Iterator[None]:
     """Turn what nibabel raises for a broken file into one clear error."""
     try:
-        yield
+        with np.errstate(all="ignore"):  # numbers that overflow are found by what becomes of them
+            yield
     except VolumeReadError:
         raise
     except GeometryError as error:
@@ -116,13 +135,32 @@ def _readable(path: Path) -> Iterator[None]:
         raise VolumeReadError(f"{path} is no image that is known: {error}") from error
 
 
-def _check_gzip(image: Any) -> None:
-    """Read compressed files to their end, where the checksum is: nibabel stops before it."""
-    for holder in image.file_map.values():
-        if str(holder.filename).lower().endswith((".gz", ".mgz")):
-            with gzip.open(holder.filename) as file:
-                while file.read(1 << 20):
-                    pass
+def _check_size(image: Any, shape: tuple[int, ...], path: Path) -> None:
+    """Refuse a header that claims more than there is, before anything of that size is made.
+
+    Compressed files are read to their end for it, where the checksum is: nibabel stops before.
+    """
+    name = image.file_map["image"].filename
+    if name is None or not (file := Path(name)).is_file():
+        raise VolumeReadError(f"{path}: the file with its voxels is not there")
+    header = Path(image.file_map["header"].filename or name) if "header" in image.file_map else file
+    if header != file and is_gzip(header):
+        content_length(header)
+    present = content_length(file)
+    dtype, voxels = np.dtype(image.get_data_dtype()), math.prod(shape)
+    needed = int(image.dataobj.offset) + voxels * dtype.itemsize
+    sizes = " x ".join(map(str, shape))
+    if present < needed:
+        raise VolumeReadError(
+            f"{path}: its header claims {sizes} voxels of {dtype}, {needed} bytes, and there are "
+            f"{present}; the file is cut short, or its header is damaged: get it again"
+        )
+    wanted, memory = voxels * np.dtype(np.float32).itemsize, total_memory()
+    if wanted > memory:
+        raise VolumeReadError(
+            f"{path}: its {sizes} voxels take {wanted / 1e9:.1f} GB of memory, and this machine "
+            f"has {memory / 1e9:.1f} GB; cut it into parts, or take a larger machine"
+        )
 
 
 def _check_kind(image: Any, path: Path) -> tuple[int, ...]:
@@ -142,23 +180,72 @@ def _check_kind(image: Any, path: Path) -> tuple[int, ...]:
         raise VolumeReadError(
             f"{path} has {len(shape)} dimensions (shape {shape}); split it into 3D or 4D files"
         )
-    if 0 in shape:
-        raise VolumeReadError(f"{path} has no voxels (shape {shape})")
+    if min(shape) < 1:
+        raise VolumeReadError(f"{path} has no voxels (shape {shape}); its header is damaged")
     return shape
 
 
 def _choose_affine(
     header: Any, shape: tuple[int, ...], trust: Trust | None, path: Path
 ) -> NDArray[np.float64]:
-    """The best affine, (4, 4) in mm; sform before qform, as in the NIfTI-1 standard."""
-    if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
-        if trust is not None:
-            header["qform_code" if trust == "sform" else "sform_code"] = 0
-        else:
-            _check_forms(header, shape, path)
-    affine = _in_mm(header, header.get_best_affine())
+    """The affine of the scan's grid, (4, 4) in mm; a form that is no transform gets code 0.
+
+    Forms of two codes describe two spaces, as the NIfTI-1 standard provides (qform: where the
+    scanner had it; sform: where a template or another scan has it). Both stay; the grid is that
+    of the scanner, else that of qform, whose voxels have their true size.
+    """
+    sform, qform = (_usable_form(header, name, path) for name in ("sform", "qform"))
+    if sform is None or qform is None:
+        if (
+            trust is not None
+            and (sform if trust == "sform" else qform) is None
+            and (sform is not None or qform is not None)
+        ):
+            raise GeometryError(f"{path} has no usable {trust}; leave --trust out")
+        affine = _in_mm(header, header.get_best_affine())
+    elif trust is not None:
+        affine = sform if trust == "sform" else qform
+    elif _agree(sform, qform, shape):
+        affine = _in_mm(header, header.get_best_affine())
+    elif int(header["sform_code"]) != int(header["qform_code"]):
+        affine = sform if int(header["sform_code"]) == _SCANNER_CODE else qform
+    else:
+        raise GeometryError(_two_places(sform, qform, shape, path))
     _check_unit(header, affine, path)
     return affine
+
+
+def _usable_form(header: Any, name: str, path: Path) -> NDArray[np.float64] | None:
+    """A form in mm; None if its code is 0, or if it is no transform and the other is one."""
+    other = "sform" if name == "qform" else "qform"
+    if int(header[f"{name}_code"]) <= 0:
+        return None
+    form = _decoded(header, name)
+    if form is not None:
+        return form
+    if int(header[f"{other}_code"]) > 0 and _decoded(header, other) is not None:
+        header[f"{name}_code"] = 0
+        warnings.warn(
+            f"{path}: its {name} is no transform and is left out; its {other} is taken",
+            GeometryWarning,
+            stacklevel=2,
+        )
+        return None
+    raise GeometryError(
+        f"{path}: its {name} is no transform (singular, not finite, or no rotation), so the place "
+        "of the scan is unknown; convert it again from its source"
+    )
+
+
+def _decoded(header: Any, name: str) -> NDArray[np.float64] | None:
+    """A form in mm, (4, 4); None if it is no transform."""
+    try:
+        form = _in_mm(header, getattr(header, f"get_{name}")())
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError):
+        return None
+    if not np.isfinite(form).all() or abs(np.linalg.det(form[:3, :3])) < 1e-12:
+        return None
+    return form
 
 
 def _mm_per_unit(header: Any) -> float:
@@ -179,7 +266,7 @@ def _check_unit(header: Any, affine: NDArray[np.float64], path: Path) -> None:
     if _mm_per_unit(header) == 1 or spacing.min() == 0:  # singular: an error of its own
         return
     if spacing.min() < _PLAUSIBLE_MM[0] or spacing.max() > _PLAUSIBLE_MM[1]:
-        unit = header.get_xyzt_units()[0]
+        unit = _UNIT_NAMES[int(header["xyzt_units"]) & _SPACE_BITS]
         raise GeometryError(
             f"{path}: its header states the unit {unit}, so its voxels would be "
             f"{' x '.join(f'{s:.4g}' for s in spacing)} mm; if the numbers are mm, correct the "
@@ -187,19 +274,31 @@ def _check_unit(header: Any, affine: NDArray[np.float64], path: Path) -> None:
         )
 
 
-def _check_forms(header: Any, shape: tuple[int, ...], path: Path) -> None:
-    """Raise if sform and qform put a corner of the grid at places that are far apart."""
-    sform, qform = (_in_mm(header, form) for form in (header.get_sform(), header.get_qform()))
-    Geometry((shape[0], shape[1], shape[2]), sform)  # a singular sform is its own error
-    corners = np.array([[*c, 1.0] for c in product(*([0, n - 1] for n in shape[:3]))]).T
-    apart = float(np.linalg.norm((sform - qform) @ corners, axis=0).max())
+def _agree(sform: NDArray[np.float64], qform: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+    """Whether two forms put every corner of the grid at one place."""
+    corners = _corners(shape)
     diagonal = float(np.linalg.norm((sform @ corners)[:, 7] - (sform @ corners)[:, 0]))
-    if not apart <= FORMS_TOLERANCE * diagonal:
-        raise GeometryError(
-            f"{path}: sform and qform disagree by up to {apart:.3g} mm, so the place of the scan "
-            "is unknown; choose one with --trust sform or --trust qform (restore, convert), or in "
-            'Python read_volume(..., trust="sform")'
-        )
+    return _apart(sform, qform, shape) <= FORMS_TOLERANCE * diagonal
+
+
+def _apart(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """Most mm between the places of a corner of the grid."""
+    return float(np.linalg.norm((a - b) @ _corners(shape), axis=0).max())
+
+
+def _corners(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Homogeneous voxel indices of the corners of a grid, (4, 8)."""
+    return np.array([[*c, 1.0] for c in product(*([0, n - 1] for n in shape[:3]))]).T
+
+
+def _two_places(
+    sform: NDArray[np.float64], qform: NDArray[np.float64], shape: tuple[int, ...], path: Path
+) -> str:
+    return (
+        f"{path}: sform and qform disagree by up to {_apart(sform, qform, shape):.3g} mm and name "
+        "one space, so the place of the scan is unknown; choose one with --trust sform or --trust "
+        'qform (restore, convert, cohort), or in Python read_volume(..., trust="sform")'
+    )
 
 
 def write_nifti(
@@ -270,7 +369,7 @@ def nifti_header(volume: Volume) -> Any:
         header.set_xyzt_units("mm", "sec")
     elif int(header["xyzt_units"]) & _SPACE_BITS == 0:
         header["xyzt_units"] = int(header["xyzt_units"]) | _MM_CODE
-    if not is_nifti or not _same(_in_mm(header, header.get_best_affine()), volume.affine):
+    if not is_nifti or not _holds(header, volume.affine):
         _set_forms(header, volume.affine)
     if not is_nifti and volume.data.ndim == 4:
         header["pixdim"][4] = _repetition_seconds(volume)
@@ -278,8 +377,12 @@ def nifti_header(volume: Volume) -> Any:
     return header
 
 
-def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    return bool(np.allclose(a, b, rtol=0, atol=1e-5))
+def _holds(header: Any, affine: NDArray[np.float64]) -> bool:
+    """Whether an affine is one of those that a header states."""
+    forms = [_decoded(header, n) for n in ("sform", "qform") if int(header[f"{n}_code"]) > 0]
+    known = [form for form in forms if form is not None]
+    known = known or [_in_mm(header, header.get_best_affine())]
+    return any(np.allclose(form, affine, rtol=0, atol=1e-5) for form in known)
 
 
 def _set_forms(header: Any, affine: NDArray[np.float64]) -> None:
@@ -298,5 +401,5 @@ def _repetition_seconds(volume: Volume) -> float:
     if volume.format == "mgh":
         return float(volume.native.get_zooms()[3]) / 1000
     if volume.format == "dicom" and volume.native:
-        return float(volume.native[0].get("RepetitionTime") or 0) / 1000
+        return number_or(volume.native[0], "RepetitionTime", 0.0) / 1000
     return 0.0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from medddpm.errors import ConfigError
 from medddpm.io.dicom_slices import rescale_of
+from medddpm.io.dicom_values import whole
 from medddpm.volume import Volume
 
 NumberType = Literal["float32", "input", "uint8", "int16", "uint16", "int32"]
@@ -66,9 +67,13 @@ def stored_as(volume: Volume, wanted: NumberType) -> Stored | None:
         return None
     if wanted != "input":
         return Stored(wanted)
-    if volume.format == "dicom":
+    if volume.format == "dicom" and volume.native:
         return _of_dicom(volume)
-    if volume.native is None or np.dtype(volume.native.get_data_dtype()).kind not in "iu":
+    if (
+        volume.format == "dicom"
+        or volume.native is None
+        or np.dtype(volume.native.get_data_dtype()).kind not in "iu"
+    ):
         return None
     name = np.dtype(volume.native.get_data_dtype()).name
     if volume.format == "mgh":
@@ -78,13 +83,12 @@ def stored_as(volume: Volume, wanted: NumberType) -> Stored | None:
 
 
 def _of_dicom(volume: Volume) -> Stored:
-    steps = {rescale_of(dataset) for dataset in volume.native}
+    steps = {rescale_of(volume.native[n], frame) for n, frame in set(volume.native.places)}
     if len(steps) > 1:
         raise ConfigError(
             f"--dtype input: the slices have {len(steps)} different rescale slopes, which no one "
             "integer type holds; take --dtype float32, or int16 for whole numbers"
         )
     first = volume.native[0]
-    signed = int(first.get("PixelRepresentation") or 0) == 1
-    bits = int(first.get("BitsAllocated") or 16)
+    signed, bits = whole(first, "PixelRepresentation") == 1, whole(first, "BitsAllocated", 16)
     return Stored(f"{'' if signed else 'u'}int{bits}", *steps.pop())

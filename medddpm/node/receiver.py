@@ -33,7 +33,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 )
 
 from medddpm.errors import ConfigError
-from medddpm.io.dicom import quiet_pydicom
+from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.node.options import NodeOptions, Tls
 from medddpm.node.queue import Queue, series_name
 

@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
     StorageCommitmentPushModelInstance,
 )
 
-from medddpm.io.dicom import quiet_pydicom
+from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.node.options import NodeOptions, Peer
 from medddpm.node.queue import Queue, Record
 from medddpm.node.receiver import client_context, report_handler

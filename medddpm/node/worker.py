@@ -7,14 +7,17 @@ import re
 from pathlib import Path
 from threading import Event
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from medddpm.cohort.job import Settings, do_job
 from medddpm.cohort.sources import Job
 from medddpm.curation.acquisition import contrast_of_dicom
-from medddpm.errors import OutputError
-from medddpm.io.dicom import quiet_pydicom
+from medddpm.errors import DicomSeriesError, OutputError
+from medddpm.io.dicom_files import read_object
+from medddpm.io.dicom_groups import items_of
+from medddpm.io.dicom_kind import holds_magnitude
+from medddpm.io.dicom_quiet import quiet_pydicom
+from medddpm.io.dicom_values import text, whole
 from medddpm.node.options import NodeOptions, Rules
 from medddpm.node.queue import Queue, Record, images_of, sync
 
@@ -67,6 +70,8 @@ class Worker:
         images = images_of(files)
         try:
             why_not = why_left_out(files, self.options.rules)
+        except DicomSeriesError as error:  # which names the attribute
+            return Record("failed", images, str(error))
         except Exception as error:  # a damaged header makes pydicom raise anything
             return Record("failed", images, f"its header is damaged ({type(error).__name__})")
         if why_not:
@@ -84,20 +89,25 @@ class Worker:
 def why_left_out(files: list[Path], rules: Rules) -> str:
     """Why a series is not restored, "" if it is."""
     with quiet_pydicom():
-        header = dcmread(files[0], stop_before_pixels=True)
-        count = sum(_frames(path) for path in files)
-        description = str(header.get("SeriesDescription") or "")
-        contrast = contrast_of_dicom(header) if rules.contrast else ""
-    if _is_ours(header):
+        return _why_left_out(files, rules)
+
+
+def _why_left_out(files: list[Path], rules: Rules) -> str:
+    headers = [read_object(path, pixels=False) for path in files]
+    first, count = headers[0], sum(whole(header, "NumberOfFrames", 1) for header in headers)
+    contrast = contrast_of_dicom(first) if rules.contrast else ""
+    if _is_ours(first):
         return "it was made by medddpm"
-    if str(header.get("Modality") or "") not in rules.modality:
+    if text(first, "Modality") not in rules.modality:
         return "its modality is not in the rules"
-    if not re.search(rules.description, description):
+    if not re.search(rules.description, text(first, "SeriesDescription")):
         return "its description is not in the rules"
     if rules.contrast and contrast not in rules.contrast:
         return f"its contrast is {contrast or 'unknown'}, which is not in the rules"
     if count < rules.min_images:
         return f"it has {count} images, the rules want {rules.min_images}"
+    if not any(holds_magnitude(header) for header in headers):
+        return "it shows phase, a real or imaginary part or a field map, not a magnitude"
     return ""
 
 
@@ -107,12 +117,7 @@ def _sync_tree(folder: Path) -> None:
         sync(path)
 
 
-def _frames(path: Path) -> int:
-    header = dcmread(path, stop_before_pixels=True, specific_tags=["NumberOfFrames"])
-    return int(header.get("NumberOfFrames") or 1)
-
-
 def _is_ours(header: Dataset) -> bool:
     """True if medddpm had a part in an object (Contributing Equipment, PS3.3 C.12.1.1.5)."""
-    equipment = header.get("ContributingEquipmentSequence") or []
-    return any(item.get("Manufacturer") == "medddpm" for item in equipment)
+    equipment = items_of(header, "ContributingEquipmentSequence")
+    return any(text(item, "Manufacturer") == "medddpm" for item in equipment)

@@ -24,6 +24,7 @@ from torch import Tensor
 from medddpm.errors import ConfigError, GeometryError, ShapeError
 from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind, check_noise
+from medddpm.preprocess.values import require_sign
 from medddpm.volume import Volume
 
 __all__ = [
@@ -83,7 +84,7 @@ def signal_bias_corrected(
 
 def volume_seed(seed: int, case_id: str, frame: int = 0) -> int:
     """A 63-bit seed for one frame of one scan: the same on every machine and in any order."""
-    digest = hashlib.sha256(f"{seed}:{case_id}:{frame}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{case_id}:{frame}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
@@ -110,6 +111,8 @@ def simulate(
     check_noise(kind, coils)
     if not (math.isfinite(sigma_fraction) and sigma_fraction >= 0):
         raise ConfigError(f"sigma is {sigma_fraction}; give a finite fraction, zero or more")
+    for index in range(volume.num_frames):
+        require_sign(volume.frame(index), kind)
     sigma: float | Tensor = sigma_fraction * intensity_scale(volume.frame(0))
     if gmap is not None:
         sigma = sigma * _gmap_tensor(gmap, volume.geometry.shape)

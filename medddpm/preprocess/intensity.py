@@ -16,14 +16,49 @@ Mask = NDArray[np.bool_]
 SCALE_PERCENTILE = 99.5
 _NORMAL_QUANTILE = 2.5758
 """The 99.5th percentile of a standard normal variable."""
-_MASKED_FRACTION = 0.2
+MASKED_FRACTION = 0.2
 """With more exact zeros than this, the scan was masked and zeros are background."""
+_EVEN_FLOOR = 0.08
+"""Of the brightest: noise of 20 % around an air of 0 seems to lower it by less."""
 
 
 def zero_background(image: NDArray[Any]) -> Mask | None:
     """Voxels that are exactly 0, if the scan was masked (over 20 % of it is 0); else None."""
     zeros = np.asarray(image) == 0
-    return zeros if zeros.mean() > _MASKED_FRACTION else None
+    return zeros if zeros.mean() > MASKED_FRACTION else None
+
+
+def above_floor(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """An image whose air is at 0, and what was taken off for it: 0, or negative.
+
+    The values of a standardised or shifted scan start somewhere below 0: at the 0.5th percentile
+    of what it is without its noise. In a masked scan, exact zeros are background and become 0
+    again. Noise around an air of 0 is no shift. What is taken off need not be exact: a tenth of the
+    scale too much costs 0.02 dB, too little 0.1.
+
+    Args:
+        image: (X, Y, Z), finite.
+    """
+    if image.min() >= 0:
+        return image, 0.0
+    background = zero_background(image)
+    if background is None:
+        values = ndimage.gaussian_filter(image, 1.0, truncate=3.0)
+    else:  # no air, whose noise would seem darker than it
+        values = image[~background]
+    ends = np.percentile(values, [100 - SCALE_PERCENTILE, SCALE_PERCENTILE])
+    floor, top = (float(v) for v in ends)
+    if floor > -_EVEN_FLOOR * max(top, -floor):
+        return image, 0.0
+    lifted: NDArray[np.float32] = image - np.float32(floor)
+    if background is not None:
+        lifted[background] = 0
+    return lifted, floor
+
+
+def is_blank(image: NDArray[Any]) -> bool:
+    """Whether every voxel has one value, as in a frame that was never acquired."""
+    return bool(image.min() == image.max())
 
 
 def foreground_mask(image: NDArray[Any]) -> Mask:
@@ -35,8 +70,8 @@ def foreground_mask(image: NDArray[Any]) -> Mask:
     Args:
         image: (X, Y, Z) in any unit.
     """
-    image = _checked(image)
-    zeros = zero_background(image)
+    image, zeros = _checked(image), zero_background(image)
+    image, _ = above_floor(image)
     factors = tuple(2 if n >= 64 else 1 for n in image.shape)
     small = _block_mean(image, factors)
     smooth = ndimage.gaussian_filter(small, [0.5 * f for f in factors], truncate=3.0)
@@ -53,7 +88,7 @@ def foreground_mask(image: NDArray[Any]) -> Mask:
 def intensity_scale(
     image: NDArray[Any], mask: NDArray[Any] | None = None, *, sigma: float = 0.0
 ) -> float:
-    """The 99.5th percentile of the foreground, in the image's own units.
+    """The 99.5th percentile of the foreground above the floor, in the image's own units.
 
     Noise of 15 % of the scale lifts that percentile by 7 to 20 %. Given its `sigma`, the lift is
     taken off again: the distance from the median is a sum in quadrature of what the clean scan
@@ -64,7 +99,7 @@ def intensity_scale(
         mask: Foreground; found by `foreground_mask` if not given.
         sigma: Standard deviation of the noise in the image, if the clean scale is wanted.
     """
-    image = _checked(image)
+    image, _ = above_floor(_checked(image))
     values = image[foreground_mask(image) if mask is None else np.asarray(mask, dtype=bool)]
     if values.size == 0:
         raise ConfigError("the foreground mask is empty, so the image has no intensity scale")

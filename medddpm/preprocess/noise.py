@@ -43,7 +43,7 @@ _RED = 2.6
 _MAD_TO_STD = 1.4826
 
 
-Method = Literal["air", "foreground", "given"]
+Method = Literal["air", "foreground", "given", "none"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class NoiseEstimate:
     Attributes:
         sigma: Standard deviation of one real noise component, in scan units.
         fraction: The same as a fraction of `scale`.
-        method: Where it was measured: "air", "foreground", or "given" by the user.
+        method: Where it was measured: "air", "foreground"; "given" by the user; "none" to be seen.
         error: Relative standard error of sigma.
         num_voxels: Voxels that were used; 0 if given.
         scale: Intensity scale that the scan would have without its noise (`intensity_scale` with

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -16,20 +17,21 @@ from scipy.ndimage import gaussian_filter
 from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
+from medddpm.io import with_padding, without_padding
+from medddpm.io.files import check_intensities
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
-from medddpm.preprocess.found_noise import FoundNoise, find_noise, white_noise
 from medddpm.preprocess.frame import Frame, make_frame
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
-from medddpm.preprocess.noise import (
-    expected_magnitude,
-    given_noise,
-)
+from medddpm.preprocess.intensity import foreground_mask, zero_background
+from medddpm.preprocess.noise import expected_magnitude
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
+from medddpm.preprocess.values import Looked, look, measure_noise
+from medddpm.restoration.blank import first_frame, shown_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
+from medddpm.restoration.moments import Moments
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
 from medddpm.restoration.tile import TileRestorer, uses_bf16
@@ -69,7 +71,7 @@ class Restored:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: sigma and the guard's verdict, the scan, its uncertainty."""
-        first = self.facts["frames"][0]
+        first = self.facts["frames"][shown_frame(self.facts)]
         flags = "; ".join(first["guard"]["messages"])
         verdict = f"flagged: {flags}" if flags else "no check raised a flag"
         words = f"{self.volume.case_id} restored, sigma {first['sigma']['sigma']:.4g}; {verdict}"
@@ -89,6 +91,8 @@ class _Restoration:
     ceiling: float
     guard: GuardReport
     num_tiles: int
+    values: dict[str, Any] = field(default_factory=dict)
+    is_blank: bool = False
 
 
 class Restorer:
@@ -122,7 +126,8 @@ class Restorer:
         """The scan with its noise removed, in its own units, on its own grid.
 
         Args:
-            volume: 3D or 4D; the frames of a 4D scan are restored one by one.
+            volume: 3D or 4D; the frames of a 4D scan are restored one by one, and blank ones pass
+                through.
             options: All options; default ones if not given.
             law: The noise, where it is known, in scan units and on the scan's grid.
             on_progress: Called as (tiles done, tiles in all).
@@ -130,9 +135,14 @@ class Restorer:
 
         Raises:
             ConfigError: An option is out of range.
+            VolumeReadError: This is no scan (one slice, NaN, blank), or its values are such as
+                the law of the noise does not know; see `preprocess.values.look`.
             MemoryBudgetError: The budget is smaller than one tile needs.
             SamplingDivergedError: A network produced NaN or infinity.
         """
+        image = without_padding(volume)
+        check_intensities(image.data, volume.case_id)
+        first_frame(image)
         try:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
@@ -143,31 +153,54 @@ class Restorer:
         for index in range(volume.num_frames):
             seed = volume_seed(options.seed, volume.case_id, index)
             step = _scaled_progress(on_progress, index, volume.num_frames)
-            frames.append(
-                self._restore_frame(volume.frame(index), volume, law, seed, options, step)
-            )
+            seen = look(image.frame(index), options.noise)
+            seen.warn(volume.frame_name(index))
+            frames.append(self._restore_seen(seen, volume, law, seed, options, step))
         facts = self._facts(frames, options, time.perf_counter() - began)
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
-            return Restored(_assemble(volume, data), None, None, None, facts)
+            return Restored(with_padding(_assemble(volume, data), volume), None, None, None, facts)
         std = [f.std for f in frames if f.std is not None]
         width = [f.half_width for f in frames if f.half_width is not None]
-        lower = [np.maximum(m - w, 0) for m, w in zip(data, width, strict=True)]
+        least = -np.inf if options.noise == "gaussian" else 0
+        lower = [np.maximum(m - w, least) for m, w in zip(data, width, strict=True)]
         upper = [m + w for m, w in zip(data, width, strict=True)]
-        mean, spread, low, high = (_assemble(volume, p) for p in (data, std, lower, upper))
+        mean, low, high = (with_padding(_assemble(volume, p), volume) for p in (data, lower, upper))
+        spread = without_padding(_assemble(volume, std))
         return Restored(mean, spread, low, high, facts)
 
-    def _restore_frame(
+    def _restore_seen(
         self,
-        image: Array,
+        seen: Looked,
         volume: Volume,
         law: NoiseLaw | None,
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
     ) -> _Restoration:
+        """A frame in its own values, whatever the networks were shown."""
+        frame = self.frame(seen, volume, options, law)
+        if frame.noise.method == "none":
+            if on_progress:
+                on_progress(1, 1)
+            return _untouched(seen, frame, options)
+        done = self._restore_frame(frame, seed, options, on_progress)
+        return replace(
+            done,
+            mean=seen.restored(done.mean),
+            std=seen.spread(done.std),
+            half_width=seen.spread(done.half_width),
+            values=seen.summary,
+        )
+
+    def _restore_frame(
+        self,
+        frame: Frame,
+        seed: int,
+        options: RestoreOptions,
+        on_progress: OnProgress | None,
+    ) -> _Restoration:
         """The main path: sigma, scale, acquired grid, tiles, decode, guard, and back."""
-        frame = self.frame(image, volume, options, law)
         plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple)
         x_hat, std, num_tiles = self._restore_tiles(frame, plan, seed, options, on_progress)
         if options.noise != "gaussian":
@@ -181,7 +214,7 @@ class Restorer:
         if options.noise != "gaussian":
             np.maximum(mean, 0, out=mean)
         std = None if std is None else frame.enlarged(std)
-        background = zero_background(image)
+        background = zero_background(frame.image)
         for part in (mean, std):
             if part is not None and background is not None:
                 part[background] = 0
@@ -191,21 +224,21 @@ class Restorer:
         return _Restoration(mean, std, width, frame, seen.ceiling, guard, num_tiles)
 
     def frame(
-        self, image: Array, volume: Volume, options: RestoreOptions, law: NoiseLaw | None = None
+        self, seen: Looked, volume: Volume, options: RestoreOptions, law: NoiseLaw | None = None
     ) -> Frame:
         """One frame of a scan with its noise, as given or as found in it."""
-        mask = foreground_mask(image)
-        if law is None and options.sigma is not None:
-            law = _given_law(image, volume, options, options.sigma)
-        if law is None:
-            found = _noise_of(image, volume, options)
-            law, noise = found.law, found.estimate
-        else:
-            even = law.level(mask)
-            noise = given_noise(even, intensity_scale(image, mask, sigma=even))
-        if np.ndim(law.sigma) and options.noise_map == "off":
-            law = replace(law, sigma=noise.sigma)
-        return make_frame(image, mask, noise, law, volume.spacing, volume.affine)
+        noise = measure_noise(
+            seen,
+            options.sigma if law is None else law,
+            kind=options.noise,
+            coils=options.coils,
+            spacing=volume.spacing,
+            white=options.colour == "white",
+        )
+        if options.noise_map == "off":
+            noise = noise.evened
+        mask = np.zeros(seen.image.shape, bool) if seen.is_blank else foreground_mask(seen.image)
+        return make_frame(seen.image, mask, noise, volume.spacing, volume.affine)
 
     def _restore_tiles(
         self,
@@ -227,7 +260,7 @@ class Restorer:
         if not isinstance(law.sigma, float):
             law = replace(law, sigma=pad_mirrored(law.sigma, plan.padded))
         tiles = TileRestorer(self.model, self.device, law, frame.spacing, seed, options)
-        moments = _Moments()
+        moments = Moments()
         for sample in range(num_samples):
             total = np.zeros(plan.padded, np.float32)
             weight = np.zeros(plan.padded, np.float32)
@@ -307,13 +340,23 @@ class Restorer:
                     "colour": asdict(f.frame.law.colour),
                     "acquired_matrix": list(f.frame.y.shape),
                     "intensity_scale": f.frame.scale,
+                    "values": f.values,
                     "vae_ceiling_db": round(f.ceiling, 2),
                     "guard": asdict(f.guard),
                     "tiles": f.num_tiles,
                 }
+                | ({"blank": True} if f.is_blank else {})
                 for f in frames
             ],
         }
+
+
+def _untouched(seen: Looked, frame: Frame, options: RestoreOptions) -> _Restoration:
+    """A frame without noise, as it is: there is nothing to remove, and nothing is uncertain."""
+    mean = seen.original.copy()
+    std, width = (np.zeros_like(mean) if options.mode == "ensemble" else None for _ in range(2))
+    passed = GuardReport(True, (), ())
+    return _Restoration(mean, std, width, frame, math.nan, passed, 0, seen.summary, seen.is_blank)
 
 
 def pick_device(name: str) -> torch.device:
@@ -329,22 +372,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _given_law(image: Array, volume: Volume, options: RestoreOptions, sigma: float) -> NoiseLaw:
-    """A given level with the colour of the scan's noise, as far as the scan tells it."""
-    given = NoiseLaw(options.noise, options.coils, sigma)
-    try:
-        return replace(given, colour=_noise_of(image, volume, options).law.colour)
-    except ConfigError:  # too small to tell
-        return given
-
-
-def _noise_of(image: Array, volume: Volume, options: RestoreOptions) -> FoundNoise:
-    """The noise as the scan itself tells it; white where the options say so."""
-    kind, coils, spacing = options.noise, options.coils, volume.spacing
-    find = white_noise if options.colour == "white" else find_noise
-    return find(image, kind=kind, coils=coils, spacing=spacing)
-
-
 def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
     """x_hat with the smooth part of what was removed: weak signal, and little noise."""
     removed = frame.y - expected_magnitude(x_hat, frame.law.sigma, frame.law.dof)
@@ -355,30 +382,6 @@ def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
 def _smooth_spread(std: Array) -> Array:
     out: Array = np.sqrt(gaussian_filter(np.square(std), _SPREAD_REACH))
     return out
-
-
-class _Moments:
-    """Running mean and variance over samples (Welford 1962)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean: Array = np.zeros(0, np.float32)
-        self._squares: Array = np.zeros(0, np.float32)
-
-    def add(self, x: Array) -> None:
-        self.count += 1
-        if self.count == 1:
-            self.mean = x  # its owner makes a new array for each sample
-            return
-        if self.count == 2:
-            self._squares = np.zeros_like(self.mean)
-        delta = x - self.mean
-        self.mean += delta / self.count
-        self._squares += delta * (x - self.mean)
-
-    def std(self) -> Array:
-        out: Array = np.sqrt(self._squares / (self.count - 1))
-        return out
 
 
 def _assemble(volume: Volume, frames: list[Array]) -> Volume:

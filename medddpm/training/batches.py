@@ -73,7 +73,7 @@ class NoisyBatch:
 
 def seed_of(*parts: object) -> int:
     """A 63-bit seed for what these parts name, such as (seed, stage, step)."""
-    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    digest = hashlib.sha256(":".join(map(str, parts)).encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

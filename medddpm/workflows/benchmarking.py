@@ -31,7 +31,7 @@ from medddpm.evaluation.peers import peer_version
 from medddpm.io import read_volume
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import file_stem, plain, staged, write_csv, write_json
+from medddpm.workflows.outputs import file_stem, plain, staged, write_csv, write_html, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans
 from medddpm.workflows.tables import with_units
@@ -71,11 +71,11 @@ class BenchmarkRun:
 
 
 def benchmark(
-    data: Path,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     *,
     options: BenchmarkOptions | None = None,
-    gmap: Path | None = None,
+    gmap: str | Path | None = None,
     weights: str | Path = "default",
     device: str = "auto",
     include: str = "*",
@@ -104,6 +104,8 @@ def benchmark(
         ConfigError: An option cannot be used, a package is missing, or there is no scan.
         GeometryError: The map lies on another grid than a scan.
     """
+    data, out = Path(data), Path(out)
+    gmap = None if gmap is None else Path(gmap)
     settings = options or BenchmarkOptions()
     files = named_scans(data, include, limit)
     run = prepare_run(settings, gmap, weights, device)
@@ -246,5 +248,5 @@ def _write(
         write_csv(folder / "summary.csv", with_units(summary))
         write_json(folder / "results.json", facts | {"summary": summary})
         page = benchmark_page(summary, plain(facts), by_sigma)
-        (folder / "index.html").write_text(page, encoding="utf-8")
+        write_html(folder / "index.html", page)
     return "rows.csv", "summary.csv", "results.json", "index.html"

@@ -70,8 +70,8 @@ class Calibration:
 
 
 def calibrate(
-    data: Path,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     *,
     sigmas: Sequence[float] = (0.03, 0.05, 0.09, 0.15),
     options: RestoreOptions | None = None,
@@ -80,7 +80,7 @@ def calibrate(
     device: str = "auto",
     include: str = "*",
     limit: int | None = None,
-    test: Path | None = None,
+    test: str | Path | None = None,
     overwrite: bool = False,
     on_scan: Callable[[str, float], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -112,6 +112,8 @@ def calibrate(
     Raises:
         ConfigError: No scan, scans of one subject alone, or a subject of both parts.
     """
+    data, out = Path(data), Path(out)
+    test = None if test is None else Path(test)
     files = named_scans(data, include, limit)
     subjects = subjects_of(data, files)
     if len(set(subjects.values())) < 2:

@@ -24,6 +24,7 @@ from medddpm.preprocess.acquisition import acquire, draw_acquisition
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.noise import estimate_noise
+from medddpm.preprocess.values import look
 from medddpm.restoration.model import find_weights, with_card
 from medddpm.restoration.probe import probe_scan
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
@@ -61,8 +62,8 @@ class GuardCalibration:
 
 
 def calibrate_guard(
-    data: Path,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     *,
     sigmas: Sequence[float] = (0.0, 0.03, 0.05, 0.09, 0.15),
     options: RestoreOptions | None = None,
@@ -71,7 +72,7 @@ def calibrate_guard(
     device: str = "auto",
     include: str = "*",
     faults_on: Sequence[str] = (),
-    foreign: Sequence[Path] = (),
+    foreign: Sequence[str | Path] = (),
     overwrite: bool = False,
     on_scan: Callable[[str, float, str], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -103,6 +104,7 @@ def calibrate_guard(
     Raises:
         ConfigError: No scan, or scans of one subject alone.
     """
+    data, out = Path(data), Path(out)
     files = named_scans(data, include)
     subjects, kinds = subjects_of(data, files), column_of(data, "kind")
     if len(set(subjects.values())) < 2:
@@ -114,7 +116,7 @@ def calibrate_guard(
     settings = replace(options or RestoreOptions(), sigma=None)
     lab = _Lab(Restorer.from_pretrained(weights, device), settings, crop, out)
     trials: list[Trial] = []
-    work = list(_plan(files, faults_on, foreign))
+    work = list(_plan(files, faults_on, [Path(path) for path in foreign]))
     for number, (path, fault) in enumerate(work):
         who = (file_stem(path), subjects.get(path, file_stem(path)), kinds.get(path, ""))
         for done, sigma in enumerate(sorted(sigmas), start=1 + number * len(sigmas)):
@@ -202,7 +204,7 @@ class _Lab:
     def _row(self, noisy: Volume, done: Restored, sigma: float, fault: str, restored: Image) -> Row:
         level = float(done.facts["frames"][0]["sigma"]["fraction"])
         options = replace(self.options, sigma=_told(done))
-        frame = self.restorer.frame(np.asarray(noisy.data, np.float32), noisy, options)
+        frame = self.restorer.frame(look(noisy.data, options.noise), noisy, options)
         x_hat = frame.from_scan(np.asarray(restored, np.float32))
         std = None if done.std is None else np.maximum(frame.from_scan(done.std.data), 0)
         found = find_all(frame.y, x_hat, frame.law, frame.mask, spacing=frame.spacing, std=std)

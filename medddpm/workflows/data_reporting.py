@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +21,8 @@ from medddpm.evaluation.data_report_page import (
     quality_flags,
 )
 from medddpm.evaluation.subgroups import compare_groups
-from medddpm.workflows.outputs import check_targets, file_stem, staged
+from medddpm.io.tables import read_table
+from medddpm.workflows.outputs import check_targets, file_stem, staged, write_html
 from medddpm.workflows.provenance import checksum, versions
 
 Metric = Literal["psnr", "ssim"]
@@ -52,10 +52,10 @@ class WrittenDataReport:
 
 
 def data_report(
-    prepared: Path,
-    out: Path,
+    prepared: str | Path,
+    out: str | Path,
     *,
-    results: Path | None = None,
+    results: str | Path | None = None,
     metric: Metric = "psnr",
     overwrite: bool = False,
 ) -> WrittenDataReport:
@@ -76,6 +76,8 @@ def data_report(
             its scans; the page's name does not end in .html.
         OutputError: The page exists, or cannot be written.
     """
+    prepared, out = Path(prepared), Path(out)
+    results = None if results is None else Path(results)
     _check_page(out, overwrite)
     manifest = prepared / "manifest.csv" if prepared.is_dir() else prepared
     rows = _read_rows(manifest)
@@ -88,7 +90,7 @@ def data_report(
     }
     page = data_report_page(report, facts, quality, _contact_sheets(manifest.parent / "quality"))
     with staged(out.parent) as folder:
-        (folder / out.name).write_text(page, encoding="utf-8")
+        write_html(folder / out.name, page)
     flags = report.problems + (quality_flags(quality) if quality else [])
     return WrittenDataReport(report, quality, flags, out)
 
@@ -102,10 +104,7 @@ def _check_page(out: Path, overwrite: bool) -> None:
 
 
 def _read_rows(manifest: Path) -> list[ScanRow]:
-    try:
-        rows = read_manifest(manifest)
-    except (UnicodeDecodeError, csv.Error):
-        raise ConfigError(f"{manifest} is no CSV table in UTF-8") from None
+    rows = read_manifest(manifest)
     if not rows:
         raise ConfigError(f"{manifest} lists no scan; look at the ledger of `medddpm prepare`")
     return rows
@@ -117,18 +116,7 @@ def _read_ledger(path: Path) -> list[Row]:
 
 def _read_csv(path: Path, needed: Sequence[str]) -> list[Row]:
     """The lines of a table that has at least the needed columns; empty cells are ""."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            missing = [name for name in needed if name not in (table.fieldnames or ())]
-            rows = [{name: row.get(name) or "" for name in needed if row} for row in table]
-    except (UnicodeDecodeError, csv.Error):
-        raise ConfigError(f"{path} is no CSV table in UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    if missing:
-        raise ConfigError(f"{path} has no column {', '.join(missing)}")
-    return rows
+    return [{name: line[name] for name in needed} for line in read_table(path, needed)]
 
 
 def _rows_file(results: Path) -> Path:

@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medddpm.errors import ConfigError
-from medddpm.io import OnError, read_volumes
+from medddpm.errors import ConfigError, VolumeReadError
+from medddpm.io import OnError, read_volumes, without_padding
 from medddpm.preprocess.intensity import intensity_scale
-from medddpm.preprocess.noise import estimate_noise
+from medddpm.preprocess.values import look, measure_noise
+from medddpm.restoration.blank import first_frame
 from medddpm.volume import Volume
 from medddpm.workflows.provenance import describe_input
 
@@ -51,12 +52,15 @@ def _describe_weights(subject: str | Path) -> dict[str, Any]:
 
 def _describe_scan(volume: Volume) -> dict[str, Any]:
     try:
-        image = volume.frame(0)
+        image = without_padding(volume)
+        seen = look(image.frame(first_frame(image)), "rician")
+        noise = measure_noise(seen, spacing=volume.spacing)
         facts: dict[str, Any] = {
-            "intensity_scale": intensity_scale(image),
-            "noise": asdict(estimate_noise(image, spacing=volume.spacing)),
+            "intensity_scale": intensity_scale(seen.image),
+            "noise": asdict(noise.estimate),
+            "values": seen.summary,
         }
-    except ConfigError as error:
+    except (ConfigError, VolumeReadError) as error:
         facts = {"noise": None, "note": str(error)}
     return {
         **describe_input(volume),

@@ -31,7 +31,7 @@ class Quickstart:
 
 
 def quickstart(
-    out: Path,
+    out: str | Path,
     *,
     device: str = "auto",
     weights: str | Path = "default",
@@ -39,6 +39,7 @@ def quickstart(
     on_progress: OnProgress | None = None,
 ) -> Quickstart:
     """Restore the example scan into a folder, with a picture and a report; returns the numbers."""
+    out = Path(out)
     example = share_dir() / "example"
     noisy, clean = example / NOISY, example / CLEAN
     for path in (noisy, clean):

@@ -63,8 +63,8 @@ class LesionTest:
 
 
 def lesion_test(
-    data: Path,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     *,
     options: LesionOptions | None = None,
     weights: str | Path = "default",
@@ -94,6 +94,7 @@ def lesion_test(
         ConfigError: An option cannot be used, a package is missing, there is no scan, or one
             has no room for lesions, or no bright lesion of its own.
     """
+    data, out = Path(data), Path(out)
     settings = options or LesionOptions()
     files = named_scans(data, include, limit)
     run = prepare_run(settings.run, None, weights, device)

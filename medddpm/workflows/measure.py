@@ -10,14 +10,16 @@ import numpy as np
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
-from medddpm.io import OnError, read_volume, read_volumes, write_volume
+from medddpm.io import OnError, read_volume, read_volumes, without_padding, write_volume
 from medddpm.preprocess import degrade, noise
+from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
-from medddpm.preprocess.noise_map import noise_map
+from medddpm.preprocess.values import Looked, look, measure_noise
+from medddpm.restoration.blank import first_frame
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged, write_json
-from medddpm.workflows.provenance import describe_input, versions
+from medddpm.workflows.provenance import describe_input, source_files, versions
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,12 @@ class Evaluation:
 
 
 def simulate(
-    clean: Path,
-    noisy: Path,
+    clean: str | Path,
+    noisy: str | Path,
     sigma: float,
     *,
     noise_settings: NoiseSettings | None = None,
-    gmap: Path | None = None,
+    gmap: str | Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
@@ -58,10 +60,13 @@ def simulate(
         seed: Fixes the noise.
         overwrite: Replace an existing output.
     """
+    clean = Path(clean)
+    gmap = None if gmap is None else Path(gmap)
     settings = noise_settings or NoiseSettings()
-    volume = read_volume(clean)
+    volume = without_padding(read_volume(clean))
     target = plan_targets([volume], noisy, format="nifti", label="desc-noisy")[0]
-    check_targets([target.image, target.sidecar], overwrite=overwrite)
+    inputs = [*source_files(volume), *([gmap] if gmap else [])]
+    check_targets([target.image, target.sidecar], overwrite=overwrite, inputs=inputs)
     gain = None
     if gmap is not None:
         gain_volume = read_volume(gmap)
@@ -86,7 +91,7 @@ def simulate(
 
 
 def estimate_noise(
-    source: Path,
+    source: str | Path,
     *,
     noise_settings: NoiseSettings | None = None,
     force: bool = False,
@@ -101,26 +106,32 @@ def estimate_noise(
         on_error: Called with the error of each bad scan, and the others are measured; without
             it the first error is raised.
     """
+    source = Path(source)
     settings = noise_settings or NoiseSettings()
     found = []
     for volume in read_volumes(source, force=force, on_error=on_error):
-        with one_scan(volume, on_error):
+        with one_scan(volume.case_id, on_error):
+            image = without_padding(volume)
+            first_frame(image)
             estimates = [
-                noise.estimate_noise(
-                    volume.frame(index),
-                    kind=settings.kind,
-                    coils=settings.coils,
-                    spacing=volume.spacing,
-                )
-                for index in range(volume.num_frames)
+                _measured(image, index, settings)[1].estimate for index in range(image.num_frames)
             ]
             found.append((volume, estimates))
     return found
 
 
+def _measured(volume: Volume, index: int, settings: NoiseSettings) -> tuple[Looked, FoundNoise]:
+    """One frame as it was looked at, and its noise."""
+    seen = look(volume.frame(index), settings.kind)
+    seen.warn(volume.frame_name(index))
+    return seen, measure_noise(
+        seen, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+    )
+
+
 def write_noise_map(
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
     noise_settings: NoiseSettings | None = None,
     overwrite: bool = False,
@@ -135,34 +146,35 @@ def write_noise_map(
         noise_settings: Law of the noise; Rician if not given.
         overwrite: Replace an existing output.
     """
+    source = Path(source)
     settings = noise_settings or NoiseSettings()
-    volume = read_volume(source)
+    volume = without_padding(read_volume(source))
     target = plan_targets([volume], output, format="nifti", label="desc-sigma")[0]
-    check_targets([target.image], overwrite=overwrite)
+    check_targets([target.image], overwrite=overwrite, inputs=source_files(volume))
     maps = np.empty_like(volume.data, dtype=np.float32)
     for index in range(volume.num_frames):
-        image = volume.frame(index)
-        estimate = noise.estimate_noise(
-            image, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
-        )
-        found = noise_map(
-            image, estimate, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
-        )
         frame = maps if maps.ndim == 3 else maps[..., index]
-        frame[...] = estimate.sigma if found is None else found
+        frame[...] = _measured(volume, index, settings)[1].law.sigma
     with staged(target.folder) as folder:
         write_volume(volume.with_data(maps), folder / target.image.name)
     return target.image
 
 
 def evaluate(
-    reference: Path, restored: Path, *, noisy: Path | None = None, mask: Path | None = None
+    reference: str | Path,
+    restored: str | Path,
+    *,
+    noisy: str | Path | None = None,
+    mask: str | Path | None = None,
 ) -> Evaluation:
     """Metrics of a scan against its clean reference, inside the mask and over the whole volume.
 
     The data range is the intensity scale of the reference: the 99.5th percentile of its
     foreground. Scans on other grids raise GeometryError.
     """
+    reference, restored = Path(reference), Path(restored)
+    noisy = None if noisy is None else Path(noisy)
+    mask = None if mask is None else Path(mask)
     truth = read_volume(reference)
     region = foreground_mask(truth.frame(0))
     if mask is not None:

@@ -84,12 +84,12 @@ class _Run:
 
 
 def memorisation(
-    run: Path,
+    run: str | Path,
     *,
     samples: int = 32,
-    scans: Path | None = None,
+    scans: str | Path | None = None,
     alpha: float = 0.01,
-    out: Path | None = None,
+    out: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
@@ -114,6 +114,9 @@ def memorisation(
         CheckpointError: The weights have no trained diffusion network.
         VolumeReadError: One of `scans` cannot be read.
     """
+    run = Path(run)
+    scans = None if scans is None else Path(scans)
+    out = None if out is None else Path(out)
     folder = out or run / "memorisation"
     num = num_held_out(alpha)
     if samples < 1:

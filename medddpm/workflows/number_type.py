@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from medddpm.io import NumberType, Stored, stored_as
+from medddpm.restoration.blank import shown_frame
 from medddpm.restoration.restorer import Restored
 from medddpm.volume import Volume
 
@@ -41,9 +42,11 @@ def rounding_text(facts: Mapping[str, Any]) -> str:
     found = facts.get("rounding")
     if not found:
         return ""
-    share = found["step"] / facts["frames"][0]["sigma"]["sigma"]
-    text = f"rounded to {found['dtype']} in steps of {found['step']:.4g} ({share:.2g} of sigma)"
-    if share > 1:
+    text = f"rounded to {found['dtype']} in steps of {found['step']:.4g}"
+    sigma = facts["frames"][shown_frame(facts)]["sigma"]["sigma"]
+    if sigma > 0:
+        text += f" ({found['step'] / sigma:.2g} of sigma)"
+    if found["step"] > sigma > 0:
         text += "; that is coarser than the noise was, so take float32"
     if found["clipped_voxels"]:
         text += f"; {found['clipped_voxels']} voxels lay beyond the type and were clipped"

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import CheckpointError, MedddpmError, VolumeReadError
 from medddpm.io import DicomOptions, NumberType
+from medddpm.restoration.blank import shown_frame
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.number_type import in_type
@@ -40,9 +41,9 @@ class Replay:
 
 
 def replay(
-    sidecar: Path,
+    sidecar: str | Path,
     *,
-    source: Path | None = None,
+    source: str | Path | None = None,
     weights: str | Path | None = None,
     device: str | None = None,
     on_progress: OnProgress | None = None,
@@ -60,6 +61,8 @@ def replay(
         VolumeReadError: The input is gone or has changed, or the sidecar cannot be replayed.
         CheckpointError: The weights are others.
     """
+    sidecar = Path(sidecar)
+    source = None if source is None else Path(source)
     result = read_result(sidecar)
     facts = result.facts
     if "output" not in facts:
@@ -131,7 +134,7 @@ def _distance(result: Result, again: Volume) -> list[str]:
         return [f"the shape was {before.data.shape} and is {again.data.shape}"]
     gap = np.abs(before.data - again.data)
     share = 100 * float(np.count_nonzero(gap)) / gap.size
-    sigma = float(result.facts["frames"][0]["sigma"]["sigma"])
+    sigma = float(result.facts["frames"][shown_frame(result.facts)]["sigma"]["sigma"])
     return [
         f"{share:.3g} % of the voxels differ, by at most {float(gap.max()):.4g} "
         f"({float(gap.max()) / sigma if sigma else float('inf'):.3g} sigma)"

@@ -13,9 +13,10 @@ from medddpm.evaluation.report import Figure, ReportScan, measure
 from medddpm.evaluation.report_group import GroupRow, group_page
 from medddpm.evaluation.report_page import report_page
 from medddpm.io import OnError, read_volume
+from medddpm.restoration.blank import blank_frames, shown_frame
 from medddpm.restoration.model import find_weights, read_card
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import check_targets, staged
+from medddpm.workflows.outputs import check_targets, names_folder, staged, write_html
 from medddpm.workflows.references import find_references
 from medddpm.workflows.results import Result, find_results, find_source
 
@@ -38,12 +39,12 @@ class Reports:
 
 
 def report(
-    results: Sequence[Path],
+    results: str | Path | Sequence[str | Path],
     *,
-    out: Path | None = None,
-    source: Path | None = None,
-    reference: Path | None = None,
-    frame: int = 0,
+    out: str | Path | None = None,
+    source: str | Path | None = None,
+    reference: str | Path | None = None,
+    frame: int | None = None,
     index_only: bool = False,
     overwrite: bool = False,
     on_error: OnError | None = None,
@@ -56,7 +57,7 @@ def report(
         out: A folder for the pages, or an .html file for one; beside each result if not given.
         source: The scan that was restored, if it is no longer where the sidecar says.
         reference: Clean scans on the same grids, for PSNR and SSIM; see `find_references`.
-        frame: Which frame of a 4D scan to show.
+        frame: Which frame of a 4D scan to show; the first that is not blank, if not given.
         index_only: Write the page over all results alone; it links to pages that are there.
         overwrite: Replace pages that exist.
         on_error: Called with the error of each bad result, and the others are shown; without it
@@ -68,12 +69,16 @@ def report(
         VolumeReadError: A result, or the scan that it was made from, is gone or has changed.
         GeometryError: The scans lie on different grids.
     """
-    found = find_results(results)
+    out, is_page = (None, False) if out is None else (Path(out), not names_folder(out, (".html",)))
+    source = None if source is None else Path(source)
+    reference = None if reference is None else Path(reference)
+    given = [results] if isinstance(results, str | Path) else results
+    found = find_results([Path(path) for path in given])
     if len(found) > 1 and source:
         raise ConfigError(f"--source belongs to one result, and here are {len(found)}")
     references = find_references(found, reference)
-    pages = _pages(found, out, index_only)
-    index = _index(pages, out) if index_only or len(found) > 1 else None
+    pages = _pages(found, out, is_page, index_only)
+    index = _index(pages, out, is_page) if index_only or len(found) > 1 else None
     targets = [*([] if index_only else pages), *([index] if index else [])]
     check_targets(targets, overwrite=overwrite)
     done, rows, without = [], [], []
@@ -103,7 +108,11 @@ def report(
 
 
 def _show(
-    result: Result, page: Path | None, source: Path | None, reference: Path | None, frame: int
+    result: Result,
+    page: Path | None,
+    source: Path | None,
+    reference: Path | None,
+    frame: int | None,
 ) -> list[Figure]:
     """Write the page of a result, if there is to be one; its numbers."""
     scan = _read_scan(result, source, reference, frame)
@@ -167,9 +176,12 @@ def scan_of(
 
 
 def _read_scan(
-    result: Result, source: Path | None, reference: Path | None, frame: int
+    result: Result, source: Path | None, reference: Path | None, frame: int | None
 ) -> ReportScan:
     after, before = result.read(), find_source(result, source)
+    frame = shown_frame(result.facts) if frame is None else frame
+    if frame in blank_frames(result.facts):
+        raise ConfigError(f"frame {frame} of {result.stem} is blank; show another with --frame")
     if before.num_frames != after.num_frames:
         raise VolumeReadError(
             f"{result.image} has {after.num_frames} frames, its source {before.num_frames}"
@@ -189,7 +201,7 @@ def _read_scan(
 def weights_of(result: Result) -> str | Path:
     """The weights that a result names: a shipped name, or a path seen from the sidecar."""
     named = str(result.facts["weights"].get("source", "default"))
-    return result.sidecar.parent / named if named.endswith(".safetensors") else named
+    return (result.sidecar.parent / named).resolve() if named.endswith(".safetensors") else named
 
 
 def _card(result: Result) -> dict[str, Any]:
@@ -201,10 +213,12 @@ def _card(result: Result) -> dict[str, Any]:
     return card if digest == result.facts["weights"]["sha256"] else {}
 
 
-def _pages(results: Sequence[Result], out: Path | None, index_only: bool) -> list[Path]:
-    if out is None or (index_only and out.suffix == ".html"):
+def _pages(
+    results: Sequence[Result], out: Path | None, is_page: bool, index_only: bool
+) -> list[Path]:
+    if out is None or (index_only and is_page):
         return [result.sidecar.with_suffix(".html") for result in results]
-    if out.suffix == ".html":
+    if is_page:
         if len(results) > 1:
             raise ConfigError(f"there are {len(results)} results: give a folder, not {out}")
         return [out]
@@ -217,9 +231,9 @@ def _pages(results: Sequence[Result], out: Path | None, index_only: bool) -> lis
     return pages
 
 
-def _index(pages: Sequence[Path], out: Path | None) -> Path:
+def _index(pages: Sequence[Path], out: Path | None, is_page: bool) -> Path:
     """The page over all: in the folder of the pages, or an .html file of its own."""
-    if out is not None and out.suffix == ".html":
+    if out is not None and is_page:
         return out
     folder = out or Path(os.path.commonpath([page.parent.resolve() for page in pages]))
     return folder / INDEX
@@ -227,4 +241,4 @@ def _index(pages: Sequence[Path], out: Path | None) -> Path:
 
 def _write(path: Path, page: str) -> None:
     with staged(path.parent) as folder:
-        (folder / path.name).write_text(page, encoding="utf-8")
+        write_html(folder / path.name, page)

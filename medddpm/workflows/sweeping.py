@@ -55,8 +55,8 @@ def sweep(
     config: str,
     assignments: Sequence[str],
     *,
-    data: Path,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     stages: Sequence[str] = ("diffusion",),
     weights: str | Path | None = None,
     cluster: Cluster | None = None,
@@ -89,6 +89,7 @@ def sweep(
         OutputError: `out` holds a sweep already, or cannot be written.
         MissingExtraError: dask is asked for, but not installed.
     """
+    data, out = Path(data), Path(out)
     where = cluster or Cluster()
     cells = make_grid(config, assignments)
     plan = _plan(data, out, parse_stages(stages), weights)

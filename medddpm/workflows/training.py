@@ -21,12 +21,12 @@ from medddpm.workflows.provenance import versions
 def train(
     stage: StageName,
     *,
-    data: Path,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     config: Config | None = None,
     resume: bool = False,
     start: str | Path | None = None,
-    replay: Path | None = None,
+    replay: str | Path | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train one stage; returns the weights file, which grows stage by stage.
@@ -44,6 +44,8 @@ def train(
         replay: Folder of scans that share the training, so that what was learned is not forgotten.
         on_log: Called with each logged row.
     """
+    data, out = Path(data), Path(out)
+    replay = None if replay is None else Path(replay)
     config = config or Config()
     fabric = launch(config.train)
     options = options_of(config)

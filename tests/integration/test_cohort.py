@@ -92,6 +92,9 @@ def test_from_the_command_line(
     other = cli(*words, "--resume", "--set", "restore.sigma=40")
     assert other.exit_code == 2
     assert "another sigma" in other.stderr
+    other = cli(*words, "--set", "restore.sigma=40")
+    assert other.exit_code == 2
+    assert "--overwrite" in other.stderr
     again = cli("cohort", source, tmp_path / "new", "--weights", tiny_weights, "--resume")
     assert again.exit_code == 2
     assert "no run to resume" in again.stderr
@@ -168,7 +171,8 @@ def test_nothing_to_do_needs_no_workers(
     result = cohort(source, settings.out, **common)
     assert result.counts.skipped == result.counts.total == 3
     with pytest.raises(ConfigError, match="no dask scheduler answers"):
-        cohort(source, settings.out, **common | {"options": replace(OPTIONS, fidelity=0.5)})
+        other = {"options": replace(OPTIONS, fidelity=0.5), "overwrite": True}
+        cohort(source, settings.out, **common | other)
 
 
 def test_shares_of_a_machine() -> None:
@@ -269,6 +273,6 @@ def test_a_dry_run_measures_once(
     measured = json.loads(kept.read_text())
     assert 0 <= measured["voxel_s"] < 1e-3
     assert 0.1 < measured["peak_gb"] < 16
-    kept.write_text(json.dumps(measured | {"fixed_s": 900.0, "voxel_s": 0.0}))
+    kept.write_text(json.dumps(measured | {"fixed_s": 900.0, "voxel_s": 0.0, "start_s": 0.0}))
     again = cli(*words, "--workers", 1, "--set", "restore.sigma=50")
     assert "3600 s = 1.00 h" in again.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medddpm.errors import GeometryError, ShapeError
+from medddpm.errors import GeometryError, ShapeError, VolumeReadError
 from medddpm.volume import Geometry, Volume, ras_axes
 
 FLIPPED = np.array([[0, 0, -3.0, 5], [-1.0, 0, 0, 6], [0, 2.0, 0, 7], [0, 0, 0, 1]])
@@ -79,3 +79,27 @@ def test_orientation_brings_any_array_into_ras(orientation: str) -> None:
 def test_an_orientation_names_three_axes() -> None:
     with pytest.raises(ShapeError, match="three different axes"):
         ras_axes("RAL")
+
+
+@pytest.mark.parametrize("kind", [np.complex64, np.complex128, np.clongdouble])
+def test_nothing_of_complex_numbers_is_dropped(kind: type) -> None:
+    values = np.full((4, 4, 4), 1 + 1j, kind)
+    grid = Geometry((4, 4, 4), np.eye(4))
+    with pytest.raises(VolumeReadError, match=r"np\.abs\(data\)"):
+        Volume(values, grid)
+    with pytest.raises(VolumeReadError, match="imaginary"):
+        Volume(np.ones((4, 4, 4), np.float32), grid).with_data(values)
+
+
+@pytest.mark.parametrize("kind", ["U3", "O", "M8[s]", "m8[s]", [("R", "u1"), ("G", "u1")], "V4"])
+def test_arrays_of_no_numbers(kind: object) -> None:
+    with pytest.raises(VolumeReadError, match="real numbers"):
+        Volume(np.zeros((4, 4, 4), kind), Geometry((4, 4, 4), np.eye(4)))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("kind", ["?", "u1", "i8", "f2", "f8", "g", ">f4"])
+def test_any_real_numbers(kind: str) -> None:
+    volume = Volume(np.ones((4, 4, 4), kind), Geometry((4, 4, 4), np.eye(4)))  # type: ignore[arg-type]
+    assert volume.data.dtype == np.float32
+    listed = Volume(volume.data.tolist(), volume.geometry)  # type: ignore[arg-type]
+    assert np.array_equal(listed.data, volume.data)

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
 
-from medddpm.errors import DicomSeriesError, VolumeReadError
+from medddpm.errors import DicomSeriesError, LeftOutWarning, VolumeReadError
 from medddpm.io import (
     dicom_headers,
     find_series,
@@ -226,10 +226,23 @@ def test_repeats_need_an_order(data: Any, dicom_series: Any, edit: Any, tmp_path
         read_volume(film(dicom_series, edit, tmp_path, data, _same_number))
 
 
-def test_the_same_file_twice(series: Path) -> None:
+def test_copies_of_files_are_passed_over_and_said(series: Path, data: Any) -> None:
+    first, second, *_ = sorted(series.iterdir())
+    shutil.copy(first, series / f"{first.stem} (1).dcm")
+    (series / "sub").mkdir()
+    shutil.copy(second, series / "sub" / second.name)
+    with pytest.warns(LeftOutWarning, match="2 files are copies, byte for byte"):
+        volume = read_volume(series)
+    assert np.array_equal(volume.data, data)
+    assert len(volume.native) == 6
+
+
+def test_one_image_in_two_ways(series: Path, edit: Any) -> None:
     path = next(series.iterdir())
-    shutil.copy(path, series / "copy.dcm")
-    with pytest.raises(DicomSeriesError, match="are the same image"):
+    dataset = dcmread(path)
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    dataset.save_as(series / "copy.dcm")
+    with pytest.raises(DicomSeriesError, match="are the same image in other bytes"):
         read_volume(series)
 
 
@@ -382,7 +395,7 @@ def test_unreadable_and_damaged(series: Path, monkeypatch: pytest.MonkeyPatch) -
         def refuse(*_: Any, error: Exception = error, **__: Any) -> None:
             raise error
 
-        monkeypatch.setattr("medddpm.io.dicom.dcmread", refuse)
+        monkeypatch.setattr("medddpm.io.dicom_files.dcmread", refuse)
         with pytest.raises(VolumeReadError, match=kind):
             read_volumes(series)
 
@@ -410,7 +423,7 @@ def test_missing_decoder(series: Path, edit: Any, monkeypatch: pytest.MonkeyPatc
     edit(series, lambda dataset, _: dataset.compress(RLELossless))
     monkeypatch.setattr(Dataset, "pixel_array", property(refuse))
     monkeypatch.setattr("medddpm.io.dicom_slices.get_decoder", lambda _: Decoder)
-    with pytest.raises(DicomSeriesError, match=r"medddpm\[dicom\]"):
+    with pytest.raises(DicomSeriesError, match=r"pip install -e '.\[dicom\]'"):
         read_volume(series)
 
     def unknown(_: Any) -> None:

@@ -36,7 +36,7 @@ def test_file_appears_at_the_end(tmp_path: Path) -> None:
     target = tmp_path / "a.nii.gz"
     with atomic_path(target) as partial:
         partial.write_text("new")
-        assert partial.name.endswith("a.nii.gz")
+        assert partial.name.endswith(".nii.gz")
         assert not target.exists()
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]

@@ -120,8 +120,13 @@ def test_other_impossible_images(head: Head) -> None:
         foreground_mask(broken)
     with pytest.raises(ConfigError, match="empty"):
         intensity_scale(head((16, 16, 16)), np.zeros((16, 16, 16), dtype=bool))
-    with pytest.raises(ConfigError, match="positive"):
-        intensity_scale(head((16, 16, 16)) - 2000, np.ones((16, 16, 16), dtype=bool))
+
+
+def test_the_scale_of_a_shifted_scan_is_that_of_the_scan(head: Head) -> None:
+    image = head((32, 32, 32))
+    everywhere = np.ones(image.shape, dtype=bool)
+    scale = intensity_scale(image, everywhere)
+    assert intensity_scale(image - 2000, everywhere) == pytest.approx(scale, rel=1e-3)
 
 
 def test_a_scan_without_air_is_all_foreground() -> None:

@@ -1,0 +1,334 @@
+"""What the values of a scan are: looked at before anything is done to it, and only here.
+
+The law of a magnitude knows no negative value, so one that has them is no magnitude: it was
+standardised, shifted or corrected, or it is a phase. A few small ones are left by interpolation.
+Spikes, a grey background and a scan without any noise are found here too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medddpm.errors import ConfigError, ValuesWarning, VolumeReadError
+from medddpm.preprocess.found_noise import FoundNoise, find_noise, known_noise, white_noise
+from medddpm.preprocess.intensity import (
+    MASKED_FRACTION,
+    SCALE_PERCENTILE,
+    Mask,
+    above_floor,
+    foreground_mask,
+    intensity_scale,
+    is_blank,
+    zero_background,
+)
+from medddpm.preprocess.noise_law import NoiseKind, NoiseLaw
+
+Image = NDArray[np.float32]
+
+_SMALL = 0.01
+"""Of the intensity scale: negative values below it are ringing, however many there are."""
+_MOST_NEGATIVE = 0.1
+"""Share of the voxels that are not 0: spline and sinc interpolation of extracted brains, the worst
+there is, makes 0.06 of them negative by more than `_SMALL`; half of a standardised scan is."""
+_MOST_NEGATIVE_POWER = 0.05
+"""Root of the share of their squares in all: 0.03 for interpolated brains, 0.5 if shifted."""
+_SPIKE = 10.0
+"""Times the intensity scale: the brightest vessel and fat of 50 scans have 3.6."""
+_MOST_NEIGHBOURS = 13
+"""Of 125 voxels, itself included: what has more as bright as itself is an object."""
+_QUIET = 0.6
+"""Share of neighbours that are equal: 0.2 in scans of 8 bits, 0.4 where noise of a fifth of a grey
+value was rounded, 0.7 and more in label maps."""
+_TINY, _HUGE = 1e-15, 1e15
+"""Squares of smaller and larger values leave the range of float32."""
+_LEAST_FRACTION = 1e-6
+"""Of the intensity scale: noise below it is that of rounding in float32."""
+_FEW = 1000
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One frame as estimator and networks are to see it, and how to undo that.
+
+    Attributes:
+        image: (X, Y, Z) float32; air is at 0 or above it.
+        original: (X, Y, Z) float32, as it was.
+        floor: What was taken off; 0 for a magnitude.
+        kept: Voxels that get back what they were, or None.
+        quiet: There is no noise to be seen.
+        facts: JSON-able: what was found.
+        notices: The same in words, where a person should know.
+    """
+
+    image: Image
+    original: Image
+    floor: float
+    kept: Mask | None
+    quiet: bool
+    facts: dict[str, Any]
+    notices: tuple[str, ...]
+
+    def restored(self, mean: Image) -> Image:
+        """The restored image in the values of the original."""
+        out: Image = mean + np.float32(self.floor) if self.floor else mean
+        if self.kept is not None:
+            out[self.kept] = self.original[self.kept]
+        return out
+
+    def spread(self, width: Image | None) -> Image | None:
+        """How uncertain the restored image is: not at all where the original is kept."""
+        if width is not None and self.kept is not None:
+            width[self.kept] = 0
+        return width
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the report says of it."""
+        return {**self.facts, "notices": list(self.notices)}
+
+    def warn(self, name: str) -> None:
+        """Say what a person should know, as warnings that name the scan."""
+        for notice in self.notices:
+            warnings.warn(f"{name}: {notice}", ValuesWarning, stacklevel=3)
+
+    @property
+    def is_blank(self) -> bool:
+        """True if there is one value only, and so no scale."""
+        return is_blank(self.image)
+
+    @property
+    def witness(self) -> Image:
+        """What to estimate noise from: the air of a shifted scan follows no known law."""
+        if not self.floor:
+            return self.image
+        return np.where(foreground_mask(self.image), self.image, np.float32(0))
+
+
+def look(image: NDArray[Any], kind: NoiseKind) -> Looked:
+    """What is known of the values of one frame.
+
+    Args:
+        image: (X, Y, Z), finite.
+        kind: Law of the noise.
+
+    Raises:
+        VolumeReadError: It has values that a magnitude cannot have, and the law is that of one.
+    """
+    original = np.asarray(image, dtype=np.float32)
+    spikes = find_spikes(original)
+    values = original if spikes is None else _without(original, spikes)
+    facts: dict[str, Any] = {"negative_share": require_sign(values, kind)}
+    notices: list[str] = []
+    if spikes is not None:
+        facts["spikes"] = int(spikes.sum())
+        notices.append(_words_of_spikes(spikes))
+    background = _even_background(values)
+    if _is_quiet(values, background):
+        if not is_blank(original):  # a frame that holds nothing is named with the result
+            notices.append(_words_of_quiet(original))
+        return Looked(values, original, 0.0, spikes, True, facts, tuple(notices))
+    if background is not None:
+        facts["background"] = float(values[background][0])
+        notices.append(
+            f"{100 * background.mean():.0f} % of the voxels are exactly {facts['background']:g}: "
+            "taken for background, and kept as they are"
+        )
+        values = np.where(background, np.float32(0), values)
+    shown, floor = _from_zero(values, kind)
+    if floor:
+        facts["floor"] = floor
+        background = zero_background(values)
+    kept = _either(spikes, background)
+    return Looked(shown, original, floor, kept, False, facts, tuple(notices))
+
+
+def _from_zero(values: Image, kind: NoiseKind) -> tuple[Image, float]:
+    """The values with air at 0, and what was taken off; a magnitude has no value below."""
+    if kind == "gaussian":
+        return above_floor(values)
+    return (values if values.min() >= 0 else np.maximum(values, 0)), 0.0
+
+
+def require_sign(image: Image, kind: NoiseKind) -> float:
+    """The share of negative voxels of a frame whose values the law of its noise can have.
+
+    Raises:
+        VolumeReadError: They are too many, or too large, for a magnitude; or no value is of a size
+            that can be computed with.
+    """
+    top = float(np.abs(image).max())
+    if top and not _TINY < top < _HUGE:
+        raise VolumeReadError(
+            f"the largest value is {top:.3g}, and squares of such numbers cannot be computed with; "
+            f"{'divide' if top > 1 else 'multiply'} the scan by a constant first"
+        )
+    if image.min() >= 0:
+        return 0.0
+    share = float((image < 0).mean())
+    if kind == "gaussian" or _is_ringing(image):
+        return share
+    raise VolumeReadError(
+        f"{_percent(share)} of the voxels are negative (down to {image.min():.4g}), which no "
+        "magnitude image is, and noise of the law that is assumed cuts them off. If the scan was "
+        "standardised, shifted or corrected, or has a real part, give --noise gaussian (in cohorts "
+        "and Python restore.noise=gaussian). A phase or field map is not for restoration. Negative "
+        "padding is to be set to 0 first"
+    )
+
+
+def _is_ringing(image: Image) -> bool:
+    """True if the negative values are few or small, as interpolation of a magnitude leaves them."""
+    magnitudes = np.abs(image[image != 0])
+    small = _SMALL * float(np.percentile(magnitudes, SCALE_PERCENTILE))
+    if float((image < -small).sum()) > _MOST_NEGATIVE * magnitudes.size:
+        return False
+    top = magnitudes.max()  # squares of large numbers have no place in float32
+    power = np.sum(np.square(np.minimum(image, 0) / top), dtype=np.float64)
+    whole = np.sum(np.square(magnitudes / top), dtype=np.float64)
+    return float(power) <= _MOST_NEGATIVE_POWER**2 * float(whole)
+
+
+def measure_noise(
+    seen: Looked,
+    told: float | NoiseLaw | None = None,
+    *,
+    kind: NoiseKind = "rician",
+    coils: int = 1,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    white: bool = False,
+) -> FoundNoise:
+    """The noise of a frame; of the method "none" and 0 where there is none to be seen.
+
+    Args:
+        seen: The frame.
+        told: What is known of it, in scan units: the level, and the colour is found; or all.
+        kind: As in `find_noise`.
+        coils: As in `find_noise`.
+        spacing: As in `find_noise`.
+        white: Take it for white.
+    """
+    find = white_noise if white else find_noise
+    if told is not None and not seen.is_blank:
+        if not isinstance(told, NoiseLaw):
+            told = NoiseLaw(kind, coils, told)
+            with suppress(ConfigError):  # too small to tell its colour
+                found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
+                told = replace(told, colour=found.law.colour)
+        return known_noise(seen.image, told)
+    if seen.quiet:
+        return no_noise(seen)
+    found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
+    return found if found.fraction > _LEAST_FRACTION else no_noise(seen)
+
+
+def no_noise(seen: Looked) -> FoundNoise:
+    """The level of a frame in which no noise is to be seen: 0."""
+    scale = 1.0 if seen.is_blank else intensity_scale(seen.image)
+    return FoundNoise(NoiseLaw(), scale, 0.0, "none", 0.0, (0.0,) * 3, 0)
+
+
+def find_spikes(image: Image) -> Mask | None:
+    """Voxels that stand alone, many times brighter or darker than all tissue; None if none does."""
+    magnitude = np.abs(image)
+    top = float(magnitude.max())
+    sample = magnitude.ravel()[:: max(1, image.size // 100_000)]
+    sample = sample[sample > 0]
+    if sample.size and top <= _SPIKE * float(np.percentile(sample, 90)):
+        return None  # without a closer look: so it is in nearly every scan
+    limit = _SPIKE * _tissue_level(magnitude)
+    if not 0 < limit < top:
+        return None
+    far = magnitude > limit
+    near = ndimage.uniform_filter(far.astype(np.float32), 5, mode="constant") * 5**3
+    alone: Mask = far & (near < _MOST_NEIGHBOURS + 0.5)
+    return alone if alone.any() else None
+
+
+def _tissue_level(magnitude: Image) -> float:
+    """The intensity scale of medians of 3 x 3 x 3 voxels, which know nothing of single ones."""
+    size = tuple(min(3, n) for n in magnitude.shape)
+    x, y, z = (n // s for n, s in zip(magnitude.shape, size, strict=True))
+    part = magnitude[: x * size[0], : y * size[1], : z * size[2]]
+    blocks = part.reshape(x, size[0], y, size[1], z, size[2]).transpose(0, 2, 4, 1, 3, 5)
+    medians = np.median(blocks.reshape(x * y * z, -1), axis=1)
+    medians = medians[medians > 0]
+    return float(np.percentile(medians, SCALE_PERCENTILE)) if medians.size else 0.0
+
+
+def _without(image: Image, spikes: Mask) -> Image:
+    """The image with the mean of their other neighbours in place of spikes."""
+    weight = ndimage.uniform_filter((~spikes).astype(np.float32), 3)
+    total = ndimage.uniform_filter(np.where(spikes, 0, image), 3)
+    around = np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), 0)
+    out: Image = np.where(spikes, around, image).astype(np.float32)
+    return out
+
+
+def _alike(image: Image) -> Mask:
+    """Voxels that equal the next one along the first two axes."""
+    alike = np.zeros(image.shape, dtype=bool)
+    here = image[:-1, :-1]
+    alike[:-1, :-1] = (here == image[1:, :-1]) & (here == image[:-1, 1:])
+    return alike
+
+
+def _even_background(image: Image) -> Mask | None:
+    """Voxels of one value other than 0 that fill a large and solid part of the scan, or None."""
+    alike = _alike(image) & (image != 0)
+    if alike.mean() < 0.5 * MASKED_FRACTION:
+        return None
+    values, counts = np.unique(image[alike], return_counts=True)
+    fill = values[np.argmax(counts)]
+    found: Mask = image == fill
+    is_solid = counts.max() > 0.5 * found.sum()  # noise of a few grey values is everywhere
+    return found if is_solid and found.mean() > MASKED_FRACTION else None
+
+
+def _is_quiet(image: Image, background: Mask | None) -> bool:
+    """True if most neighbours in what is no background are equal."""
+    body = image != 0
+    if background is not None:
+        body &= ~background
+    pairs = equal = 0
+    for axis in range(3):
+        first, second = (
+            tuple(part if a == axis else slice(None) for a in range(3))
+            for part in (slice(1, None), slice(None, -1))
+        )
+        both = body[first] & body[second]
+        pairs += int(both.sum())
+        equal += int((both & (image[first] == image[second])).sum())
+    return equal > _QUIET * pairs or not pairs
+
+
+def _either(first: Mask | None, second: Mask | None) -> Mask | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first | second
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share > 0.1 else f"{100 * share:.2g} %"
+
+
+def _words_of_spikes(spikes: Mask) -> str:
+    count = int(spikes.sum())
+    place = ", ".join(str(int(n)) for n in np.argwhere(spikes)[0])
+    which = f"1 voxel ({place})" if count == 1 else f"{count} voxels (the first is {place})"
+    return (
+        f"{which} more than {_SPIKE:g} times as bright as all tissue: taken for spikes, hidden "
+        "from the networks, and kept as they are"
+    )
+
+
+def _words_of_quiet(image: Image) -> str:
+    values = np.unique(image)
+    few = f"only {values.size} different values" if values.size <= _FEW else "neighbours are equal"
+    return f"no noise to be seen in this scan ({few}): nothing is removed from it"
