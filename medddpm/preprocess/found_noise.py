@@ -70,7 +70,8 @@ class FoundNoise:
     @property
     def sigma(self) -> float:
         """The level as one number, in scan units."""
-        return self.fraction * self.scale
+        sigma = self.law.sigma
+        return sigma if isinstance(sigma, float) else self.fraction * self.scale
 
 
 def find_noise(

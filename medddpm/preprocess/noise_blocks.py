@@ -263,7 +263,7 @@ class _Model:
         found = optimize.least_squares(
             residual, start, bounds=(low, high), loss="soft_l1", max_nfev=40
         )
-        share = np.exp(found.x[-1]) * anatomy[self._fine] / flat[self._fine]
+        share = np.exp(found.x[-1]) * anatomy[self._fine] / np.maximum(flat[self._fine], 1e-6)
         covariance = np.linalg.pinv(found.jac.T @ found.jac)
         spread = np.hypot(np.sqrt(float(covariance[0, 0])), 0.7 * float(np.median(share)))
         error = np.hypot(_LEAST_ERROR, _MODEL_ERROR * spread)
