@@ -145,7 +145,7 @@ def white_noise(
 ) -> FoundNoise:
     """The level of noise that is taken for white; arguments as in `find_noise`."""
     image = np.asarray(image, dtype=np.float32)
-    axes, mask = fine_axes(spacing), foreground_mask(image)
+    axes, mask = seen_axes(spacing, image.shape), foreground_mask(image)
     blocks = body_blocks(image, mask, axes, intensity_scale(image, mask))
     found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
     return _white(found, blocks, image.shape, kind, coils)

@@ -10,7 +10,7 @@ J Magn Reson 179:317, 2006).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -44,11 +44,11 @@ _AIR_TOO_LOUD = 3.0
 _RED = 2.6
 """Interpolated noise has six times the power at two voxels, white noise with anatomy up to 2.5."""
 _MAD_TO_STD = 1.4826
-_NOTHING = 1e-7
+_NOTHING = 1e-6
 """Of the scale: less is the rounding of float32."""
 _NO_NOISE = (
-    "no noise can be seen: most of the image has exactly the value of its neighbours, or changes "
-    "evenly (a label map, a mask or a synthetic image?); give sigma"
+    "no noise can be seen: most of the image has exactly the value of its neighbours (a label map, "
+    "a mask or a synthetic image?); give sigma"
 )
 
 
@@ -123,8 +123,8 @@ def estimate_noise(
         method, level = "foreground", body
     if level is None:
         raise ConfigError("the scan is too small to estimate its noise; give sigma")
-    if level.sigma < _NOTHING * scale:
-        raise NoNoiseError(_NO_NOISE)
+    if level.sigma < _NOTHING * scale:  # a synthetic image that changes evenly
+        level = replace(level, sigma=_NOTHING * scale, error=1.0)
     clean_scale = intensity_scale(image, mask, sigma=level.sigma)
     fraction = level.sigma / clean_scale
     return NoiseEstimate(level.sigma, fraction, method, level.error, level.num_voxels, clean_scale)
