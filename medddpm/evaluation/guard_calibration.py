@@ -56,7 +56,7 @@ class GuardFit:
     Attributes:
         usual: For the weights.
         false_alarms: By check, share of good restorations of other subjects that it flags.
-        any_flag: Share of them that any check flags.
+        any_flag: Share of them that has an alarm.
         alone: By side of a check, the excess beyond which lie 5 % of them, each check alone.
     """
 
@@ -76,13 +76,20 @@ def known_of(trials: Sequence[Trial]) -> Known:
     if not kept:
         raise ConfigError("there is no good restoration with a body in it to learn from")
     features = np.array([t.features for t in kept], np.float32)
-    names = [n for n in CHECKS if n in kept[0].findings and n not in _RANGES]
+    told = set().union(*(t.findings for t in kept))
+    names = [n for n in CHECKS if n in told and n not in _RANGES]
     return Known(
         features,
         np.array([t.level for t in kept], np.float32),
-        {n: np.array([t.findings[n] for t in kept], np.float32) for n in names},
+        {n: _column(kept, n) for n in names},
         np.maximum(features.std(axis=0), _LEAST_SPREAD),
     )
+
+
+def _column(trials: Sequence[Trial], name: str) -> NDArray[np.float32]:
+    """A finding of all restorations; one that cannot say it counts like the mean of the others."""
+    values = np.array([t.findings.get(name, np.nan) for t in trials], np.float32)
+    return np.where(np.isnan(values), np.nanmean(values), values)
 
 
 def excess(known: Known, trial: Trial) -> dict[Side, float]:
@@ -93,6 +100,8 @@ def excess(known: Known, trial: Trial) -> dict[Side, float]:
     expected, distance = known.expect(features, trial.level)
     found: dict[Side, float] = {(_STRANGE, _ABOVE): known.strangeness(features)}
     for name, middle in expected.items():
+        if name not in trial.findings:
+            continue
         off = (trial.findings[name] - middle) / room(distance, name)
         found[name, _ABOVE] = off
         if CHECKS[name].too_low:
@@ -101,12 +110,13 @@ def excess(known: Known, trial: Trial) -> dict[Side, float]:
 
 
 def fit_guard(trials: Sequence[Trial]) -> GuardFit:
-    """Ranges that 95 % of good restorations of another subject pass, all checks taken together.
+    """Ranges that 95 % of good restorations of other scanners pass, all alarms taken together.
 
-    Each subject is compared with the others alone. A check flags what is further off than all but
-    a share of the good ones; that share is the same for all checks, the largest for which any of
-    them flags at most 5 % (each subject counts alike). A scan that is the only one of its kind
-    does not count for how strange a scan may be: it *is* unlike all others.
+    Each scan is compared with those of other subjects and, where kinds are told, of other kinds
+    alone. A check flags what is further off than all but a share of the good ones; that share is
+    the same for all alarms, the largest for which any of them flags at most 5 % (each subject
+    counts alike), and likewise for all notices. A scan that is the only one of its kind does not
+    count for how strange a scan may be: it *is* unlike all others.
 
     Raises:
         ConfigError: There are fewer than two subjects without a fault.
@@ -117,7 +127,7 @@ def fit_guard(trials: Sequence[Trial]) -> GuardFit:
         raise ConfigError("the guard is tested on other subjects than it learns from; give two")
     apart: list[dict[Side, float]] = []
     for t in good:
-        found = excess(known_of([o for o in good if o.subject != t.subject]), t)
+        found = excess(known_of(_others(t, good)), t)
         if not _has_peers(t, good):
             found.pop((_STRANGE, _ABOVE))
         apart.append(found)
@@ -125,8 +135,13 @@ def fit_guard(trials: Sequence[Trial]) -> GuardFit:
     weight = np.array([1 / counts[t.subject] / len(subjects) for t in good])
     sides = list(dict.fromkeys(side for found in apart for side in found))
     table = np.array([[found.get(side, -np.inf) for side in sides] for found in apart])
-    reach = _joint_reach(table, weight)
+    reach = np.empty(len(sides))
+    for tier in ("alarm", "notice"):
+        own = [i for i, (name, _) in enumerate(sides) if CHECKS[name].tier == tier]
+        if own:
+            reach[own] = _joint_reach(table[:, own], weight)
     flags = table > reach
+    alarms = [i for i, (name, _) in enumerate(sides) if CHECKS[name].tier == "alarm"]
     names = list(dict.fromkeys(name for name, _ in sides))
     rates = {}
     for name in names:
@@ -134,7 +149,13 @@ def fit_guard(trials: Sequence[Trial]) -> GuardFit:
         rates[name] = round(float(weight[flags[:, own].any(axis=1)].sum()), 4)
     alone = {side: _quantile(table[:, i], weight, FALSE_ALARMS) for i, side in enumerate(sides)}
     usual = _usual(good, dict(zip(sides, (float(r) for r in reach), strict=True)))
-    return GuardFit(usual, rates, float(weight[flags.any(axis=1)].sum()), alone)
+    return GuardFit(usual, rates, float(weight[flags[:, alarms].any(axis=1)].sum()), alone)
+
+
+def _others(trial: Trial, good: Sequence[Trial]) -> list[Trial]:
+    """What a scan is compared with: other subjects, of other scanners where they are told."""
+    people = [o for o in good if o.subject != trial.subject]
+    return [o for o in people if not trial.kind or o.kind != trial.kind] or people
 
 
 def _has_peers(trial: Trial, trials: Iterable[Trial]) -> bool:
@@ -167,7 +188,7 @@ def _usual(good: Sequence[Trial], reach: Mapping[Side, float]) -> Usual:
     }
     ranges: dict[str, Range] = {_STRANGE: (None, _widened(reach.get((_STRANGE, _ABOVE))))}
     for name, more in _RANGES.items():
-        seen = [t.findings[name] for t in good]
+        seen = [t.findings[name] for t in good if name in t.findings]
         low = min(seen) / more if CHECKS[name].too_low else None
         ranges[name] = (_rounded(low), _rounded(max(seen) * more))
     return Usual(known, sides, ranges)
@@ -185,22 +206,23 @@ def _widened(reach: float | None) -> float | None:
 def detection(trials: Sequence[Trial], fit: GuardFit) -> list[dict[str, Any]]:
     """One row a fault and noise level: share that is flagged, and by which check most often.
 
-    Each subject is compared with the others alone. "flagged" is by any check at the ranges of the
+    Each subject is compared with the others alone. "flagged" is by any alarm at the ranges of the
     weights; "best" is the check that sees most when it alone may raise 5 % false alarms, and
     "best_rate" what it sees.
     """
     good = [t for t in trials if t.fault == NONE]
-    others: dict[str, Usual] = {}
+    others: dict[tuple[str, str], Usual] = {}
     rows = []
     for fault in dict.fromkeys(t.fault for t in trials):
         for sigma in sorted({t.sigma for t in trials if t.fault == fault}):
             tried = [t for t in trials if t.fault == fault and t.sigma == sigma]
             found = []
             for t in tried:
-                if t.subject not in others:
-                    known = known_of([o for o in good if o.subject != t.subject])
-                    others[t.subject] = Usual(known, fit.usual.reach, fit.usual.ranges)
-                flags, alone = _seen(t, others[t.subject], fit)
+                who = (t.subject, t.kind)
+                if who not in others:
+                    known = known_of(_others(t, good))
+                    others[who] = Usual(known, fit.usual.reach, fit.usual.ranges)
+                flags, alone = _seen(t, others[who], fit)
                 if fault == NONE and not _has_peers(t, good):  # it is strange, and rightly so
                     flags, alone = flags - {_STRANGE}, alone - {_STRANGE}
                 found.append((flags, alone))
@@ -217,11 +239,16 @@ def _seen(trial: Trial, usual: Usual, fit: GuardFit) -> tuple[set[str], set[str]
     flags = set()
     for name, (low, high) in usual.of(features, trial.level).items():
         value = values.get(name, np.nan)
-        if (low is not None and value < low) or (high is not None and value > high):
+        below, beyond = low is not None and value < low, high is not None and value > high
+        if below or beyond:
             flags.add(name)
     far = excess(usual.known, trial)
     alone = {name for (name, side), value in far.items() if value > fit.alone[name, side]}
     return flags, alone
+
+
+def _alarms(name: str) -> bool:
+    return CHECKS[name].tier == "alarm"
 
 
 def _detected(
@@ -233,7 +260,7 @@ def _detected(
         "fault": fault,
         "sigma": sigma,
         "trials": len(found),
-        "flagged": round(float(np.mean([bool(flags) for flags, _ in found])), 4),
+        "flagged": round(float(np.mean([any(map(_alarms, flags)) for flags, _ in found])), 4),
         "flags": ", ".join(sorted(set().union(*(flags for flags, _ in found)))),
         "best": best,
         "best_rate": round(float(rates[best]), 4),

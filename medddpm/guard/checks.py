@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,103 +17,128 @@ Triple = tuple[float, float, float]
 _MOST_DIGITS = 17
 
 
+Tier = Literal["alarm", "notice"]
+MOST_WORDS = 3
+"""Sentences of each tier: more are not read."""
+
+
 @dataclass(frozen=True)
 class Meaning:
-    """What a check is about, and what it means if it is too low or too high."""
+    """What a check is about, and what it means if it is too low or too high.
+
+    An alarm says that this restoration did harm or did not do its work; a notice says what the
+    scan is, and how far from what the model knows.
+    """
 
     label: str
     too_high: str
     too_low: str = ""
+    tier: Tier = "alarm"
 
 
 CHECKS = {
-    "residual_ratio": Meaning(
-        "What was removed, over the noise that was assumed",
-        "more was removed than noise ({value} of what was assumed, at most {high} is "
-        "usual): anatomy may be lost, or sigma is too small",
-        "less noise was removed than there should be ({value} of what was assumed, at least "
-        "{low} is usual)",
-    ),
-    "noise_ratio": Meaning(
-        "Noise in flat parts of the scan, over the noise that was assumed",
-        "the scan holds {value} times the assumed noise: sigma is too small",
-        "the scan holds only {value} of the assumed noise: sigma is too large, or the scan "
-        "was smoothed before",
-    ),
-    "redness": Meaning(
-        "Noise of the scan at two voxels, over that at one",
-        "the noise of the scan is not white (two voxels apart it is {value} times as strong): "
-        "it was interpolated, filtered or denoised before, or shows ghosts",
-    ),
-    "whiteness": Meaning(
-        "Likeness of neighbours in what was removed",
-        "what was removed is not like white noise (neighbours correlate {value}, at most "
-        "{high} is usual)",
-        "what was removed is too rough for white noise (neighbours correlate {value}, at "
-        "least {low} is usual)",
-    ),
-    "structure": Meaning(
-        "Likeness of the strength of what was removed to the edges",
-        "what was removed follows the edges of the scan (correlation {value})",
-    ),
     "anatomy": Meaning(
-        "Likeness of what was removed to fine anatomy",
-        "fine anatomy is in what was removed (correlation {value}, at most {high} is usual)",
-        "fine anatomy was added (correlation {value}, at least {low} is usual)",
+        "Correlation of what was removed with fine anatomy",
+        "fine anatomy is in what was removed (correlation {value}, usual up to {high}): compare "
+        "before and after at the cortex, or give a smaller --sigma",
+        "fine anatomy was added (correlation {value}, usual from {low}): do not read fine detail "
+        "in the restored scan",
     ),
     "peak": Meaning(
         "Largest local mean of what was removed, in sigma",
-        "a structure was added or removed: what was removed averages {value} sigma in one "
-        "place, at most {high} is usual",
+        "a structure was added or removed: what was removed averages {value} sigma in one place "
+        "(usual up to {high}); look there",
     ),
-    "unevenness": Meaning(
-        "How far the level of what was removed differs in an eighth of the scan",
-        "the noise is not as even as was assumed (an eighth of the scan is {percent:.0f} % off)",
+    "structure": Meaning(
+        "Correlation of the strength of what was removed with edges",
+        "what was removed follows the edges of the scan (correlation {value}): edges were "
+        "softened; give a smaller --sigma",
     ),
-    "local_whiteness": Meaning(
-        "Likeness of neighbours in the worst eighth",
-        "in an eighth of the scan what was removed is not like white noise (neighbours correlate "
-        "{value})",
+    "noise_ratio": Meaning(
+        "Noise in flat tissue, over the noise that was assumed",
+        "the scan holds {value} times the noise that was assumed: noise is left; give a larger "
+        "--sigma",
+        "the scan holds only {value} of the noise that was assumed: too much was smoothed; give a "
+        "smaller --sigma",
     ),
-    "sharpness": Meaning(
-        "Fine over middle detail of the restored scan",
-        "fine detail is stronger than in scans like this ({value}, at most {high} is "
-        "usual): it was sharpened, or rings",
-        "the scan is blurred for one like this (fine detail {value}, at least {low} is "
-        "usual): motion, interpolation or too much smoothing",
+    "residual_ratio": Meaning(
+        "What was removed, over the noise that was assumed",
+        "more was removed than noise ({value} of what was assumed, usual up to {high}): anatomy "
+        "may be lost; compare before and after",
+        "less noise was removed than there should be ({value} of what was assumed, usual from "
+        "{low}): noise is left; give --sigma",
     ),
-    "flatness": Meaning(
-        "Flatness between the edges of the restored scan (0: all slopes alike)",
-        "the scan is flatter between its edges than scans like this ({value}, at most "
-        "{high} is usual): it was denoised before, or too much",
+    "whiteness": Meaning(
+        "Correlation of neighbours in what was removed, beyond that of the noise",
+        "what was removed is smoother than the noise (neighbours correlate {value}, usual up to "
+        "{high}): soft anatomy may be in it; compare before and after",
+        "what was removed is rougher than the noise (neighbours correlate {value}, usual from "
+        "{low}): low frequencies of the noise are left",
     ),
     "tissue_shift": Meaning(
         "Largest change of the shares of dark, middle and bright tissue",
-        "the shares of dark, middle and bright tissue changed by {value}, at most {high} is usual",
+        "the shares of dark, middle and bright tissue changed by {value} (usual up to {high}): "
+        "do not measure volumes in the restored scan",
+    ),
+    "redness": Meaning(
+        "Noise of the scan at two voxels, over that at one",
+        "the noise of the scan is smoother than was found ({value} times as strong two voxels "
+        "apart): it was filtered or denoised before, or shows ghosts",
+        tier="notice",
+    ),
+    "unevenness": Meaning(
+        "Difference in the level of what was removed between eighths of the scan",
+        "the noise is less even than was found (an eighth of the scan is {percent:.0f} % off)",
+        tier="notice",
+    ),
+    "local_whiteness": Meaning(
+        "Correlation of neighbours in what was removed, in the worst eighth",
+        "in an eighth of the scan what was removed is smoother than the noise (neighbours "
+        "correlate {value})",
+        tier="notice",
+    ),
+    "sharpness": Meaning(
+        "Fine over middle detail of the restored scan",
+        "fine detail is stronger than in scans like this ({value}, usual up to {high}): the scan "
+        "was sharpened, or rings",
+        "the scan is softer than scans like this (fine detail {value}, usual from {low}): motion, "
+        "interpolation or smoothing",
+        tier="notice",
+    ),
+    "flatness": Meaning(
+        "Flatness between the edges of the restored scan (0: all slopes alike)",
+        "the scan is flatter between its edges than scans like this ({value}, usual up to "
+        "{high}): it was denoised before",
+        tier="notice",
     ),
     "strangeness": Meaning(
-        "Distance of the scan's latents from the most similar scan that the model knows",
-        "the scan is unlike all that the model knows (distance {value}, at most {high} is "
-        "usual): another contrast, part of the body or kind of scanner",
+        "Distance from the most similar scan that the model knows",
+        "the model knows no scan like this (distance {value}, usual up to {high}): another "
+        "contrast, part of the body or kind of scanner",
+        tier="notice",
     ),
     "noise_level": Meaning(
         "Noise, over the intensity scale",
         "the noise ({value} of the intensity scale) is stronger than the model knows ({high})",
+        tier="notice",
     ),
     "finest_edge": Meaning(
         "Smallest voxel edge, mm",
         "voxels are larger ({value} mm at least) than the model knows ({high} mm)",
         "voxels are smaller ({value} mm) than the model knows ({low} mm)",
+        tier="notice",
     ),
     "coarsest_edge": Meaning(
         "Largest voxel edge, mm",
         "slices are thicker ({value} mm) than the model knows ({high} mm)",
         "slices are thinner ({value} mm) than the model knows ({low} mm)",
+        tier="notice",
     ),
     "disagreement": Meaning(
         "Spread of the samples in their least certain places, over sigma",
-        "the samples disagree more than usual ({value} sigma, at most {high} is usual)",
-        "the samples hardly differ ({value} sigma, at least {low} is usual)",
+        "the samples disagree more than usual ({value} sigma, usual up to {high})",
+        "the samples hardly differ ({value} sigma, usual from {low})",
+        tier="notice",
     ),
 }
 
@@ -131,6 +157,7 @@ class Check:
         false_alarms: Share of good restorations of other subjects that it flags, or None if
             nobody has measured it.
         where: (x, y, z) in mm, RAS, of what it is about, or None.
+        tier: Whether a flag of it is an alarm or a notice.
     """
 
     name: str
@@ -141,6 +168,7 @@ class Check:
     passed: bool
     false_alarms: float | None
     where: Triple | None
+    tier: Tier = "alarm"
 
 
 @dataclass(frozen=True)
@@ -148,17 +176,19 @@ class GuardReport:
     """The verdict on one restoration.
 
     Attributes:
-        passed: True if nothing was flagged.
-        messages: One sentence for each flag.
+        passed: True if there is no alarm.
+        messages: One sentence for each alarm, the weightiest first, three at most.
         checks: All that was looked at.
+        notices: One sentence for each notice, three at most.
     """
 
     passed: bool
     messages: tuple[str, ...]
     checks: tuple[Check, ...]
+    notices: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        told = "; ".join(self.messages) or f"no flag in {len(self.checks)} checks"
+        told = "; ".join(self.messages + self.notices) or f"no flag in {len(self.checks)} checks"
         return f"GuardReport({told})"
 
     def value(self, name: str) -> float:
@@ -189,8 +219,11 @@ def judge(
         for name in CHECKS
         if name in findings
     ]
-    messages = tuple(check.words for check in checks if not check.passed)
-    return GuardReport(not messages, messages, tuple(checks))
+    told = {
+        tier: tuple(c.words for c in checks if c.tier == tier and not c.passed)[:MOST_WORDS]
+        for tier in ("alarm", "notice")
+    }
+    return GuardReport(not told["alarm"], told["alarm"], tuple(checks), told["notice"])
 
 
 def _check(
@@ -207,7 +240,10 @@ def _check(
     if wrong:
         told = dict(zip(("value", "low", "high"), shown(value, low, high), strict=True))
         words = wrong.format(**told, percent=100 * np.expm1(value)) + _words_of(place)
-    return Check(name, words, value, low, high, not wrong, false_alarms.get(name), place)
+    rate, tier = false_alarms.get(name), CHECKS[name].tier
+    if not math.isfinite(value):
+        tier = "alarm"
+    return Check(name, words, value, low, high, not wrong, rate, place, tier)
 
 
 def _wrong(meaning: Meaning, value: float, low: float | None, high: float | None) -> str:

@@ -17,7 +17,7 @@ from medddpm.guard.known import Known, Usual, uncalibrated
 from medddpm.guard.quality import quality_findings
 from medddpm.guard.residual import Finding, residual_findings
 from medddpm.guard.tissue import tissue_shift
-from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.preprocess.noise_law import NoiseLaw
 
 Array = NDArray[np.float32]
 _LEAST_CERTAIN = 99.0
@@ -118,12 +118,10 @@ def _damaged(why: str) -> CheckpointError:
 def inspect(
     y: NDArray[Any],
     x_hat: NDArray[Any],
-    sigma: float | NDArray[Any],
+    law: NoiseLaw,
     mask: NDArray[Any],
     *,
     guard: Guard,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
     affine: NDArray[np.float64] | None = None,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     features: Array | None = None,
@@ -134,11 +132,9 @@ def inspect(
     Args:
         y: (X, Y, Z) noisy scan as a fraction of the intensity scale.
         x_hat: (X, Y, Z) restored scan, likewise.
-        sigma: Noise standard deviation, likewise: a number or an (X, Y, Z) map.
+        law: The noise that was assumed, likewise, on that grid.
         mask: (X, Y, Z) foreground.
         guard: What is usual.
-        kind: Law of the noise that was assumed.
-        coils: Coils of "ncchi".
         affine: (4, 4), voxel to mm RAS, to tell places.
         spacing: Voxel edges in mm.
         features: Of the latents of x_hat, see `latent_features`, or None.
@@ -148,10 +144,10 @@ def inspect(
         GeometryError: They do not lie on one grid.
         ConfigError: The mask is empty, or sigma is negative or not finite.
     """
-    level = float(np.median(np.asarray(sigma)))
-    if np.max(sigma) == 0:
+    level = float(np.median(np.asarray(law.sigma)))
+    if np.max(law.sigma) == 0:
         return _without_noise(bool((y[mask] == x_hat[mask]).all()))
-    findings = find_all(y, x_hat, sigma, mask, kind=kind, coils=coils, spacing=spacing, std=std)
+    findings = find_all(y, x_hat, law, mask, spacing=spacing, std=std)
     ranges = uncalibrated(level) if guard.usual is None else guard.usual.of(features, level)
     if features is not None and guard.usual is not None:
         findings["strangeness"] = Finding(guard.usual.known.strangeness(features))
@@ -161,19 +157,17 @@ def inspect(
 def find_all(
     y: NDArray[Any],
     x_hat: NDArray[Any],
-    sigma: float | NDArray[Any],
+    law: NoiseLaw,
     mask: NDArray[Any],
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     std: NDArray[Any] | None = None,
 ) -> dict[str, Finding]:
     """What is found, without a verdict; arguments and errors as in `inspect`."""
-    findings = residual_findings(y, x_hat, sigma, mask, kind=kind, coils=coils, spacing=spacing)
+    findings = residual_findings(y, x_hat, law, mask, spacing=spacing)
     findings |= quality_findings(x_hat, mask, spacing)
-    level = float(np.median(np.asarray(sigma)))
-    shift, _, _ = tissue_shift(y, x_hat, level, mask, kind=kind, coils=coils)
+    level = float(np.median(np.asarray(law.sigma)))
+    shift, _, _ = tissue_shift(y, x_hat, level, mask, dof=law.dof)
     findings |= {
         "tissue_shift": Finding(shift),
         "noise_level": Finding(level),
@@ -181,7 +175,7 @@ def find_all(
         "coarsest_edge": Finding(float(max(spacing))),
     }
     if std is not None:
-        spread = (std / np.maximum(sigma, 1e-6))[mask]
+        spread = (std / np.maximum(law.sigma, 1e-6))[mask]
         findings["disagreement"] = Finding(float(np.percentile(spread, _LEAST_CERTAIN)))
     return findings
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import ConfigError, GeometryError
-from medddpm.preprocess.noise import chi_moments, degrees_of_freedom, fine_axes, second_difference
-from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.preprocess.noise import chi_moments, fine_axes, second_difference
+from medddpm.preprocess.noise_law import Colour, NoiseLaw
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -31,6 +31,8 @@ _REACH = 2.0
 _FLAT = 0.3
 _FEWEST = 500
 _PART = 0.02
+_LEAST_SEEN = 0.25
+"""Share of the noise that second differences must see, for a level to be read off them."""
 _MAD_TO_STD = 1.4826
 
 
@@ -45,11 +47,9 @@ class Finding:
 def residual_findings(
     y: NDArray[Any],
     x_hat: NDArray[Any],
-    sigma: float | NDArray[Any],
+    law: NoiseLaw,
     mask: NDArray[Any],
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> dict[str, Finding]:
     """All that the residual tells, by the name of the check; see `checks.CHECKS`.
@@ -57,36 +57,48 @@ def residual_findings(
     Args:
         y: (X, Y, Z) noisy scan.
         x_hat: (X, Y, Z) restored scan, same units.
-        sigma: Noise standard deviation in those units, a number or an (X, Y, Z) map; not 0.
+        law: The noise that was assumed, in those units and on that grid; sigma is not 0.
         mask: (X, Y, Z) foreground.
-        kind: Law of the noise that was assumed.
-        coils: Coils of "ncchi".
         spacing: Voxel edges in mm; slices that are thick are not filtered across.
 
     Raises:
         GeometryError: They do not lie on one grid.
         ConfigError: The mask is empty, or sigma is negative or not finite.
     """
-    corner, y, x_hat, inside, level = _cropped(y, x_hat, sigma, mask)
+    corner, y, x_hat, inside, level = _cropped(y, x_hat, law.sigma, mask)
     axes = fine_axes(spacing)
-    z, std = _in_deviations(y, x_hat, level, inside, degrees_of_freedom(kind, coils))
+    z, std = _in_deviations(y, x_hat, level, inside, law.dof)
     ratio = float(np.sqrt(np.mean(np.square(z[inside]), dtype=np.float64)))
     smooth = _smooth(x_hat, axes)
-    anatomy = _correlation(z[inside], (x_hat - smooth)[inside])
     slope = _slope(smooth)
-    flat = inside & (slope <= np.quantile(slope[inside][::7], _FLAT))
-    fine, wide = (_white(y, std, flat, axes, distance) for distance in (1, 2))
+    usual = float(np.mean([law.colour.neighbour_correlation(a) for a in range(3)]))
     found = {
         "residual_ratio": Finding(ratio),
-        "noise_ratio": Finding(fine),
-        "redness": Finding(wide / max(fine, 1e-6)),
-        "whiteness": Finding(_whiteness(z, inside)),
+        "whiteness": Finding(_whiteness(z, inside, usual)),
         "structure": Finding(_structure(z, slope, inside) * min(1.0, ratio)),
-        "anatomy": Finding(anatomy),
-        "peak": _peak(z, inside, axes),
+        "anatomy": Finding(_correlation(z[inside], (x_hat - smooth)[inside])),
+        "peak": _peak(z, inside, axes, law.colour),
     }
-    found |= _regions(z, inside)
+    flat = inside & (slope <= np.quantile(slope[inside][::7], _FLAT))
+    found |= _levels(y, std, flat, axes, law.colour) | _regions(z, inside, usual)
     return {name: _placed(finding, corner) for name, finding in found.items()}
+
+
+def _levels(
+    y: Image, std: Image, flat: Mask, axes: tuple[int, ...], colour: Colour
+) -> dict[str, Finding]:
+    """The scan's own noise in flat tissue, over what was assumed, at one voxel and at two.
+
+    Nothing where second differences see next to nothing of such noise.
+    """
+    left = [colour.second_difference_std(axes, distance) for distance in (1, 2)]
+    if min(left) < _LEAST_SEEN:
+        return {}
+    fine, wide = (
+        _white(y, std, flat, axes, distance) / share
+        for distance, share in zip((1, 2), left, strict=True)
+    )
+    return {"noise_ratio": Finding(fine), "redness": Finding(wide / max(fine, 1e-6))}
 
 
 def _placed(finding: Finding, corner: Triple) -> Finding:
@@ -139,17 +151,21 @@ def _white(y: Image, std: Image, flat: Mask, axes: tuple[int, ...], distance: in
     return float(_MAD_TO_STD * np.median(found))
 
 
-def _whiteness(z: Image, inside: Mask) -> float:
-    """Covariance of neighbours along each axis over the power (at least 1), averaged."""
+def _whiteness(z: Image, inside: Mask, usual: float) -> float:
+    """Covariance of neighbours along each axis over the power (at least 1), averaged.
+
+    What noise of that colour would have, all of it removed, is `usual` and taken off.
+    """
     centred = np.where(inside, z - z[inside].mean(), 0)
-    power = max(float(np.square(centred).sum()) / float(inside.sum()), 1.0)
+    own = float(np.square(centred).sum()) / float(inside.sum())
+    power = max(own, 1.0)
     found = []
     for axis in range(3):
         num_pairs = int((_ahead(inside, axis) & _behind(inside, axis)).sum())
         if num_pairs:
             product = _ahead(centred, axis) * _behind(centred, axis)
             found.append(float(product.sum()) / num_pairs / power)
-    return float(np.mean(found)) if found else 0.0
+    return float(np.mean(found)) - usual * own / power if found else 0.0
 
 
 def _ahead(array: NDArray[Any], axis: int) -> NDArray[Any]:
@@ -193,15 +209,16 @@ def _correlation(a: Image, b: Image) -> float:
     return float(np.mean(a * b, dtype=np.float64) / np.sqrt(power)) if power > 0 else 0.0
 
 
-def _peak(z: Image, inside: Mask, axes: tuple[int, ...]) -> Finding:
-    """Largest local mean of the residual, and where."""
+def _peak(z: Image, inside: Mask, axes: tuple[int, ...], colour: Colour) -> Finding:
+    """Largest local mean of the residual, and where; coloured noise has larger ones."""
+    reach = [_REACH if a in axes else _REACH / 3 for a in range(3)]
     local = np.where(inside, np.abs(_smooth(z, axes)), 0)
     place = np.unravel_index(int(local.argmax()), local.shape)
     x, y, zz = (int(p) for p in place)
-    return Finding(float(local[x, y, zz]), (x, y, zz))
+    return Finding(float(local[x, y, zz]) / colour.smoothed_std(reach), (x, y, zz))
 
 
-def _regions(z: Image, inside: Mask) -> dict[str, Finding]:
+def _regions(z: Image, inside: Mask, usual: float) -> dict[str, Finding]:
     """How far the level, and the whiteness, of the worst eighth of the box are from the rest."""
     halves = [(slice(0, n // 2), slice(n // 2, n)) for n in z.shape]
     total = float(np.mean(np.square(z[inside]), dtype=np.float64))
@@ -215,7 +232,7 @@ def _regions(z: Image, inside: Mask) -> dict[str, Finding]:
         power = float(np.mean(np.square(part[here]), dtype=np.float64))
         uneven = 0.5 * abs(float(np.log(max(power, 1e-12) / max(total, 1e-12))))
         levels.append(Finding(uneven, (x, y, zz)))
-        whites.append(Finding(_whiteness(part, here), (x, y, zz)))
+        whites.append(Finding(_whiteness(part, here, usual), (x, y, zz)))
     worst = {"unevenness": max(levels, key=lambda f: f.value)}
     if len(whites) > 1:
         worst["local_whiteness"] = max(whites, key=lambda f: f.value)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.preprocess.noise import chi_moments, degrees_of_freedom
-from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.preprocess.noise import chi_moments
 
 Array = NDArray[np.float64]
 _BINS = 192
@@ -29,8 +28,7 @@ def tissue_shift(
     sigma: float,
     mask: NDArray[Any],
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    dof: int = 2,
 ) -> tuple[float, Array, Array]:
     """Largest change of a share, and the shares before and after, (3,) each, dark to bright.
 
@@ -43,15 +41,14 @@ def tissue_shift(
         x_hat: (X, Y, Z) restored, likewise.
         sigma: Noise, likewise.
         mask: (X, Y, Z) foreground.
-        kind: Law of the noise.
-        coils: Coils of "ncchi".
+        dof: Real noise components in a magnitude, as in `chi_moments`.
     """
     inside = np.asarray(mask, dtype=bool)
     noisy, restored = _histogram(y[inside]), _histogram(x_hat[inside])
     centres = (np.arange(_BINS) + 0.5) * _TOP / _BINS
     means, widths = _fit(restored, centres)
     classes = _gaussians(centres, means, widths)
-    seen = _through_noise(centres, sigma, degrees_of_freedom(kind, coils))
+    seen = _through_noise(centres, sigma, dof)
     before, after = _shares(noisy, seen @ classes), _shares(restored, classes)
     return float(np.abs(before - after).max()), before, after
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
 from medddpm.preprocess.noise import (
     Level,
+    Method,
     NoiseEstimate,
     air_level,
     body_level,
@@ -18,8 +19,9 @@ from medddpm.preprocess.noise import (
     estimate_noise,
     fine_axes,
 )
-from medddpm.preprocess.noise_blocks import BlockFit, body_blocks, fit_blocks, flat_tissue
-from medddpm.preprocess.noise_law import Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_blocks import BlockFit, Blocks, body_blocks, fit_blocks, flat_tissue
+from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_map import noise_field
 from medddpm.preprocess.noise_support import Support, crop_shape, cropped, find_support
 
 Triple = tuple[float, float, float]
@@ -47,10 +49,17 @@ class FoundNoise:
     law: NoiseLaw
     scale: float
     fraction: float
-    method: str
+    method: Method
     error: float
     edge_error: Triple
     num_voxels: int
+
+    @property
+    def estimate(self) -> NoiseEstimate:
+        """The level as one number, with how far to trust it."""
+        return NoiseEstimate(
+            self.sigma, self.fraction, self.method, self.error, self.num_voxels, self.scale
+        )
 
     @property
     def sigma(self) -> float:
@@ -87,18 +96,37 @@ def find_noise(
     dof = degrees_of_freedom(kind, coils)
     fit = None if blocks is None else fit_blocks(blocks, on_grid, dof)
     if blocks is None or fit is None or (support == Support() and _nearly_flat(fit)):
-        return _white(estimate_noise(image, kind=kind, coils=coils, spacing=spacing), kind, coils)
+        found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
+        return _white(found, blocks, image.shape, kind, coils)
     fit = _sharpened(fit, small, small_mask, axes, dof, replace(on_grid, window=fit.windows), scale)
-    method, num_voxels = "foreground", 64 * fit.num_blocks
+    method: Method = "foreground"
+    num_voxels = 64 * fit.num_blocks
     air = air_level(image, mask, axes, dof, support.edge)
     if air is not None and _agree(air, fit):
         error = float(1 / np.hypot(1 / fit.error, 1 / air.error))
         fit = replace(fit, sigma=_together(air, fit), error=error)
         method, num_voxels = "air", air.num_voxels
     windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
-    law = NoiseLaw(kind, coils, fit.sigma, replace(support.colour(), window=windows))
+    field = noise_field(blocks, replace(on_grid, window=windows), fit.sigma, dof)
+    sigma = fit.sigma if field is None else field.sigma(image.shape)
+    law = NoiseLaw(kind, coils, sigma, replace(support.colour(), window=windows))
     clean = intensity_scale(image, mask, sigma=fit.sigma)
     return FoundNoise(law, clean, fit.sigma / clean, method, fit.error, support.error, num_voxels)
+
+
+def white_noise(
+    image: NDArray[Any],
+    *,
+    kind: NoiseKind = "rician",
+    coils: int = 1,
+    spacing: Triple = (1.0, 1.0, 1.0),
+) -> FoundNoise:
+    """The level of noise that is taken for white; arguments as in `find_noise`."""
+    image = np.asarray(image, dtype=np.float32)
+    axes, mask = fine_axes(spacing), foreground_mask(image)
+    blocks = body_blocks(image, mask, axes, intensity_scale(image, mask))
+    found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
+    return _white(found, blocks, image.shape, kind, coils)
 
 
 def _sharpened(
@@ -111,7 +139,7 @@ def _sharpened(
     scale: float,
 ) -> BlockFit:
     """The level from second differences where the noise is nearly white: they see less anatomy."""
-    passed = [_response(colour, axes, distance) for distance in (1, 2)]
+    passed = [colour.second_difference_std(axes, distance) for distance in (1, 2)]
     if not all(abs(np.log(p)) < _NEARLY_WHITE for p in passed):
         return fit
     level = body_level(image, mask, axes, dof, scale)
@@ -119,17 +147,6 @@ def _sharpened(
         return fit
     error = float(np.hypot(level.error, 0.03))
     return replace(fit, sigma=level.sigma / passed[0], error=error)
-
-
-def _response(colour: Colour, axes: tuple[int, ...], distance: int) -> float:
-    """Standard deviation of the second differences of noise of a colour, 1 if it is white."""
-    f = (np.arange(48) + 0.5) / 48
-    power = colour.power([f] * 3).astype(np.float64)
-    gain = np.ones((1, 1, 1))
-    for axis in axes:
-        line = np.square(2 - 2 * np.cos(np.pi * distance * f)) / 6
-        gain = gain * line.reshape([-1 if a == axis else 1 for a in range(3)])
-    return float(np.sqrt(np.sum(power * gain) / np.sum(power)))
 
 
 def _agree(air: Level, body: BlockFit) -> bool:
@@ -150,8 +167,16 @@ def _nearly_flat(fit: BlockFit) -> bool:
     return all(abs(np.log(max(v, 1e-6))) < _FLAT for window in fit.windows for v in window)
 
 
-def _white(found: NoiseEstimate, kind: NoiseKind, coils: int) -> FoundNoise:
-    law = NoiseLaw(kind, coils, found.sigma)
+def _white(
+    found: NoiseEstimate,
+    blocks: Blocks | None,
+    shape: tuple[int, ...],
+    kind: NoiseKind,
+    coils: int,
+) -> FoundNoise:
+    dof = degrees_of_freedom(kind, coils)
+    field = None if blocks is None else noise_field(blocks, WHITE, found.sigma, dof)
+    law = NoiseLaw(kind, coils, found.sigma if field is None else field.sigma(shape))
     return FoundNoise(
         law, found.scale, found.fraction, found.method, found.error, (0.0,) * 3, found.num_voxels
     )

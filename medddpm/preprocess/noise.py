@@ -43,6 +43,9 @@ _RED = 2.6
 _MAD_TO_STD = 1.4826
 
 
+Method = Literal["air", "foreground", "given", "none"]
+
+
 @dataclass(frozen=True)
 class NoiseEstimate:
     """A noise level and how far to trust it.
@@ -59,7 +62,7 @@ class NoiseEstimate:
 
     sigma: float
     fraction: float
-    method: Literal["air", "foreground", "given", "none"]
+    method: Method
     error: float
     num_voxels: int
     scale: float

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ Line = NDArray[np.float64]
 
 _LEAST = 12
 """Voxels along an axis for blocks to extend along it."""
-_KNOTS = 16
+_F = (np.arange(16) + 0.5) / 16
 """Frequencies an axis at which the power of the coefficients is summed."""
 _PLACES = (0.0, 1 / 3, 2 / 3, 1.0)
 """Of the window's free amplitudes, as fractions of the edge; the first is 1."""
@@ -53,16 +54,24 @@ class Blocks:
         coefficients: (N, K) cosine coefficients, K = product of `size`.
         means: (N,) mean intensity.
         slopes: (N,) mean square gradient of the smoothed image.
+        centres: (N, 3) their centres, as fractions of the image along each axis.
     """
 
     size: tuple[int, int, int]
     coefficients: NDArray[np.float32]
     means: NDArray[np.float32]
     slopes: NDArray[np.float32]
+    centres: NDArray[np.float32]
 
-    def kept(self, which: NDArray[np.bool_]) -> Blocks:
-        """Those blocks alone."""
-        return Blocks(self.size, self.coefficients[which], self.means[which], self.slopes[which])
+    def kept(self, which: NDArray[Any]) -> Blocks:
+        """Those blocks alone, by a mask or by their numbers."""
+        return Blocks(
+            self.size,
+            self.coefficients[which],
+            self.means[which],
+            self.slopes[which],
+            self.centres[which],
+        )
 
 
 @dataclass(frozen=True)
@@ -98,20 +107,36 @@ def body_blocks(image: Image, mask: Mask, axes: Sequence[int], scale: float) -> 
     size = (x, y, z)
     slope = slope_of(image, long)[1]
     bases = [dct_basis(n) for n in size]
-    coefficients, means, slopes = [], [], []
+    parts = []
     for start in ((0, 0, 0), (x // 2, y // 2, z // 2)):
         whole = _cut(mask.astype(np.float32), size, start).mean(axis=(1, 2, 3)) > 0.999
         blocks = _cut(image, size, start)[whole]
         found = np.einsum("nxyz,ax,by,cz->nabc", blocks, *bases, optimize=True)
-        coefficients.append(found.reshape(len(found), -1).astype(np.float32))
-        means.append(blocks.mean(axis=(1, 2, 3)))
-        slopes.append(_cut(slope, size, start)[whole].mean(axis=(1, 2, 3)))
-    found_all = Blocks(
-        size, np.concatenate(coefficients), np.concatenate(means), np.concatenate(slopes)
-    )
+        parts.append(
+            (
+                found.reshape(len(found), int(np.prod(size))).astype(np.float32),
+                blocks.mean(axis=(1, 2, 3)),
+                _cut(slope, size, start)[whole].mean(axis=(1, 2, 3)),
+                _centres(image.shape, size, start)[whole],
+            )
+        )
+    found_all = Blocks(size, *(np.concatenate(part) for part in zip(*parts, strict=True)))
     if len(found_all.means) < 40:
         return None
-    return found_all.kept(found_all.means >= min(_DARK * scale, float(np.median(found_all.means))))
+    bright = min(_DARK * scale, float(np.median(found_all.means)))
+    return found_all.kept(found_all.means >= bright)
+
+
+def _centres(
+    shape: tuple[int, ...], size: tuple[int, int, int], start: tuple[int, int, int]
+) -> NDArray[np.float32]:
+    """(N, 3) centres of whole blocks from a corner on, as fractions of the image."""
+    lines = [
+        (s + b * (np.arange((n - s) // b) + 0.5)) / n
+        for n, b, s in zip(shape, size, start, strict=True)
+    ]
+    grid = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
+    return grid.reshape(-1, 3).astype(np.float32)
 
 
 def slope_of(image: Image, axes: Sequence[int]) -> tuple[Image, Image]:
@@ -141,8 +166,7 @@ def dct_basis(n: int) -> NDArray[np.float32]:
     i = np.arange(n)
     basis = np.cos(np.pi / n * (i + 0.5) * i[:, None]) * np.sqrt(2 / n)
     basis[0] /= np.sqrt(2)
-    out: NDArray[np.float32] = basis.astype(np.float32)
-    return out
+    return np.asarray(basis, np.float32)
 
 
 def fit_blocks(blocks: Blocks, support: Colour, dof: int, sigma: float | None = None) -> BlockFit:
@@ -162,7 +186,7 @@ def fit_blocks(blocks: Blocks, support: Colour, dof: int, sigma: float | None = 
     model = _Model(blocks.size, support)
     level, fit = sigma, None
     for _ in range(2):
-        unit = _law_spread(blocks.means, level, dof)
+        unit = law_spread(blocks.means, level, dof)
         powers = [_power(blocks.coefficients[i], unit[i])[1:] for i in (flat, busy)]
         fit = model.fit(powers[0], powers[1], num_flat, sigma)
         level = fit.sigma
@@ -170,7 +194,7 @@ def fit_blocks(blocks: Blocks, support: Colour, dof: int, sigma: float | None = 
     return fit
 
 
-def _law_spread(means: NDArray[np.float32], sigma: float | None, dof: int) -> Line:
+def law_spread(means: NDArray[np.float32], sigma: float | None, dof: int) -> Line:
     """Standard deviation of the magnitude in units of sigma, at the mean of each block."""
     if sigma is None or dof == 0 or sigma <= 0:
         return np.ones(len(means))
@@ -185,15 +209,27 @@ def _power(coefficients: NDArray[np.float32], unit: Line) -> Line:
     return np.square(spread.astype(np.float64))
 
 
+def noise_variance(size: tuple[int, int, int], colour: Colour) -> Line:
+    """(K,) variance of each coefficient in noise of a colour and of unit variance a voxel."""
+    power = colour.power([_F] * 3).astype(np.float64)
+    return _block_variance(power, [_bands(n, _F) for n in size])
+
+
+def _block_variance(power: Line, bands: list[Line]) -> Line:
+    out = power / power.sum()
+    for band in bands:  # each step takes the first axis and puts it last
+        out = np.tensordot(out, band, (0, 1))
+    return np.asarray(out.ravel())
+
+
 class _Model:
     """The power of each coefficient but the first, as a function of sigma, windows and anatomy."""
 
     def __init__(self, size: tuple[int, int, int], support: Colour) -> None:
         self.axes = [a for a in range(3) if size[a] > 1]
         self.support = support
-        self._f = (np.arange(_KNOTS) + 0.5) / _KNOTS
-        self._base = support.power([self._f] * 3).astype(np.float64)
-        self._bands = [_bands(n, self._f) for n in size]
+        self._base = support.power([_F] * 3).astype(np.float64)
+        self._bands = [_bands(n, _F) for n in size]
         orders = np.stack(np.meshgrid(*[np.arange(n) for n in size], indexing="ij"))
         order = orders.reshape(3, -1) / np.maximum(np.array(size) - 1, 1)[:, None]
         self._fine = (np.sqrt(np.sum(order**2, axis=0) / len(self.axes)) > 0.6)[1:]
@@ -202,13 +238,10 @@ class _Model:
         """Variances of the coefficients for windows of these log amplitudes."""
         power = self._base
         for axis, line in zip(self.axes, logs.reshape(-1, 3), strict=True):
-            f = np.minimum(self._f / self.support.edge[axis], 1)
+            f = np.minimum(_F / self.support.edge[axis], 1)
             window = np.exp(2 * np.interp(f, _PLACES, [0.0, *line]))
             power = power * window.reshape([-1 if a == axis else 1 for a in range(3)])
-        out = power / power.sum()
-        for bands in self._bands:  # each step takes the first axis and puts it last
-            out = np.tensordot(out, bands, (0, 1))
-        return np.asarray(out.ravel()[1:])
+        return _block_variance(power, self._bands)[1:]
 
     def fit(self, flat: Line, busy: Line, count: int, sigma: float | None) -> BlockFit:
         top = float(np.median(flat[self._fine])) + 1e-30
@@ -252,8 +285,7 @@ class _Model:
 def _bands(n: int, f: Line) -> Line:
     """Power response of each row of the DCT at frequencies f of Nyquist."""
     phase = np.exp(-1j * np.pi * np.arange(n)[:, None] * f)
-    power: Line = np.abs(dct_basis(n).astype(np.float64) @ phase) ** 2
-    return power
+    return np.asarray(np.abs(dct_basis(n).astype(np.float64) @ phase) ** 2)
 
 
 def _prior(logs: Line) -> Line:

@@ -23,6 +23,7 @@ NoiseKind = Literal["rician", "gaussian", "ncchi"]
 
 _KNOTS = 64
 """Frequencies an axis at which the power of a block's coefficients is summed."""
+_FREQUENCIES = (np.arange(_KNOTS) + 0.5) / _KNOTS
 _LEAST_STD = 0.03
 """Of a coefficient, relative to white noise: less is no noise, but must not divide by zero."""
 
@@ -104,6 +105,30 @@ class Colour:
         """
         return _block_std(self, size)
 
+    def second_difference_std(self, axes: Sequence[int], distance: int) -> float:
+        """What second differences over `axes` at a distance leave of this noise; 1 if white."""
+        lines = [np.square(2 - 2 * np.cos(np.pi * distance * _FREQUENCIES)) / 6] * 3
+        return float(np.sqrt(self._passed([lines[a] if a in axes else 1.0 for a in range(3)])))
+
+    def smoothed_std(self, reach: Sequence[float]) -> float:
+        """How much louder than white noise this is after a Gaussian of so many voxels an axis."""
+        lines = [np.exp(-np.square(np.pi * r * _FREQUENCIES)) for r in reach]
+        white = float(np.prod([line.mean() for line in lines]))
+        return float(np.sqrt(self._passed(lines) / white))
+
+    def neighbour_correlation(self, axis: int) -> float:
+        """Correlation of neighbouring voxels along an axis; 0 if white."""
+        line = np.cos(np.pi * _FREQUENCIES)
+        return self._passed([line if a == axis else 1.0 for a in range(3)])
+
+    def _passed(self, lines: Sequence[NDArray[np.float64] | float]) -> float:
+        """Mean over the noise's spectrum of a product of one response an axis."""
+        power = self.power([_FREQUENCIES] * 3).astype(np.float64)
+        total = power.sum()
+        for axis, line in enumerate(lines):
+            power = power * np.reshape(line, [-1 if a == axis else 1 for a in range(3)])
+        return float(power.sum() / total)
+
     def on_grid(self, ratio: Sequence[float]) -> Colour:
         """The colour on a grid with `ratio` times the voxels an axis, cropped in k-space."""
         edge = [min(1.0, e / r) for e, r in zip(self.edge, ratio, strict=True)]
@@ -124,7 +149,7 @@ WHITE = Colour()
 def _block_std(colour: Colour, size: int) -> NDArray[np.float32]:
     if colour.is_white:
         return np.ones(size**3, np.float32)
-    f = (np.arange(_KNOTS) + 0.5) / _KNOTS
+    f = _FREQUENCIES
     power = colour.power([f, f, f]).astype(np.float64)
     n, k = np.arange(size), np.arange(size)[:, None]
     basis = np.cos(np.pi / size * (n + 0.5) * k) * np.sqrt(2 / size)
@@ -175,6 +200,10 @@ class NoiseLaw:
     def dof(self) -> int:
         """Real noise components 2 L in a magnitude; 0 stands for Gaussian noise."""
         return 2 * self.num_coils
+
+    def level(self, mask: NDArray[np.bool_]) -> float:
+        """Sigma as one number: where it varies, its median inside a mask."""
+        return self.sigma if isinstance(self.sigma, float) else float(np.median(self.sigma[mask]))
 
     def added_to(self, signal: Image, rng: np.random.Generator) -> Image:
         """The signal (X, Y, Z) as a noisy scanner would have shown it, float32.

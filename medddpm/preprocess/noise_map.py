@@ -1,49 +1,49 @@
-"""How the noise varies over a scan.
+"""How the noise varies over a scan, if it does.
 
 Parallel imaging amplifies noise by a smooth g-factor (Pruessmann et al., Magn Reson Med 42:952,
-1999). The same two witnesses that `preprocess.noise` asks for one number are asked place by
-place, each averaged over a Gaussian of a few centimetres: second differences in the flat half of
-the body, and the mean square of the air.
+1999), and a normalisation multiplies signal and noise by a smooth field. So the logarithm of the
+variance is sought as a sum of the first cosines over the body, fitted to the fine coefficients of
+all blocks that hold little anatomy; what anatomy is left in them is fitted along with it.
+
+There is a map only where the field is larger than it would be by chance. The blocks of one region
+are not independent, so the covariance of the field is taken from sums over regions (a sandwich,
+Liang and Zeger, Biometrika 73:13, 1986).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy import ndimage
-from torch.nn import functional as F
 
-from medddpm.preprocess.intensity import Mask, foreground_mask
-from medddpm.preprocess.noise import (
-    LEAK,
-    RATIO_TOLERANCE,
-    NoiseEstimate,
-    air_of,
-    block_sum,
-    chi_moments,
-    degrees_of_freedom,
-    fine_axes,
-    neighbours,
-    second_difference,
-    without_law,
-)
-from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.preprocess.intensity import foreground_mask
+from medddpm.preprocess.noise import NoiseEstimate, degrees_of_freedom, fine_axes
+from medddpm.preprocess.noise_blocks import Blocks, body_blocks, law_spread, noise_variance
+from medddpm.preprocess.noise_law import WHITE, Colour, Image, NoiseKind
 
-Image = NDArray[np.float32]
-_BLOCK = 4
-_REACH = 1.5
-"""Standard deviation of the averaging, in blocks."""
-_EVEN = 0.1
-"""Maps that vary by less (standard deviation of their logarithm in the body) say nothing."""
-_MOST_LEAK = 0.12
-"""Where anatomy makes up this share of the finest differences, they say nothing of noise."""
-_MOST_LEAK_IN_ALL = 0.02
-"""The same over the whole body, for there to be a map."""
-_CLIP = 2.5
-"""Differences of more than this many local standard deviations are anatomy."""
+Line = NDArray[np.float64]
+
+_ORDER = 5
+"""Most half waves of the field over the body, in all directions together."""
+_LEAST_CHANCE = 12.0
+"""Wald statistic a coefficient of a field that is no chance: over 400 simulated scans of even
+noise it is larger in fewer than 1 %."""
+_LEAST_FIELD = 0.07
+"""Standard deviation of log sigma over the body: less is not worth a map, and anatomy can do it."""
+_MOST = 8000
+"""Blocks of the fit."""
+_QUIET_SHARE = 0.6
+"""Blocks that hold least anatomy for their noise."""
+_STEPS = 6
+"""Classes of anatomy, each of which may add its own share to the variance."""
+_REGIONS = 5
+"""Regions along each axis of the body."""
+_RIDGE = 30.0
+_FINE, _LOW = 0.5, 0.3
+"""Orders of the coefficients that show noise, and of those that show anatomy."""
 
 
 def noise_map(
@@ -54,7 +54,7 @@ def noise_map(
     coils: int = 1,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Image | None:
-    """Sigma at every voxel (X, Y, Z) in scan units, or None where it is the same everywhere.
+    """Sigma of white noise at every voxel (X, Y, Z) in scan units, or None where it is even.
 
     Args:
         image: (X, Y, Z) magnitudes in any unit.
@@ -64,128 +64,135 @@ def noise_map(
         spacing: Voxel edges in mm.
     """
     image = np.asarray(image, dtype=np.float32)
-    mask = foreground_mask(image)
-    axes = fine_axes(spacing)
-    dof = degrees_of_freedom(kind, coils)
-    size = tuple(_BLOCK if a in axes and image.shape[a] >= 8 * _BLOCK else 1 for a in range(3))
-    reach = [_REACH if s > 1 else 1.0 for s in size]
-    shape = [n // s for n, s in zip(image.shape, size, strict=True)]
-    power, weight = np.zeros(shape), np.zeros(shape)
-    voxels, blocks = _box(mask, size)
-    body = _body(image[voxels], mask[voxels], axes, dof, noise, size, reach)
-    if body is None:
+    blocks = body_blocks(image, foreground_mask(image), fine_axes(spacing), noise.scale)
+    if blocks is None or noise.sigma <= 0:
         return None
-    power[blocks], weight[blocks] = body
-    if noise.method == "air" and dof:
-        air_power, air_weight = _air(image, air_of(image, mask, axes), dof, size, reach)
-        power += air_power
-        weight += air_weight
-    # Far from both witnesses the map leans to the one number.
-    prior = 0.001 * np.prod(size)
-    sigma = np.sqrt((power + prior * noise.sigma**2) / (weight + prior))
-    full = _enlarged(sigma, image.shape, size)
-    return full if float(np.log(full[mask]).std()) > _EVEN else None
+    field = noise_field(blocks, WHITE, noise.sigma, degrees_of_freedom(kind, coils))
+    return None if field is None else field.sigma(image.shape)
 
 
-def _body(
-    image: Image,
-    mask: Mask,
-    axes: tuple[int, ...],
-    dof: int,
-    noise: NoiseEstimate,
-    size: tuple[int, ...],
-    reach: list[float],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Sums of sigma^2 and of weights over the flat part of the body, on the grid of blocks.
+@dataclass(frozen=True)
+class Field:
+    """A smooth field of sigma.
 
-    None where anatomy is too large a part of the differences for a map: what varies over the
-    scan may then be the anatomy.
+    Attributes:
+        level: Sigma where the cosines are zero.
+        waves: (n, n, n) coefficients of products of cosines of log sigma.
+        box: Lower and upper corner of the body, as fractions of the image.
     """
-    smooth = ndimage.gaussian_filter(image, [1.5 if a in axes else 0.0 for a in range(3)])
-    slope = np.zeros_like(image)
-    for axis in axes:
-        slope += np.gradient(smooth, axis=axis) ** 2
-    inner = ndimage.binary_erosion(mask, neighbours(axes), iterations=2) & (
-        smooth > 0.15 * noise.scale
-    )
-    # Flat for its neighbourhood: a global threshold would empty the loud regions.
-    slopes, counts = (
-        _smooth(block_sum(np.where(inner, v, 0).astype(np.float32), size), reach)
-        for v in (slope, 1.0)
-    )
-    usual = _enlarged(slopes / np.maximum(counts, 1e-6), image.shape, size)
-    flat = (inner & (slope < 0.5 * usual)).astype(np.float32)
-    weight = _smooth(block_sum(flat, size), reach)
-    mean = _smooth(block_sum(flat * smooth, size), reach) / np.maximum(weight, 1e-6)
-    powers = [
-        _local_power(second_difference(image, axes, d), flat, weight, size, reach) for d in (1, 2)
-    ]
-    fine, wide = (without_law(np.sqrt(p), mean, dof) ** 2 for p in powers)
-    leak = np.minimum(LEAK * np.maximum(wide - fine, 0), 0.5 * fine)
-    if np.sum(leak * weight) > _MOST_LEAK_IN_ALL * np.sum(fine * weight):
+
+    level: float
+    waves: Line
+    box: tuple[Line, Line]
+
+    def sigma(self, shape: Sequence[int]) -> Image:
+        """At every voxel of a grid that covers the image; beyond the body its border's."""
+        low, high = self.box
+        out = self.waves
+        for n, a, b in zip(shape, low, high, strict=True):
+            place = np.clip(((np.arange(n) + 0.5) / n - a) / (b - a), 0, 1)
+            cosines = np.cos(np.pi * np.arange(len(self.waves))[:, None] * place)
+            out = np.tensordot(out, cosines.astype(np.float32), (0, 0))
+        return np.asarray(self.level * np.exp(out), np.float32)
+
+
+def noise_field(blocks: Blocks, colour: Colour, sigma: float, dof: int) -> Field | None:
+    """The field of sigma that the blocks show, or None where the noise is even.
+
+    Args:
+        blocks: Of the body.
+        colour: Of the noise, on the grid of the blocks.
+        sigma: Its level as one number.
+        dof: Real components 2 L of the magnitude.
+    """
+    quiet = _quiet(blocks, colour, sigma, dof)
+    if quiet is None:
         return None
-    weight = weight * np.clip(1 - leak / (_MOST_LEAK * np.maximum(fine, 1e-12)), 0, 1)
-    return (fine - leak) * weight, weight
+    logs, steps, centres = quiet
+    low, high = centres.min(axis=0), centres.max(axis=0)
+    place = (centres - low) / np.maximum(high - low, 1e-6)
+    orders = _orders(place)
+    waves = np.prod(np.cos(np.pi * place[:, None] * orders), axis=-1)
+    middle = waves.mean(axis=0)
+    design = np.hstack([steps, waves - middle])
+    found, covariance = _fitted(design, logs, _regions(place), steps.shape[1])
+    b, covariance = found[steps.shape[1] :], covariance[steps.shape[1] :, steps.shape[1] :]
+    chance = float(b @ np.linalg.pinv(covariance) @ b) / len(b)
+    spread = float(np.std(waves @ b)) / 2
+    if chance < _LEAST_CHANCE or spread < _LEAST_FIELD:
+        return None
+    cube = np.zeros((_ORDER + 1,) * 3)
+    cube[tuple(orders.T)] = b / 2
+    level = sigma * float(np.exp((found[0] - middle @ b) / 2))
+    return Field(level, cube, (low, high))
 
 
-def _box(mask: Mask, size: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The box around the body, grown to whole blocks: in voxels, and in blocks."""
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    blocks = tuple(
-        slice(b.start // s, min(-(-b.stop // s), n // s))
-        for b, s, n in zip(box, size, mask.shape, strict=True)
-    )
-    voxels = tuple(slice(b.start * s, b.stop * s) for b, s in zip(blocks, size, strict=True))
-    return voxels, blocks
+def _quiet(
+    blocks: Blocks, colour: Colour, sigma: float, dof: int
+) -> tuple[Line, Line, Line] | None:
+    """Log variance, class of anatomy and place of the quieter blocks, twice each.
+
+    The fine coefficients are halved: one half shows the variance, the other says, with the low
+    ones, how much anatomy there is for it; then the other way round.
+    """
+    if len(blocks.means) > _MOST:
+        some = np.random.default_rng(0).choice(len(blocks.means), _MOST, replace=False)
+        blocks = blocks.kept(np.sort(some))
+    size = np.array(blocks.size)
+    long = size > 1
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in size], indexing="ij")).reshape(3, -1)
+    order = np.sqrt(np.sum((grid / np.maximum(size - 1, 1)[:, None]) ** 2, axis=0) / long.sum())
+    variance = noise_variance(blocks.size, colour)
+    fine = np.flatnonzero((order > _FINE) & (variance > 0.1 * np.median(variance[order > _LOW])))
+    low = (order > 0) & (order < _LOW)
+    if len(fine) < 8 or len(blocks.means) < 400:
+        return None
+    unit = np.square(law_spread(blocks.means, sigma, dof)) * sigma**2
+    power = np.square(blocks.coefficients) / variance / unit[:, None]
+    halves = [np.maximum(power[:, fine[i::2]].mean(axis=1), 1e-6) for i in (0, 1)]
+    anatomy = [np.log1p(np.maximum(power[:, low].mean(axis=1) / h - 1, 0)) for h in halves]
+    both = anatomy[0] + anatomy[1]
+    kept = both <= np.quantile(both, _QUIET_SHARE)
+    logs = np.concatenate([np.log(halves[1 - i][kept]) for i in (0, 1)])
+    amounts = np.concatenate([a[kept] for a in anatomy])
+    edges = np.unique(np.quantile(amounts, np.linspace(0, 1, _STEPS + 1)))[1:-1]
+    steps = np.eye(len(edges) + 1)[np.searchsorted(edges, amounts)]
+    # The mean logarithm of a mean of n squares is 1 / n below the logarithm of the mean.
+    return logs + 2 / len(fine), steps, np.tile(blocks.centres[kept], (2, 1))
 
 
-def _air(
-    image: Image, air: Mask, dof: int, size: tuple[int, ...], reach: list[float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums of sigma^2 and of weights over air that follows the law of pure noise."""
-    weight, total, squares = (
-        _smooth(block_sum(np.where(air, values, 0).astype(np.float32), size), reach)
-        for values in (1.0, image, image**2)
-    )
-    mean, variance = (float(m[0]) for m in chi_moments(np.zeros(1), dof))
-    law = mean**2 / (mean**2 + variance)
-    ratio = total**2 / np.maximum(weight * squares, 1e-12)
-    # Ghosts and ringing of the body are no noise, and do not follow its law.
-    trust = np.clip(2 - 2 * np.abs(ratio - law) / RATIO_TOLERANCE, 0, 1)
-    return trust * squares / dof, trust * weight
-
-
-def _local_power(
-    difference: Image,
-    flat: Image,
-    weight: NDArray[np.float64],
-    size: tuple[int, ...],
-    reach: list[float],
-) -> NDArray[np.float64]:
-    """Variance of the differences around each block, without the largest ones."""
-    magnitude = np.abs(difference)
-    spread = np.zeros(weight.shape)
-    for step in range(3):
-        if step:
-            limit = _CLIP * _enlarged(spread, magnitude.shape, size)
-            magnitude = np.minimum(np.abs(difference), limit)
-        total = _smooth(block_sum(flat * magnitude, size), reach)
-        spread = np.sqrt(np.pi / 2) * total / np.maximum(weight, 1e-6)
-    return np.square(spread * _CLIPPED_MEAN)
-
-
-_CLIPPED_MEAN = 1.0 / float(1 - np.exp(-(_CLIP**2) / 2) + _CLIP * np.sqrt(np.pi / 2) * 0.01242)
-"""Mean of |n| over that of min(|n|, 2.5 sigma) for Gaussian n; 0.01242 = P(|n| > 2.5 sigma)."""
-
-
-def _smooth(blocks: NDArray[np.float64], reach: list[float]) -> NDArray[np.float64]:
-    out: NDArray[np.float64] = ndimage.gaussian_filter(blocks, reach, mode="constant")
+def _orders(place: Line) -> NDArray[np.int64]:
+    """(P, 3) half waves along each axis, without the constant; fewer along short axes."""
+    most = [min(_ORDER, len(np.unique(place[:, a])) // 4) for a in range(3)]
+    grid = np.stack(np.meshgrid(*[np.arange(m + 1) for m in most], indexing="ij"), axis=-1)
+    grid = grid.reshape(-1, 3)
+    total = grid.sum(axis=1)
+    out: NDArray[np.int64] = grid[(total > 0) & (total <= _ORDER)]
     return out
 
 
-def _enlarged(blocks: NDArray[np.float64], shape: tuple[int, ...], size: tuple[int, ...]) -> Image:
-    """The map on the voxel grid; planes beyond the last whole block copy their neighbour."""
-    coarse = torch.from_numpy(np.ascontiguousarray(blocks, dtype=np.float32))[None, None]
-    full = F.interpolate(coarse, scale_factor=[float(s) for s in size], mode="trilinear")[0, 0]
-    pad = [(0, n - m) for n, m in zip(shape, full.shape, strict=True)]
-    return np.pad(full.numpy(), pad, mode="edge")
+def _regions(place: Line) -> NDArray[np.int64]:
+    cells = np.minimum((place * _REGIONS).astype(np.int64), _REGIONS - 1)
+    out: NDArray[np.int64] = np.unique(cells @ [_REGIONS**2, _REGIONS, 1], return_inverse=True)[1]
+    return out
+
+
+def _fitted(
+    design: Line, logs: Line, regions: NDArray[np.int64], num_steps: int
+) -> tuple[Line, Line]:
+    """Coefficients by robust least squares (Huber), and their covariance over regions."""
+    ridge = np.diag([1e-6] * num_steps + [_RIDGE] * (design.shape[1] - num_steps))
+    weight = np.ones(len(logs))
+    for _ in range(4):
+        weighted = design * weight[:, None]
+        found = np.linalg.solve(weighted.T @ design + ridge, weighted.T @ logs)
+        rest = logs - design @ found
+        limit = 1.5 * 1.4826 * float(np.median(np.abs(rest))) + 1e-12
+        weight = np.minimum(1, limit / np.maximum(np.abs(rest), 1e-12))
+    bread = np.linalg.pinv((design * weight[:, None]).T @ design)
+    count = int(regions.max()) + 1
+    scores = np.zeros((count, design.shape[1]))
+    np.add.at(scores, regions, design * (weight * rest)[:, None])
+    free = max(count - design.shape[1], 1) / max(count - 1, 1)
+    covariance = bread @ (scores.T @ scores) @ bread / max(free, 0.1)
+    return np.asarray(found, np.float64), np.asarray(covariance)

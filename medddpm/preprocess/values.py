@@ -8,14 +8,16 @@ Spikes, a grey background and a scan without any noise are found here too.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import ValuesWarning, VolumeReadError
+from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import (
     MASKED_FRACTION,
     SCALE_PERCENTILE,
@@ -30,6 +32,7 @@ from medddpm.preprocess.noise import NoiseEstimate, estimate_noise, given_noise
 from medddpm.preprocess.noise_law import NoiseKind
 
 Image = NDArray[np.float32]
+_Found = TypeVar("_Found", NoiseEstimate, FoundNoise)
 
 _SMALL = 0.01
 """Of the intensity scale: negative values below it are ringing, however many there are."""
@@ -213,10 +216,22 @@ def measure_noise(
     """
     if sigma is not None and not seen.is_blank:
         return given_noise(sigma, intensity_scale(seen.image, sigma=sigma))
+    found = found_in(seen, estimate_noise, kind=kind, coils=coils, spacing=spacing)
+    return no_noise(seen) if found is None else found
+
+
+def found_in(seen: Looked, find: Callable[..., _Found], **how: Any) -> _Found | None:
+    """The noise of a frame by an estimator of images; None where there is none to be seen.
+
+    Args:
+        seen: The frame.
+        find: Such as `estimate_noise` and `find_noise`.
+        how: What they take beside the image.
+    """
     if seen.quiet:
-        return no_noise(seen)
-    found = estimate_noise(seen.witness, kind=kind, coils=coils, spacing=spacing)
-    return found if found.fraction > _LEAST_FRACTION else no_noise(seen)
+        return None
+    found = find(seen.witness, **how)
+    return found if found.fraction > _LEAST_FRACTION else None
 
 
 def no_noise(seen: Looked) -> NoiseEstimate:

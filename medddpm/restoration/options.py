@@ -42,6 +42,8 @@ class RestoreOptions:
             keeps small weak lesions at 0.04 to 0.4 dB, 1.5 large ones at less than 0.1; 0 is off.
         noise_map: "auto" asks the scan whether its noise varies in space, as with parallel
             imaging, where sigma is estimated; "off" takes one number everywhere.
+        colour: "auto" finds the spectrum of the noise in the scan, which scanners that fill
+            k-space with zeros or filter it have coloured; "white" takes it for white.
         noise: Law of the noise.
         coils: Coils of "ncchi".
         seed: With the case id it fixes the noise field.
@@ -66,6 +68,7 @@ class RestoreOptions:
     texture: Annotated[float, Interval(ge=0, le=1)] = 1.0
     give_back: Annotated[float, Interval(ge=0, le=8)] = 0.0
     noise_map: Literal["auto", "off"] = "auto"
+    colour: Literal["auto", "white"] = "auto"
     noise: NoiseKind = "rician"
     coils: Annotated[int, Ge(1)] = 1
     seed: int = 0

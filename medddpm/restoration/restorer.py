@@ -21,14 +21,13 @@ from medddpm.io import with_padding, without_padding
 from medddpm.io.files import check_intensities
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
+from medddpm.preprocess.frame import Frame, make_frame
 from medddpm.preprocess.intensity import foreground_mask, zero_background
-from medddpm.preprocess.noise import NoiseEstimate, expected_magnitude
-from medddpm.preprocess.noise_law import WHITE
-from medddpm.preprocess.noise_map import noise_map
+from medddpm.preprocess.noise import expected_magnitude
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
-from medddpm.preprocess.values import Looked, look, measure_noise
+from medddpm.preprocess.values import Looked, look
 from medddpm.restoration.blank import first_frame, shown_frame
-from medddpm.restoration.frame import Frame, make_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
@@ -36,6 +35,7 @@ from medddpm.restoration.moments import Moments
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
 from medddpm.restoration.tile import TileRestorer, uses_bf16
+from medddpm.restoration.told_noise import noise_of
 from medddpm.volume import Volume
 
 Array = NDArray[np.float32]
@@ -120,6 +120,7 @@ class Restorer:
         volume: Volume,
         *,
         options: RestoreOptions | None = None,
+        law: NoiseLaw | None = None,
         on_progress: OnProgress | None = None,
         **changes: Any,
     ) -> Restored:
@@ -129,6 +130,7 @@ class Restorer:
             volume: 3D or 4D; the frames of a 4D scan are restored one by one, and blank ones pass
                 through.
             options: All options; default ones if not given.
+            law: The noise, where it is known, in scan units and on the scan's grid.
             on_progress: Called as (tiles done, tiles in all).
             **changes: Single options, such as mode="ensemble"; those without effect are warned of.
 
@@ -154,7 +156,7 @@ class Restorer:
             step = _scaled_progress(on_progress, index, volume.num_frames)
             seen = look(image.frame(index), options.noise)
             seen.warn(volume.frame_name(index))
-            frames.append(self._restore_seen(seen, volume, seed, options, step))
+            frames.append(self._restore_seen(seen, volume, law, seed, options, step))
         facts = self._facts(frames, options, time.perf_counter() - began)
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
@@ -172,16 +174,14 @@ class Restorer:
         self,
         seen: Looked,
         volume: Volume,
+        law: NoiseLaw | None,
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
     ) -> _Restoration:
         """A frame in its own values, whatever the networks were shown."""
-        noise = measure_noise(
-            seen, options.sigma, kind=options.noise, coils=options.coils, spacing=volume.spacing
-        )
-        frame = self._frame(seen, noise, volume, options)
-        if noise.method == "none":
+        frame = self.frame(seen, volume, options, law)
+        if frame.noise.method == "none":
             if on_progress:
                 on_progress(1, 1)
             return _untouched(seen, frame, options)
@@ -224,20 +224,15 @@ class Restorer:
                 part *= np.float32(frame.scale)
         return _Restoration(mean, std, width, frame, seen.ceiling, guard, num_tiles)
 
-    def _frame(
-        self, seen: Looked, noise: NoiseEstimate, volume: Volume, options: RestoreOptions
+    def frame(
+        self, seen: Looked, volume: Volume, options: RestoreOptions, law: NoiseLaw | None = None
     ) -> Frame:
-        return make_frame(
-            seen.image,
-            np.zeros(seen.image.shape, bool) if seen.is_blank else foreground_mask(seen.image),
-            noise,
-            self._noise_map(seen.witness, noise, volume, options),
-            kind=options.noise,
-            coils=options.coils,
-            colour=WHITE,
-            spacing=volume.spacing,
-            affine=volume.affine,
+        """One frame of a scan with its noise: as given, as found in it, or none to be seen."""
+        mask = (
+            foreground_mask(seen.image) if not seen.is_blank else np.zeros(seen.image.shape, bool)
         )
+        law, noise = noise_of(seen, mask, volume.spacing, options, law)
+        return make_frame(seen.image, mask, noise, law, volume.spacing, volume.affine)
 
     def _restore_tiles(
         self,
@@ -293,11 +288,9 @@ class Restorer:
         return inspect(
             frame.y,
             x_hat,
-            frame.law.sigma,
+            frame.law,
             frame.mask,
             guard=self._guard_of(options),
-            kind=options.noise,
-            coils=options.coils,
             affine=frame.affine,
             spacing=frame.spacing,
             features=seen.features,
@@ -311,15 +304,6 @@ class Restorer:
         if self.intervals is None:
             return np.float32(NOMINAL) * std
         return self.intervals.half_width(x_hat, std, frame.law.sigma, frame.spacing)
-
-    def _noise_map(
-        self, image: Array, noise: NoiseEstimate, volume: Volume, options: RestoreOptions
-    ) -> Array | None:
-        if options.noise_map == "off" or noise.method in ("given", "none"):
-            return None
-        return noise_map(
-            image, noise, kind=options.noise, coils=options.coils, spacing=volume.spacing
-        )
 
     def _interval_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
         """What stands behind the interval of an ensemble: who calibrated it, and for what."""

@@ -20,8 +20,11 @@ from medddpm.evaluation.faults import DIAMETERS, FAULTS, NONE, lesion_in
 from medddpm.evaluation.guard_calibration import FALSE_ALARMS, GuardFit, Trial, detection, fit_guard
 from medddpm.guard import find_all
 from medddpm.io import read_volume
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.preprocess.acquisition import acquire, draw_acquisition
+from medddpm.preprocess.degrade import volume_seed
+from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.noise import estimate_noise
+from medddpm.preprocess.values import look
 from medddpm.restoration.model import find_weights, with_card
 from medddpm.restoration.probe import probe_scan
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
@@ -62,7 +65,7 @@ def calibrate_guard(
     data: str | Path,
     out: str | Path,
     *,
-    sigmas: Sequence[float] = (0.03, 0.05, 0.09, 0.15),
+    sigmas: Sequence[float] = (0.0, 0.03, 0.05, 0.09, 0.15),
     options: RestoreOptions | None = None,
     crop: tuple[int, int, int] | None = None,
     weights: str | Path = "default",
@@ -76,10 +79,11 @@ def calibrate_guard(
 ) -> GuardCalibration:
     """Fit the guard to restorations of clean scans with noise; writes weights with a new card.
 
-    Each scan is spoilt with each level of noise and restored with a blind sigma. The limits of all
-    checks together flag 5 % of these, each subject judged by the others. Then scans are restored
-    with something wrong on purpose, and it is counted what the guard sees. A run that was stopped
-    goes on.
+    Each scan is spoilt with each level of noise, white and as acquired, and restored with a blind
+    sigma; at level 0 it has its own noise alone. The limits of all alarms together flag 5 % of
+    these, and so do those of all notices, each kind of scan judged by the others. Then scans are
+    restored with something wrong on purpose, and it is counted what the guard sees. A run that was
+    stopped goes on.
 
     Args:
         data: Clean scans: a file, a folder or a CSV file with a column `file`; its columns
@@ -165,6 +169,11 @@ class _Lab:
     def _run(self, path: Path, sigma: float, fault: str) -> Iterator[Row]:
         clean = prepare_case(read_volume(path), BenchmarkOptions(crop=self.crop)).volume
         scale = intensity_scale(np.asarray(clean.data, np.float32))
+        if fault == NONE:
+            for noisy in _as_scanned(clean, scale, sigma):
+                done = self.restorer.restore(noisy, options=self.options)
+                yield self._row(noisy, done, sigma, fault, done.volume.data)
+            return
         made, noise = FAULTS.get(fault, FAULTS[NONE]), NoiseModel()
         noisy = made.spoil(clean, sigma * scale, noise)
         options = self.options
@@ -193,20 +202,12 @@ class _Lab:
             yield self._row(seen, done, sigma, lost, done.volume.data)
 
     def _row(self, noisy: Volume, done: Restored, sigma: float, fault: str, restored: Image) -> Row:
-        facts, options = done.facts["frames"][0], self.options
-        scale = np.float32(facts["intensity_scale"])
-        level = float(facts["sigma"]["fraction"])
-        x_hat = np.asarray(restored, np.float32) / scale
-        found = find_all(
-            np.asarray(noisy.data, np.float32) / scale,
-            x_hat,
-            level,
-            foreground_mask(np.asarray(noisy.data, np.float32)),
-            kind=options.noise,
-            coils=options.coils,
-            spacing=noisy.spacing,
-            std=None if done.std is None else done.std.data / scale,
-        )
+        level = float(done.facts["frames"][0]["sigma"]["fraction"])
+        options = replace(self.options, sigma=_told(done))
+        frame = self.restorer.frame(look(noisy.data, options.noise), noisy, options)
+        x_hat = frame.from_scan(np.asarray(restored, np.float32))
+        std = None if done.std is None else np.maximum(frame.from_scan(done.std.data), 0)
+        found = find_all(frame.y, x_hat, frame.law, frame.mask, spacing=frame.spacing, std=std)
         features = probe_scan(self.restorer.model, x_hat, options, self.restorer.device).features
         return {
             "sigma": sigma,
@@ -215,6 +216,27 @@ class _Lab:
             "findings": {name: round(f.value, 6) for name, f in found.items()},
             "features": None if features is None else [round(float(v), 4) for v in features],
         }
+
+
+def _as_scanned(clean: Volume, scale: float, sigma: float) -> Iterator[Volume]:
+    """A scan with white noise, and as acquired; at sigma 0 with its own noise alone."""
+    image = np.asarray(clean.data, np.float32)
+    if sigma == 0:
+        yield clean
+        return
+    yield FAULTS[NONE].spoil(clean, sigma * scale, NoiseModel())
+    rng = np.random.default_rng(volume_seed(round(1e4 * sigma), clean.case_id))
+    acquisition = draw_acquisition(sigma, clean.spacing, rng)
+    if acquisition.kind != "rician":  # of which the restoration would have to be told
+        acquisition = replace(acquisition, kind="rician")
+    made = acquire(image / np.float32(scale), acquisition, rng)
+    yield clean.with_data(made.noisy * np.float32(scale))
+
+
+def _told(done: Restored) -> float | None:
+    """The level of a restoration that was told one."""
+    found = done.facts["frames"][0]["sigma"]
+    return float(found["sigma"]) if found["method"] == "given" else None
 
 
 def _content(

@@ -8,7 +8,7 @@ fewer voxels, their noise is nearly white again, and what comes out goes back by
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from medddpm.preprocess.intensity import Mask
 from medddpm.preprocess.noise import NoiseEstimate
-from medddpm.preprocess.noise_law import Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_law import Colour, NoiseLaw
 from medddpm.preprocess.resample import resampled, resampled_affine
 
 Image = NDArray[np.float32]
@@ -67,6 +67,10 @@ class Frame:
             return x_hat
         return np.asarray(y + resampled(x_hat - self.y, y.shape), np.float32)
 
+    def from_scan(self, image: Image) -> Image:
+        """An image on the scan's grid and in its units as `y` is: the inverse of `onto_scan`."""
+        return resampled(image / np.float32(self.scale), self.y.shape)
+
     def enlarged(self, spread: Image) -> Image:
         """A positive map of the acquired grid, such as a standard deviation, on the scan's."""
         return _zoomed(spread, self.image.shape)
@@ -76,11 +80,7 @@ def make_frame(
     image: Image,
     mask: Mask,
     noise: NoiseEstimate,
-    noise_map: Image | None,
-    *,
-    kind: NoiseKind,
-    coils: int,
-    colour: Colour,
+    law: NoiseLaw,
     spacing: Triple,
     affine: NDArray[np.float64],
 ) -> Frame:
@@ -89,16 +89,14 @@ def make_frame(
     Args:
         image: (X, Y, Z) in any unit.
         mask: Its body.
-        noise: Its level.
-        noise_map: Sigma at each voxel, if it varies.
-        kind: Law of the noise.
-        coils: Of "ncchi".
-        colour: Of the noise, on the scan's grid.
+        noise: Its level as one number.
+        law: Its noise, in the same unit and on its grid.
         spacing: Voxel edges in mm.
         affine: Of the scan.
     """
     y = image / np.float32(noise.scale)
-    grid = acquired_shape(image.shape, colour)
+    grid = acquired_shape(image.shape, law.colour)
+    noise_map = law.sigma if isinstance(law.sigma, np.ndarray) else None
     sigma: float | Image = noise.fraction
     if noise_map is not None:
         sigma = _zoomed(noise_map / np.float32(noise.scale), grid)
@@ -107,9 +105,9 @@ def make_frame(
         mask = _zoomed(mask.astype(np.float32), grid) > 0.5
     ratio = [m / n for m, n in zip(grid, image.shape, strict=True)]
     a, b, c = (s / r for s, r in zip(spacing, ratio, strict=True))
-    law = NoiseLaw(kind, coils, sigma, colour.on_grid(ratio))
+    here = replace(law, sigma=sigma, colour=law.colour.on_grid(ratio))
     turned = resampled_affine(affine, image.shape, grid)
-    return Frame(image, noise.scale, noise, law, noise_map, y, mask, (a, b, c), turned)
+    return Frame(image, noise.scale, noise, here, noise_map, y, mask, (a, b, c), turned)
 
 
 def acquired_shape(shape: Sequence[int], colour: Colour) -> tuple[int, int, int]:
