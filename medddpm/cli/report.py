@@ -31,7 +31,7 @@ def report(
         typer.Argument(metavar="RESULT...", help="Restored scans, sidecars, or folders of them."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the pages; beside each result if not given.")
+        str | None, typer.Option(help="Folder for the pages; beside each result if not given.")
     ] = None,
     source: Source = None,
     reference: Annotated[

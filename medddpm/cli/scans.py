@@ -49,7 +49,8 @@ def register(app: typer.Typer) -> None:
 def restore(
     source: InputPath,
     output: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="A .nii.gz file, or a folder to write into.")
+        str,  # a Path would lose a slash at its end, which says that it is a folder
+        typer.Argument(metavar="OUTPUT", help="A .nii.gz file, or a folder to write into."),
     ],
     mode: Annotated[
         Mode | None, typer.Option(help="mean: least error. sample: one draw. ensemble: with maps.")
@@ -124,6 +125,7 @@ def restore(
             dtype=dtype,
             on_progress=step,
             on_error=left_out,
+            on_note=say,
         )
     flagged = _say_restored(done)
     left_out.exit_if_any(len(done))
@@ -155,7 +157,7 @@ def _in_log(scan: RestoredScan) -> str:
 @reports_errors
 def simulate(
     clean: Annotated[Path, typer.Argument(metavar="CLEAN", help="A scan without much noise.")],
-    noisy: Annotated[Path, typer.Argument(metavar="NOISY", help="A .nii.gz file or a folder.")],
+    noisy: Annotated[str, typer.Argument(metavar="NOISY", help="A .nii.gz file or a folder.")],
     sigma: Annotated[float, typer.Option(help="Fraction of the intensity scale, such as 0.05.")],
     noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
     coils: Coils = 1,
@@ -187,7 +189,7 @@ def estimate_noise(
     coils: Coils = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     map_path: Annotated[
-        Path | None, typer.Option("--map", help="Also write sigma at every voxel (one scan).")
+        str | None, typer.Option("--map", help="Also write sigma at every voxel (one scan).")
     ] = None,
     force: Force = False,
     overwrite: Overwrite = False,
@@ -250,7 +252,7 @@ def evaluate(
 @reports_errors
 def convert(
     source: InputPath,
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A .nii.gz file or a folder.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A .nii.gz file or a folder.")],
     format: Annotated[OutputFormat, typer.Option(help="Of the output.")] = "nifti",
     like: Annotated[
         Path | None, typer.Option(help="DICOM series whose patient and study to take.")

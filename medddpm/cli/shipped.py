@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from medddpm.cli.console import say
 from medddpm.cli.run import reports_errors
 
 Name = Annotated[str, typer.Argument(help="Name as printed by `list`.")]
-Target = Annotated[Path, typer.Argument(help="File or folder to copy to.")]
+Target = Annotated[str, typer.Argument(help="File or folder to copy to.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
@@ -62,7 +61,7 @@ def _group(kind: str, suffix: str, text: str) -> typer.Typer:
 
     @group.command("copy")
     @reports_errors
-    def copy(name: Name, target: Target = Path(), overwrite: Overwrite = False) -> None:
+    def copy(name: Name, target: Target = ".", overwrite: Overwrite = False) -> None:
         """Copy one file, to change it and keep it."""
         from medddpm.workflows.shipped import copy_shipped
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from medddpm.curation.ledger import LedgerRow
 from medddpm.curation.manifest import ScanRow
 from medddpm.curation.sources import Found, Source
 from medddpm.errors import ConfigError
+from medddpm.io.tables import read_table
 
 CONTRASTS = ("T1w", "T2w", "T2starw", "FLAIR", "PDw", "PD", "inplaneT1", "inplaneT2")
 _NIFTI = (".nii.gz", ".nii")
@@ -138,11 +138,8 @@ def _participants(root: Path, notes: list[str]) -> dict[str, dict[str, str]]:
     if not path.is_file():
         notes.append(f"{root.name} has no participants.tsv: sex, age and site are not known")
         return {}
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        table = csv.DictReader(file, delimiter="\t")
-        if "participant_id" not in (table.fieldnames or ()):
-            raise ConfigError(f"{path} has no column participant_id")
-        rows = [{k.lower(): _known(v) for k, v in row.items() if k} for row in table]
+    lines = read_table(path, ("participant_id",), errors="replace")
+    rows = [{name: _known(cell) for name, cell in line.cells.items()} for line in lines]
     people: dict[str, dict[str, str]] = {}
     for row in rows:
         facts = {

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.io import atomic_path, read_volume
+from medddpm.io.image_files import find_images
 from medddpm.io.nifti import suffix_of
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale, zero_background
 from medddpm.volume import Volume
 
 CACHE_VERSION = 2
 BLOCK = 32
-_SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr")
 _MARGIN = 8
 _NUM_CENTRES = 20_000
 
@@ -193,7 +193,7 @@ def find_scans(folder: Path) -> list[Path]:
     """Every NIfTI or MGH file under `folder`, sorted."""
     if not folder.is_dir():
         raise ConfigError(f"the data folder {folder} does not exist; give a folder of NIfTI files")
-    found = sorted(p for p in folder.rglob("*") if p.name.endswith(_SUFFIXES))
+    found = find_images(folder)
     if not found:
         raise ConfigError(f"no NIfTI or MGH file under {folder}; train on a folder of scans")
     return found

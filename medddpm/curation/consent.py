@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from medddpm.curation.private import Pseudonyms
 from medddpm.curation.sources import Found
 from medddpm.errors import ConfigError
+from medddpm.io.tables import read_table
 
 _COLUMNS = ("subject", "state", "scope", "date")
 _SCOPES = {"training", "all"}
@@ -34,31 +34,18 @@ def read_consent(path: Path) -> dict[str, Consent]:
         ConfigError: A column is missing, or a subject is listed twice with different consent.
             Messages name lines and never a subject, who may be a patient ID.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            missing = set(_COLUMNS) - set(table.fieldnames or ())
-            rows = [] if missing else [(table.line_num, row) for row in table]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the consent table {path} cannot be read: {error}") from None
-    if missing:
-        raise ConfigError(
-            f"the consent table {path} has no column {', '.join(sorted(missing))}; it needs "
-            f"{', '.join(_COLUMNS)}"
-        )
     found: dict[str, Consent] = {}
     lines: dict[str, int] = {}
-    for line, row in rows:
-        subject = plain_id(row["subject"] or "")
-        state = (row["state"] or "").strip().lower()
-        words = {w for w in re.split(r"[;,/\s]+", (row["scope"] or "").lower()) if w}
+    for line in read_table(path, _COLUMNS, "the consent table"):
+        subject, state = plain_id(line["subject"]), line["state"].lower()
+        words = {w for w in re.split(r"[;,/\s]+", line["scope"].lower()) if w}
         consent = Consent(state, bool(words & _SCOPES))
         if found.setdefault(subject, consent) != consent:
             raise ConfigError(
-                f"the consent table {path} contradicts itself: lines {lines[subject]} and {line} "
-                "are of one subject and differ; keep the one that holds"
+                f"the consent table {path} contradicts itself: lines {lines[subject]} and "
+                f"{line.number} are of one subject and differ; keep the one that holds"
             )
-        lines.setdefault(subject, line)
+        lines.setdefault(subject, line.number)
     return found
 
 

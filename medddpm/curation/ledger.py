@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from medddpm.curation.tables import write_table
-from medddpm.errors import ConfigError
+from medddpm.io.tables import read_table, write_table
 
 Code = Literal[
     "unreadable",
@@ -58,8 +56,5 @@ def read_ledger(path: Path) -> list[LedgerRow]:
     """The rows of a ledger; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        if set(COLUMNS) - set(table.fieldnames or ()):
-            raise ConfigError(f"{path} is no ledger of medddpm; put the file back or move it away")
-        return [LedgerRow(*(entry[name] for name in COLUMNS)) for entry in table]  # type: ignore[arg-type]
+    lines = read_table(path, COLUMNS, "the ledger")
+    return [LedgerRow(*(line[name] for name in COLUMNS)) for line in lines]  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -10,8 +9,8 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from medddpm.curation.tables import write_table
 from medddpm.errors import ConfigError
+from medddpm.io.tables import Line, read_table, write_table
 
 Split = Literal["train", "val", "test", ""]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -85,12 +84,7 @@ def read_manifest(path: Path) -> list[ScanRow]:
     """
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; `medddpm prepare` writes it")
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        missing = {"scan", "subject"} - set(table.fieldnames or ())
-        if missing:
-            raise ConfigError(f"{path} has no column {', '.join(sorted(missing))}")
-        rows = [_row(path, entry) for entry in table]
+    rows = [_row(path, line) for line in read_table(path, ("scan", "subject"), "the manifest")]
     counts = Counter(row.scan for row in rows)
     twice = next((name for name, count in counts.items() if count > 1), None)
     if twice:
@@ -98,8 +92,8 @@ def read_manifest(path: Path) -> list[ScanRow]:
     return rows
 
 
-def _row(path: Path, entry: dict[str, str]) -> ScanRow:
-    split = entry.get("split") or ""
+def _row(path: Path, line: Line) -> ScanRow:
+    split = line.get("split")
     if split and split not in SPLITS:
-        raise ConfigError(f"{path}: the split of {entry['scan']} is {split!r}; use {SPLITS}")
-    return ScanRow(**{name: entry.get(name) or "" for name in COLUMNS})  # type: ignore[arg-type]
+        raise ConfigError(f"{path}: the split of {line['scan']} is {split!r}; use {SPLITS}")
+    return ScanRow(**{name: line.get(name) for name in COLUMNS})  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import hashlib
 import hmac
@@ -12,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from medddpm.curation.tables import write_table, write_text
+from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError, OutputError
+from medddpm.io.tables import read_table, write_table
 
 _KEY_BYTES = 32
 
@@ -119,8 +119,7 @@ def read_mapping(path: Path) -> list[Owner]:
     """Which scan is whose; nothing if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [Owner(*row) for row in list(csv.reader(file))[1:]]
+    return [Owner(*(line[n] for n in Owner._fields)) for line in read_table(path, Owner._fields)]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from medddpm.curation.manifest import ScanRow
 from medddpm.curation.sources import Found, Source, label
 from medddpm.errors import ConfigError
 from medddpm.io.nifti import suffix_of
+from medddpm.io.tables import read_table
 
 _TAKEN = ("session", "series", "contrast", "licence", "age", "site", "scanner")
 
@@ -30,13 +30,13 @@ def find_listed(folder: Path, table: Path) -> Source:
     scans: list[Found] = []
     left_out: list[LedgerRow] = []
     listed: set[Path] = set()
-    for line, entry in _entries(table):
+    for entry in read_table(table, ("file", "subject")):
         path = _place(entry["file"], folder, table)
         stem = path.name[: -len(suffix_of(path))] if suffix_of(path) else path.name
         if not entry["subject"]:
-            raise ConfigError(f"{table}, line {line}: no subject; every scan needs one")
+            raise ConfigError(f"{table}, line {entry.number}: no subject; every scan needs one")
         if path in listed:
-            raise ConfigError(f"{table}, line {line}: {path.name} is listed twice")
+            raise ConfigError(f"{table}, line {entry.number}: {path.name} is listed twice")
         listed.add(path)
         if not path.is_file():
             left_out.append(
@@ -48,7 +48,7 @@ def find_listed(folder: Path, table: Path) -> Source:
             subject=entry["subject"],
             file=str(path),
             sex=sex_code(entry.get("sex")),
-            **{name: entry.get(name, "") for name in _TAKEN},  # type: ignore[arg-type]
+            **{name: entry.get(name) for name in _TAKEN},  # type: ignore[arg-type]
         )
         scans.append(Found(row, (path,), entry["subject"]))
     for path in find_scans(folder):
@@ -75,16 +75,3 @@ def _told_apart(scans: list[Found], folder: Path) -> list[Found]:
 def _place(file: str, folder: Path, table: Path) -> Path:
     beside = (table.parent / file).absolute()
     return beside if beside.is_file() else (folder / file).absolute()
-
-
-def _entries(table: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"file", "subject"} - set(reader.fieldnames or ())
-            rows = [] if missing else [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the table {table} cannot be read: {error}") from None
-    if missing:
-        raise ConfigError(f"the table {table} has no column {', '.join(sorted(missing))}")
-    return [(n, {k: (v or "").strip() for k, v in row.items() if k}) for n, row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from medddpm.errors import VolumeReadError
+from medddpm.errors import MedddpmError, VolumeReadError
 from medddpm.io.dicom import (
     OnError,
     SeriesFiles,
@@ -20,6 +20,7 @@ from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_m
 from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
 from medddpm.io.files import atomic_path, check_output, checksum
+from medddpm.io.image_files import find_images
 from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
 from medddpm.io.stored import NumberType, Stored, stored_as
@@ -38,8 +39,11 @@ __all__ = [
     "check_output",
     "checksum",
     "dicom_headers",
+    "find_images",
     "find_series",
+    "holds_dicom",
     "is_parametric_map",
+    "read_dicom",
     "read_series",
     "read_volume",
     "read_volumes",
@@ -63,15 +67,15 @@ def read_volumes(
     """Read every scan at `path`.
 
     Args:
-        path: A NIfTI or MGH file, a DICOM file (its series is read), or a folder that holds
-            one or more DICOM series, at any depth.
+        path: A NIfTI or MGH file, a DICOM file (its series is read), or a folder: its NIfTI and
+            MGH files, and the DICOM series in it at any depth.
         force: Take other modalities than MR.
         trust: "sform" or "qform", for NIfTI files where they disagree.
-        on_error: Called with the error of each bad DICOM series of a folder, and the other
-            series are read; without it the first error is raised.
+        on_error: Called with the error of each bad file or series of a folder, and the others
+            are read; without it the first error is raised.
 
     Returns:
-        One volume a scan, in the order of series number. Arrays are (X, Y, Z) or
+        One volume a scan, files by name and then series by number. Arrays are (X, Y, Z) or
         (X, Y, Z, T), affines RAS+ in mm.
 
     Raises:
@@ -84,7 +88,23 @@ def read_volumes(
         raise VolumeReadError(f"{path} does not exist")
     if path.is_file() and suffix_of(path):
         return [read_nifti(path, trust=trust)]
-    return read_dicom(path, force=force, on_error=on_error)
+    images = find_images(path, deep=False) if path.is_dir() else []
+    volumes: list[Volume] = []
+    for image in images:
+        try:
+            volumes.append(read_nifti(image, trust=trust))
+        except MedddpmError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+    if images and not holds_dicom(path):
+        return volumes
+    return [*volumes, *read_dicom(path, force=force, on_error=on_error)]
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether there is a DICOM image in a folder, at any depth."""
+    return next(dicom_headers(folder, [], lambda path, error: None), None) is not None
 
 
 def read_volume(path: str | Path, *, force: bool = False, trust: Trust | None = None) -> Volume:

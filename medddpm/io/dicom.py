@@ -20,6 +20,7 @@ from medddpm.errors import DicomSeriesError, MedddpmError, VolumeReadError
 from medddpm.io.dicom_geometry import SAME_PLACE_MM, Headers, Slice, Stack, stack
 from medddpm.io.dicom_slices import by_kind, read_pixels, slice_pixels, slices_of
 from medddpm.io.files import check_intensities
+from medddpm.io.image_files import find_images
 from medddpm.volume import Geometry, Volume
 
 Files = list[tuple[Path, Dataset]]
@@ -191,7 +192,11 @@ def _files_by_series(path: Path, on_error: OnError) -> list[Files]:
             if "Rows" in header:
                 series.setdefault(str(header.get("SeriesInstanceUID")), []).append((item, header))
     if not series and not damaged:
-        raise VolumeReadError(f"{path} holds no DICOM image")
+        more = (
+            "; folders in it hold NIfTI files: name one of them, or give it to `medddpm cohort`, "
+            "which searches through"
+        )
+        raise VolumeReadError(f"{path} holds no DICOM image{more if find_images(path) else ''}")
     whole = [files for files in series.values() if not _lies_beside(files, damaged, on_error)]
     return sorted(whole, key=lambda files: int(files[0][1].get("SeriesNumber") or 0))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
 from medddpm.errors import ConfigError
 from medddpm.io.dicom import quiet_pydicom
@@ -21,7 +24,7 @@ from medddpm.io.dicom_series import (
     plan_series,
     source_of,
 )
-from medddpm.io.files import atomic_path, check_output
+from medddpm.io.files import atomic_path, check_output, is_folder
 from medddpm.volume import Volume
 
 
@@ -69,7 +72,7 @@ def write_dicom(
         folder: Made here; 00001.dcm and so on, slices fastest, or one enhanced object.
         series_description: Put after that of the source; says by default whether a model was
             used.
-        overwrite: Replace an existing folder.
+        overwrite: Replace an earlier series that was written here; no other folder.
         model_id: Name of the model, for the derivation.
         checkpoint_hash: Of its weights.
         facts: A restoration's report; "name" and "sha256" of its "weights" stand in for
@@ -87,7 +90,8 @@ def write_dicom(
     """
     folder, options = Path(folder), options or DicomOptions()
     check_dicom(volume, options)
-    check_output(folder, overwrite)
+    if not (overwrite and is_derived_series(folder)):
+        check_output(folder, overwrite)
     known = algorithm_of(facts)
     algorithm = Algorithm(model_id or known.name, checkpoint_hash or known.digest, known.settings)
     if series_description is None:
@@ -97,6 +101,22 @@ def write_dicom(
             compress(dataset, options.transfer_syntax)
             dataset.save_as(partial / f"{index + 1:05d}.dcm", enforce_file_format=True)
     return folder
+
+
+def is_derived_series(folder: Path) -> bool:
+    """True if a folder holds what `write_dicom` wrote, and nothing else."""
+    if not is_folder(folder):
+        return False
+    names = sorted(path.name for path in folder.iterdir())
+    if not names or any(re.fullmatch(r"\d{5,}\.dcm", name) is None for name in names):
+        return False
+    try:
+        with quiet_pydicom():
+            first = dcmread(folder / names[0], specific_tags=["ContributingEquipmentSequence"])
+    except (OSError, InvalidDicomError):
+        return False
+    made_by = first.get("ContributingEquipmentSequence") or []
+    return any(item.get("ManufacturerModelName") == "medddpm" for item in made_by)
 
 
 def check_dicom(volume: Volume, options: DicomOptions) -> None:

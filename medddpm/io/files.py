@@ -22,7 +22,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
 
     Args:
         path: The file or folder that will be written; its folder must exist.
-        overwrite: Accept an existing one.
+        overwrite: Accept an existing file; never a folder, which may hold anything.
 
     Returns:
         The path.
@@ -36,12 +36,19 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
         raise OutputError(f"cannot write {path}: the folder {parent} does not exist; make it first")
     if not overwrite and os.path.lexists(path):
         raise OutputError(f"{path} exists already; use --overwrite or choose another name")
+    if is_folder(path):
+        raise OutputError(f"a folder stands at {path}; move it away or choose another name")
     try:
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def is_folder(path: Path) -> bool:
+    """True if a folder, and no link to one, stands at `path`."""
+    return path.is_dir() and not path.is_symlink()
 
 
 @contextmanager
@@ -95,7 +102,7 @@ def _replace_folder(partial: Path, path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
+    if is_folder(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -24,11 +24,12 @@ from medddpm.workflows.outputs import (
     plan_targets,
     staged,
 )
+from medddpm.workflows.provenance import source_files
 
 
 def convert(
     source: Path,
-    output: Path,
+    output: str | Path,
     *,
     format: OutputFormat = "nifti",
     dicom: DicomOptions | None = None,
@@ -41,8 +42,8 @@ def convert(
     """Write every scan of the input in the other format; returns the paths.
 
     Args:
-        source: A scan, or a folder of DICOM series.
-        output: A folder, or for one scan a .nii.gz file.
+        source: A scan, or a folder of NIfTI files or DICOM series.
+        output: A folder, or for one scan a .nii.gz file: see `names_folder`.
         format: Of the output; "dicom" keeps patient and study of DICOM input or of `like`; else
             they are anonymous.
         dicom: How DICOM is written.
@@ -59,10 +60,16 @@ def convert(
     if format == "dicom":
         volumes = [_with_header_of(like, volume) if like else volume for volume in volumes]
     targets = plan_targets(volumes, output, format=format, label="converted")
-    check_targets([target.image for target in targets], overwrite=overwrite)
+    images = [target.image for target in targets]
+    check_targets(
+        images,
+        overwrite=overwrite,
+        inputs=[path for volume in volumes for path in source_files(volume)],
+        folders=images if format == "dicom" else (),
+    )
     done: list[Path] = []
     for volume, target in zip(volumes, targets, strict=True):
-        with one_scan(volume, on_error):
+        with one_scan(volume.case_id, on_error):
             _write(volume, target, format, dicom)
             done.append(target.image)
     return done

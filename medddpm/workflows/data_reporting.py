@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from medddpm.evaluation.data_report_page import (
     quality_flags,
 )
 from medddpm.evaluation.subgroups import compare_groups
+from medddpm.io.tables import read_table
 from medddpm.workflows.outputs import check_targets, file_stem, staged
 from medddpm.workflows.provenance import checksum, versions
 
@@ -102,10 +102,7 @@ def _check_page(out: Path, overwrite: bool) -> None:
 
 
 def _read_rows(manifest: Path) -> list[ScanRow]:
-    try:
-        rows = read_manifest(manifest)
-    except (UnicodeDecodeError, csv.Error):
-        raise ConfigError(f"{manifest} is no CSV table in UTF-8") from None
+    rows = read_manifest(manifest)
     if not rows:
         raise ConfigError(f"{manifest} lists no scan; look at the ledger of `medddpm prepare`")
     return rows
@@ -117,18 +114,7 @@ def _read_ledger(path: Path) -> list[Row]:
 
 def _read_csv(path: Path, needed: Sequence[str]) -> list[Row]:
     """The lines of a table that has at least the needed columns; empty cells are ""."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            missing = [name for name in needed if name not in (table.fieldnames or ())]
-            rows = [{name: row.get(name) or "" for name in needed if row} for row in table]
-    except (UnicodeDecodeError, csv.Error):
-        raise ConfigError(f"{path} is no CSV table in UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    if missing:
-        raise ConfigError(f"{path} has no column {', '.join(missing)}")
-    return rows
+    return [{name: line[name] for name in needed} for line in read_table(path, needed)]
 
 
 def _rows_file(results: Path) -> Path:

@@ -17,7 +17,7 @@ from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.preprocess.noise_map import noise_map
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged, write_json
-from medddpm.workflows.provenance import describe_input, versions
+from medddpm.workflows.provenance import describe_input, source_files, versions
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Evaluation:
 
 def simulate(
     clean: Path,
-    noisy: Path,
+    noisy: str | Path,
     sigma: float,
     *,
     noise_settings: NoiseSettings | None = None,
@@ -61,7 +61,8 @@ def simulate(
     settings = noise_settings or NoiseSettings()
     volume = read_volume(clean)
     target = plan_targets([volume], noisy, format="nifti", label="desc-noisy")[0]
-    check_targets([target.image, target.sidecar], overwrite=overwrite)
+    inputs = [*source_files(volume), *([gmap] if gmap else [])]
+    check_targets([target.image, target.sidecar], overwrite=overwrite, inputs=inputs)
     gain = None
     if gmap is not None:
         gain_volume = read_volume(gmap)
@@ -104,7 +105,7 @@ def estimate_noise(
     settings = noise_settings or NoiseSettings()
     found = []
     for volume in read_volumes(source, force=force, on_error=on_error):
-        with one_scan(volume, on_error):
+        with one_scan(volume.case_id, on_error):
             estimates = [
                 noise.estimate_noise(
                     volume.frame(index),
@@ -120,7 +121,7 @@ def estimate_noise(
 
 def write_noise_map(
     source: Path,
-    output: Path,
+    output: str | Path,
     *,
     noise_settings: NoiseSettings | None = None,
     overwrite: bool = False,
@@ -138,7 +139,7 @@ def write_noise_map(
     settings = noise_settings or NoiseSettings()
     volume = read_volume(source)
     target = plan_targets([volume], output, format="nifti", label="desc-sigma")[0]
-    check_targets([target.image], overwrite=overwrite)
+    check_targets([target.image], overwrite=overwrite, inputs=source_files(volume))
     maps = np.empty_like(volume.data, dtype=np.float32)
     for index in range(volume.num_frames):
         image = volume.frame(index)

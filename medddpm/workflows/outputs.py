@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +20,21 @@ import numpy as np
 
 from medddpm.errors import ConfigError, MedddpmError, MemoryBudgetError, OutputError
 from medddpm.io import OnError, series_label
+from medddpm.io.dicom_write import is_derived_series
+from medddpm.io.files import is_folder
+from medddpm.io.nifti import READ_SUFFIXES, suffix_of
+from medddpm.io.tables import write_table
 from medddpm.volume import Volume
 
 OutputFormat = Literal["nifti", "dicom"]
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
+_IMAGE_SUFFIXES = (*READ_SUFFIXES, ".dcm", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".par", ".rec")
+_OTHER_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svg", ".pdf", ".html", ".htm", ".json", ".csv"),
+    *(".tsv", ".txt", ".yaml", ".yml", ".xml", ".gz", ".zip", ".tar", ".tgz", ".npy", ".npz"),
+    *(".mat", ".h5", ".hdf5", ".pt", ".pth", ".safetensors", ".py"),
+)
+_ONE_SHORT = re.compile(r"\.nii[^/]{0,4}$", re.IGNORECASE)  # .nii.g, .nii.gzz: a slip of the finger
 
 
 @dataclass(frozen=True)
@@ -54,63 +67,161 @@ class Target:
 
 def file_stem(path: Path) -> str:
     """The name of a file without any of its imaging suffixes."""
-    name = path.name
-    for suffix in (*NIFTI_SUFFIXES, ".mgz", ".mgh", ".img", ".hdr", ".dcm"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return path.stem
+    suffix = suffix_of(path, (*READ_SUFFIXES, ".dcm"))
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def names_folder(output: str | Path, suffixes: Sequence[str] = NIFTI_SUFFIXES) -> bool:
+    """Whether OUTPUT, as a person wrote it, is a folder; a file otherwise.
+
+    It is a folder if one is there, if it ends in a slash, or if it does not end as the name of a
+    file does: `results.v2`, `2024.05.01` and `1.5T` are folders.
+
+    Args:
+        output: The text as it was given; a Path has lost a slash at its end.
+        suffixes: Of the files that may be written here.
+
+    Raises:
+        ConfigError: It ends as another kind of file does.
+    """
+    path, text = Path(output), str(output)
+    if path.is_dir() or text.endswith(("/", os.sep)):
+        return True
+    if suffix_of(path, tuple(suffixes)):
+        return False
+    if suffix_of(path, (*_IMAGE_SUFFIXES, *_OTHER_SUFFIXES)) or _ONE_SHORT.search(path.name):
+        raise ConfigError(
+            f"{output}: outputs end in {' or '.join(suffixes)}, or go into a folder; a folder of "
+            f"this name is written {path.name}/"
+        )
+    return True
 
 
 def plan_targets(
-    volumes: Sequence[Volume], output: Path, *, format: OutputFormat, label: str
+    scans: Sequence[Volume | Path], output: str | Path, *, format: OutputFormat, label: str
 ) -> list[Target]:
-    """One target a volume, from what the person gave as OUTPUT.
+    """One target a scan, from what the person gave as OUTPUT.
 
     Args:
-        volumes: What was read.
-        output: A folder (existing, or a path without suffix), or a .nii/.nii.gz file.
+        scans: What was read, or NIfTI files that will be.
+        output: A folder, or a .nii/.nii.gz file: see `names_folder`.
         format: "dicom" writes a folder of files for each scan.
         label: Appended to the scan's name inside a folder, such as "desc-denoised".
     """
-    suffix = next((s for s in NIFTI_SUFFIXES if output.name.lower().endswith(s)), "")
-    if suffix and not output.is_dir():
+    path = Path(output)
+    if not names_folder(output):
         if format == "dicom":
             raise ConfigError(f"--format dicom writes folders, but {output} names a NIfTI file")
-        if len(volumes) > 1:
-            raise ConfigError(f"the input holds {len(volumes)} scans: give a folder, not {output}")
-        return [Target(output.parent, file_stem(output), output.name[-len(suffix) :])]
-    if output.suffix and not output.is_dir():
-        raise ConfigError(f"{output}: outputs end in .nii.gz or .nii, or go into a folder")
+        if len(scans) > 1:
+            raise ConfigError(f"the input holds {len(scans)} scans: give a folder, not {output}")
+        return [Target(path.parent, file_stem(path), path.name[len(file_stem(path)) :])]
     ending = "" if format == "dicom" else ".nii.gz"
-    stems = _stems(volumes)
+    stems = _stems(scans)
     if format == "dicom":  # a folder of DICOM files is known by its series
-        names = [series_label(volume) for volume in volumes]
+        names = [series_label(scan) if isinstance(scan, Volume) else "" for scan in scans]
         stems = ["_".join(filter(None, pair)) for pair in zip(names, stems, strict=True)]
-    return [Target(output, f"{stem}_{label}", ending) for stem in stems]
+    return [Target(path, f"{stem}_{label}", ending) for stem in stems]
 
 
-def _stems(volumes: Sequence[Volume]) -> list[str]:
-    """A name for each volume, without patient data: DICOM file names are not used."""
+def _stems(scans: Sequence[Volume | Path]) -> list[str]:
+    """A name for each scan, without patient data: DICOM file names are not used.
+
+    Series that have one name are numbered; files that have one are for `check_targets` to refuse.
+    """
     stems: list[str] = []
-    for volume in volumes:
-        known = volume.source is not None and volume.format in ("nifti", "mgh")
-        stem = file_stem(volume.source) if known and volume.source else volume.case_id
+    for scan in scans:
+        if isinstance(scan, Path):
+            stems.append(file_stem(scan))
+            continue
+        known = scan.source is not None and scan.format in ("nifti", "mgh")
+        stem = file_stem(scan.source) if known and scan.source else scan.case_id
         same = sum(1 for other in stems if other == stem or other.startswith(f"{stem}-"))
         stems.append(f"{stem}-{same + 1}" if same else stem)
     return stems
 
 
-def check_targets(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """Raise OutputError before any work if an output exists or its folder cannot take it."""
+def check_targets(
+    paths: Sequence[Path],
+    *,
+    overwrite: bool,
+    inputs: Collection[Path] = (),
+    folders: Collection[Path] = (),
+) -> None:
+    """Raise OutputError before any work if an output may not be written, or cannot.
+
+    Args:
+        paths: Of all outputs.
+        overwrite: Replace files that exist, and of `folders` those that were written here.
+        inputs: What is read, which stays as it is whatever leads to it.
+        folders: Those of the paths that are DICOM series.
+    """
+    refuse_inputs(paths, inputs)
     for path in paths:
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already; give another output or --overwrite")
-    for path in {path.parent: path for path in reversed(paths)}.values():
-        _check_folder(path)
+        if is_folder(path) and not (path in folders and is_derived_series(path)):
+            raise OutputError(
+                f"a folder stands at {path}, and --overwrite replaces no folder; move it away or "
+                "give another output"
+            )
+    firsts = {path.parent: path for path in reversed(paths)}
+    folds = {folder: _check_folder(path) for folder, path in firsts.items()}
+    refuse_twins(_folded(path) if folds[path.parent] else str(path) for path in paths)
 
 
-def _check_folder(path: Path) -> None:
-    """The folder of `path` exists, or the one above it does, and takes a file."""
+def refuse_twins(outputs: Iterable[str]) -> None:
+    """Raise OutputError if two scans would be written to one place."""
+    twice = next((name for name, count in Counter(outputs).items() if count > 1), None)
+    if twice is not None:
+        raise OutputError(f"two scans would both be written to {twice}; rename one of them")
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise OutputError if an output is an input, by whatever name or link, or its sidecar.
+
+    Args:
+        outputs: Files or folders that will be written.
+        inputs: Files that are read.
+    """
+    known = {mark for path in inputs for part in _belonging(path) if (mark := _identity(part))}
+    if not known:
+        return
+    for path in outputs:
+        inside = path.iterdir() if is_folder(path) else ()
+        if any(_identity(part) in known for part in (path, *inside)):
+            raise OutputError(
+                f"{path} is what the scan is read from, or its sidecar; inputs are never replaced: "
+                "give another output"
+            )
+
+
+def _belonging(path: Path) -> list[Path]:
+    """A scan's files: itself, the other one of a pair, and the sidecar that lies beside it."""
+    beside = [f"{file_stem(path)}{suffix}" for suffix in (".json", ".img", ".hdr")]
+    return [path, *(path.with_name(name) for name in beside)] if suffix_of(path) else [path]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others, also through links; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _folded(path: Path) -> str:
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether a folder that can be written takes A and a for one name, as macOS and Windows do."""
+    with tempfile.NamedTemporaryFile(prefix=".medddpm-", dir=folder) as probe:
+        return Path(probe.name).with_name(Path(probe.name).name.upper()).exists()
+
+
+def _check_folder(path: Path) -> bool:
+    """The folder of `path` exists, or the one above it does, and takes a file; `ignores_case`."""
     folder = path.parent
     existing = folder if folder.exists() else folder.parent
     if not existing.is_dir():
@@ -118,11 +229,9 @@ def _check_folder(path: Path) -> None:
         why = known or f"the folder {existing} does not exist; make it first"
         raise OutputError(f"cannot write {path}: {why}")
     try:
-        handle, probe = tempfile.mkstemp(prefix=".medddpm-", dir=existing)
+        return ignores_case(existing)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {existing}: {error.strerror}") from None
-    os.close(handle)
-    os.unlink(probe)
 
 
 @contextmanager
@@ -168,6 +277,7 @@ def _move_all(work: Path, folder: Path) -> None:
     begun: list[str] = []
     try:
         for item in items:
+            _check_replaceable(folder / item.name, item)
             begun.append(item.name)
             if os.path.lexists(folder / item.name):
                 os.rename(folder / item.name, before / item.name)
@@ -181,12 +291,18 @@ def _move_all(work: Path, folder: Path) -> None:
         raise
 
 
+def _check_replaceable(path: Path, item: Path) -> None:
+    """Refuse to put something in the place of a folder, but for a series in that of another."""
+    if is_folder(path) and not (is_folder(item) and is_derived_series(path)):
+        raise OutputError(f"a folder stands at {path}, and no folder is replaced; move it away")
+
+
 @contextmanager
-def one_scan(volume: Volume, on_error: OnError | None) -> Iterator[None]:
+def one_scan(name: str, on_error: OnError | None) -> Iterator[None]:
     """What is done for one scan of several: its error is reported, and the others go on.
 
     Args:
-        volume: The scan, which the report names.
+        name: Of the scan, for the report.
         on_error: Called with the error; without it the error is raised, as are, in any case,
             errors that every scan would meet: a full disk, too little memory.
     """
@@ -197,7 +313,8 @@ def one_scan(volume: Volume, on_error: OnError | None) -> Iterator[None]:
     except MedddpmError as error:
         if on_error is None:
             raise
-        on_error(type(error)(f"{volume.case_id}: {error}"))
+        text = str(error)
+        on_error(error if name in text else type(error)(f"{name}: {text}"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -208,10 +325,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a table; its columns are all that any row has, in the order in which they come."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_table(path, columns, ([row.get(name, "") for name in columns] for row in rows))
 
 
 def plain(value: Any) -> Any:

@@ -32,9 +32,10 @@ from medddpm.curation.scan import Ready, prepare_scan
 from medddpm.curation.scan_table import find_listed
 from medddpm.curation.sources import Found, Source, finish_source
 from medddpm.curation.splits import assign_splits, hold_together, lopsided
-from medddpm.curation.tables import write_table, write_text
+from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError, OutputError
 from medddpm.io import Trust
+from medddpm.io.tables import write_table
 from medddpm.workflows.provenance import versions
 
 OnProgress = Callable[[str, int, int], None]

@@ -51,7 +51,7 @@ def now() -> str:
 
 def describe_input(volume: Volume) -> dict[str, Any]:
     """Identity of what was read: a checksum and the grid; no names, no dates."""
-    files = _source_files(volume)
+    files = source_files(volume)
     return {
         "case_id": volume.case_id,
         "format": volume.format,
@@ -101,7 +101,8 @@ def _processor() -> str:
     return models[0] if models else platform.processor() or "unknown"
 
 
-def _source_files(volume: Volume) -> list[Path]:
+def source_files(volume: Volume) -> list[Path]:
+    """The files that a scan was read from, as far as they are known and there."""
     if volume.format == "dicom" and isinstance(volume.native, list | tuple):
         names = {getattr(dataset, "filename", None) for dataset in volume.native}
         found = [Path(str(name)) for name in names if name]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medddpm.errors import ConfigError
-from medddpm.workflows.outputs import NIFTI_SUFFIXES, file_stem
+from medddpm.io.image_files import find_images
+from medddpm.io.tables import is_table, read_table
+from medddpm.workflows.outputs import file_stem
 from medddpm.workflows.results import Result
 
 _COLUMNS = ("scan", "reference")
@@ -30,10 +31,9 @@ def find_references(results: Sequence[Result], given: Path | None) -> dict[Path,
         return {}
     if not given.exists():
         raise ConfigError(f"--reference {given} does not exist")
-    if given.suffix == ".csv":
+    named = _in_folder(given) if given.is_dir() else {}
+    if is_table(given):
         named = _listed(given)
-    else:
-        named = _in_folder(given) if given.is_dir() else {}
     if not named:
         if len(results) > 1:
             raise ConfigError(
@@ -71,17 +71,12 @@ def _pick(result: Result, named: dict[str, list[Path]], given: Path) -> Path | N
 
 
 def _in_folder(folder: Path) -> dict[str, list[Path]]:
-    scans = sorted(p for p in folder.rglob("*") if p.name.endswith(NIFTI_SUFFIXES) and p.is_file())
-    return _by_name((file_stem(path), path) for path in scans)
+    return _by_name((file_stem(path), path) for path in find_images(folder))
 
 
 def _listed(table: Path) -> dict[str, list[Path]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ConfigError(f"{table} has no column {' and no column '.join(missing)}")
-        rows = [(row["scan"], table.parent / row["reference"]) for row in reader if row["scan"]]
+    lines = read_table(table, _COLUMNS)
+    rows = [(line["scan"], table.parent / line["reference"]) for line in lines if line["scan"]]
     if not rows:
         raise ConfigError(f"{table} names no scan")
     for _, path in rows:

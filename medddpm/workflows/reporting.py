@@ -15,7 +15,7 @@ from medddpm.evaluation.report_page import report_page
 from medddpm.io import OnError, read_volume
 from medddpm.restoration.model import find_weights, read_card
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import check_targets, staged
+from medddpm.workflows.outputs import check_targets, names_folder, staged
 from medddpm.workflows.references import find_references
 from medddpm.workflows.results import Result, find_results, find_source
 
@@ -40,7 +40,7 @@ class Reports:
 def report(
     results: Sequence[Path],
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     source: Path | None = None,
     reference: Path | None = None,
     frame: int = 0,
@@ -69,11 +69,12 @@ def report(
         GeometryError: The scans lie on different grids.
     """
     found = find_results(results)
+    out, is_page = (None, False) if out is None else (Path(out), not names_folder(out, (".html",)))
     if len(found) > 1 and source:
         raise ConfigError(f"--source belongs to one result, and here are {len(found)}")
     references = find_references(found, reference)
-    pages = _pages(found, out, index_only)
-    index = _index(pages, out) if index_only or len(found) > 1 else None
+    pages = _pages(found, out, is_page, index_only)
+    index = _index(pages, out, is_page) if index_only or len(found) > 1 else None
     targets = [*([] if index_only else pages), *([index] if index else [])]
     check_targets(targets, overwrite=overwrite)
     done, rows, without = [], [], []
@@ -201,10 +202,12 @@ def _card(result: Result) -> dict[str, Any]:
     return card if digest == result.facts["weights"]["sha256"] else {}
 
 
-def _pages(results: Sequence[Result], out: Path | None, index_only: bool) -> list[Path]:
-    if out is None or (index_only and out.suffix == ".html"):
+def _pages(
+    results: Sequence[Result], out: Path | None, is_page: bool, index_only: bool
+) -> list[Path]:
+    if out is None or (index_only and is_page):
         return [result.sidecar.with_suffix(".html") for result in results]
-    if out.suffix == ".html":
+    if is_page:
         if len(results) > 1:
             raise ConfigError(f"there are {len(results)} results: give a folder, not {out}")
         return [out]
@@ -217,9 +220,9 @@ def _pages(results: Sequence[Result], out: Path | None, index_only: bool) -> lis
     return pages
 
 
-def _index(pages: Sequence[Path], out: Path | None) -> Path:
+def _index(pages: Sequence[Path], out: Path | None, is_page: bool) -> Path:
     """The page over all: in the folder of the pages, or an .html file of its own."""
-    if out is not None and out.suffix == ".html":
+    if out is not None and is_page:
         return out
     folder = out or Path(os.path.commonpath([page.parent.resolve() for page in pages]))
     return folder / INDEX

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from medddpm.io import (
     Quantity,
     Trust,
     check_dicom,
+    find_images,
+    holds_dicom,
     is_parametric_map,
+    read_dicom,
     read_volume,
     read_volumes,
     stored_as,
@@ -44,6 +48,7 @@ from medddpm.workflows.provenance import (
     now,
     output_checksum,
     relative_path,
+    source_files,
     versions,
     voxel_checksum,
 )
@@ -76,7 +81,8 @@ class RestoredScan:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: the summary, flags and the scan."""
-        ras = read_volume(self.image, force=True).to_ras()
+        trust = self.facts["run"]["trust"]
+        ras = read_volume(self.image, force=True, trust=trust).to_ras()
         words = ". ".join([self.summary, *(f"Flagged: {flag}" for flag in self.flags)])
         return mime_bundle({self.image.name: ras.frame(0)}, ras.affine, words)
 
@@ -126,7 +132,7 @@ class Run:
 
 def restore(
     source: Path,
-    output: Path,
+    output: str | Path,
     *,
     options: RestoreOptions | None = None,
     weights: str | Path = "default",
@@ -140,12 +146,13 @@ def restore(
     dtype: NumberType = "float32",
     on_progress: OnProgress | None = None,
     on_error: OnError | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> list[RestoredScan]:
     """Restore every scan of a file or folder; each appears with its report, or not at all.
 
     Args:
-        source: A NIfTI or DICOM file, or a folder of one or more DICOM series.
-        output: A folder, or for one scan a .nii.gz file.
+        source: A NIfTI or DICOM file, or a folder of NIfTI files or DICOM series.
+        output: A folder, or for one scan a .nii.gz file: see `names_folder`.
         options: How; the defaults if not given.
         weights: A shipped name or a weights file.
         device: "auto", "cpu", "cuda", "cuda:1".
@@ -159,36 +166,87 @@ def restore(
         on_progress: Called with the task, steps done and all steps.
         on_error: Called with the error of each scan that cannot be read or restored, and the
             others are restored; without it the first error is raised.
+        on_note: Called with what a person should know.
     """
     options, dicom = options or RestoreOptions(), dicom or DicomOptions()
     if format == "dicom" and dtype != "float32":
         raise ConfigError(f"--dtype {dtype} is for NIfTI; DICOM holds 16-bit integers anyway")
-    volumes: list[Volume] = []
-    for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
-        with one_scan(volume, on_error):
-            check_scan(volume)
-            check_format(volume, format, dicom)
-            stored_as(volume, dtype)
-            volumes.append(volume)
-    if not volumes:
+    run = Run(format, force, trust, weights, dicom, None, dtype=dtype)
+    scans = _scans(source, Path(output), run, on_error, on_note or (lambda text: None))
+    if not scans:
         return []
-    targets = plan_targets(volumes, output, format=format, label="desc-denoised")
-    parts: list[str] = [*MAPS] if options.mode == "ensemble" else []
-    if format == "dicom" and dicom.report != "none":
-        parts.append("report")
-    outputs = [path for target in targets for path in _paths(target, parts, report)]
-    check_targets(outputs, overwrite=overwrite)
+    targets = plan_targets(scans, output, format=format, label="desc-denoised")
+    _check_targets(scans, targets, options, run, overwrite=overwrite, report=report)
     restorer = Restorer.from_pretrained(weights, device=device)
-    card = restorer.model.card if report else None
-    run = Run(format, force, trust, weights, dicom, card, dtype=dtype)
+    run = replace(run, card=restorer.model.card if report else None)
     done = []
-    for number, (volume, target) in enumerate(zip(volumes, targets, strict=True), start=1):
-        task = "restore" if len(volumes) == 1 else f"restore {number} of {len(volumes)}"
+    for number, (scan, target) in enumerate(zip(scans, targets, strict=True), start=1):
+        task = "restore" if len(scans) == 1 else f"restore {number} of {len(scans)}"
         step = _named(on_progress, task)
-        with one_scan(volume, on_error):
+        with one_scan(scan.name if isinstance(scan, Path) else scan.case_id, on_error):
+            volume = _read(scan, run) if isinstance(scan, Path) else scan
             restored = restorer.restore(volume, options=options, on_progress=step)
             done.append(write_restored(restored, volume, target, run))
     return done
+
+
+def _scans(
+    source: Path, output: Path, run: Run, on_error: OnError | None, on_note: Callable[[str], None]
+) -> list[Volume | Path]:
+    """What there is to restore: NIfTI files of a folder, each read in its turn, or read scans."""
+    images = find_images(source, deep=False) if source.is_dir() else []
+    found: list[Volume | Path] = [*images]
+    if images:
+        if output.resolve() == source.resolve():
+            raise ConfigError(
+                f"{output} is also the folder of the scans, and what was restored would be "
+                "restored again; give another output"
+            )
+        on_note(
+            f"{source} is a folder of {len(images)} NIfTI files, done one after another; "
+            "`medddpm cohort` does several at once"
+        )
+    if images and not holds_dicom(source):
+        return found
+    read = read_dicom if images else partial(read_volumes, trust=run.trust)
+    for volume in read(source, force=run.force, on_error=on_error):
+        with one_scan(volume.case_id, on_error):
+            _check(volume, run)
+            found.append(volume)
+    return found
+
+
+def _read(path: Path, run: Run) -> Volume:
+    volume = read_volume(path, force=run.force, trust=run.trust)
+    _check(volume, run)
+    return volume
+
+
+def _check(volume: Volume, run: Run) -> None:
+    check_scan(volume)
+    check_format(volume, run.format, run.dicom)
+    stored_as(volume, run.dtype)
+
+
+def _check_targets(
+    scans: Sequence[Volume | Path],
+    targets: Sequence[Target],
+    options: RestoreOptions,
+    run: Run,
+    *,
+    overwrite: bool,
+    report: bool,
+) -> None:
+    """Raise before the work what would go wrong after it."""
+    parts: list[str] = [*MAPS] if options.mode == "ensemble" else []
+    if run.format == "dicom" and run.dicom.report != "none":
+        parts.append("report")
+    check_targets(
+        [path for target in targets for path in _paths(target, parts, report)],
+        overwrite=overwrite,
+        inputs=[p for s in scans for p in ([s] if isinstance(s, Path) else source_files(s))],
+        folders=[target.image for target in targets] if run.format == "dicom" else (),
+    )
 
 
 def check_scan(volume: Volume) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.errors import ConfigError, MedddpmError, VolumeReadError
-from medddpm.io import read_volume, read_volumes
+from medddpm.io import Trust, read_volume, read_volumes
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import file_stem
 from medddpm.workflows.provenance import describe_input, output_checksum
@@ -43,17 +43,23 @@ class Result:
         Raises:
             VolumeReadError: It is gone.
         """
-        for suffix in (".nii.gz", ".nii", ""):
-            path = self.sidecar.with_name(self.stem + suffix)
-            if path.exists():
-                return path
+        places = [self.sidecar.with_name(self.stem + s) for s in (".nii.gz", ".nii", "")]
+        there = [path for path in places if path.exists()]
+        for path in sorted(there, key=lambda path: self.recorded(path.name) is None):
+            return path
         raise VolumeReadError(f"the restored scan of {self.sidecar} is gone; restore it again")
 
     def read(self) -> Volume:
         """The restored scan; VolumeReadError if it is gone or is not what was written."""
         path = self.image
         self._check_unchanged(path)
-        return read_volume(path, force=True)
+        return read_volume(path, force=True, trust=self.trust)
+
+    @property
+    def trust(self) -> Trust | None:
+        """Which form was trusted, where those of the scan disagree."""
+        found: Trust | None = self.facts.get("run", {}).get("trust")
+        return found
 
     def read_map(self, name: str) -> Volume | None:
         """A map of an ensemble such as "std"; None if there is none."""
@@ -61,7 +67,7 @@ class Result:
             path = self.sidecar.with_name(file)
             if path.is_file():
                 self._check_unchanged(path)
-                return read_volume(path, force=True)
+                return read_volume(path, force=True, trust=self.trust)
         return None
 
     def map_files(self, name: str) -> list[str]:
@@ -133,10 +139,9 @@ def find_source(result: Result, given: Path | None = None) -> Volume:
     if not path.exists():
         raise VolumeReadError(f"{what} is gone: {path} does not exist; give --source")
     expected = result.facts["input"]["sha256"]
-    trust = result.facts.get("run", {}).get("trust")
     sums = []
     bad: list[MedddpmError] = []  # other series of a folder
-    for volume in read_volumes(path, force=True, trust=trust, on_error=bad.append):
+    for volume in read_volumes(path, force=True, trust=result.trust, on_error=bad.append):
         sums.append(describe_input(volume)["sha256"])
         if sums[-1] == expected:
             return replace(volume, case_id=result.facts["input"]["case_id"])
@@ -155,12 +160,18 @@ def _results(path: Path) -> list[Result]:
     stem = file_stem(path) if path.is_file() else path.name
     beside = path.with_name(f"{stem}.json")
     facts = _facts(beside)
-    if facts is not None:
+    if facts is not None and (path.is_file() or _is_series(Result(beside, facts), path)):
         return [Result(beside, facts)]
     if path.is_file():
         raise VolumeReadError(f"{path} has no sidecar {beside.name} beside it: it is no result")
     sidecars = sorted(path.rglob("*.json"))
     return [Result(p, facts) for p in sidecars if (facts := _facts(p)) is not None]
+
+
+def _is_series(result: Result, folder: Path) -> bool:
+    """Whether a folder is what a sidecar of its name describes, not that of other results."""
+    files = result.facts.get("output", {}).get("files")
+    return result.image == folder if files is None else folder.name in files
 
 
 def _facts(path: Path) -> dict[str, Any] | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 from pathlib import Path
 
 from medddpm.curation.manifest import bids_subject
 from medddpm.errors import ConfigError
-from medddpm.workflows.outputs import NIFTI_SUFFIXES, file_stem
+from medddpm.io.image_files import find_images
+from medddpm.io.nifti import suffix_of
+from medddpm.io.tables import is_table, read_table
+from medddpm.workflows.outputs import file_stem
 
 
 def scan_files(data: Path) -> list[Path]:
@@ -18,11 +20,12 @@ def scan_files(data: Path) -> list[Path]:
         ConfigError: There is none, or the manifest has no column `file`, or names a file that
             does not exist.
     """
-    if data.suffix == ".csv" and data.is_file():
-        found = _listed(data)
+    if is_table(data):
+        scans = _listed(data)
+    elif data.is_dir():
+        scans = find_images(data)
     else:
-        found = sorted(data.rglob("*")) if data.is_dir() else [data]
-    scans = [p for p in found if p.name.endswith(NIFTI_SUFFIXES) and p.is_file()]
+        scans = [data] if suffix_of(data) and data.is_file() else []
     if not scans:
         raise ConfigError(f"no NIfTI scan in {data}; give a file, a folder or a CSV manifest")
     return scans
@@ -68,19 +71,18 @@ def column_of(data: Path, name: str) -> dict[Path, str]:
         data: What the scans were found in.
         name: Of the column.
     """
-    if data.suffix != ".csv" or not data.is_file():
+    if not is_table(data):
         return {}
-    with data.open(newline="", encoding="utf-8") as file:
-        return {data.parent / r["file"]: r.get(name) or "" for r in csv.DictReader(file)}
+    return {data.parent / row["file"]: row.get(name) for row in read_table(data, ("file",))}
 
 
 def _listed(manifest: Path) -> list[Path]:
-    with manifest.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        if "file" not in (table.fieldnames or ()):
-            raise ConfigError(f"{manifest} has no column 'file'")
-        found = [manifest.parent / row["file"] for row in table if row["file"]]
+    found = [
+        manifest.parent / row["file"] for row in read_table(manifest, ("file",)) if row["file"]
+    ]
     for path in found:
         if not path.is_file():
             raise ConfigError(f"{manifest} names {path}, which does not exist")
-    return found
+        if not suffix_of(path):
+            raise ConfigError(f"{manifest} names {path}, which is no NIfTI or MGH file")
+    return sorted(found)

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medddpm.errors import ConfigError, OutputError
+from medddpm.errors import ConfigError
 from medddpm.share import share_dir
+from medddpm.workflows.outputs import check_targets, names_folder, staged
 
 
 def list_shipped(kind: str, suffix: str) -> list[tuple[str, str]]:
@@ -27,16 +28,14 @@ def shipped_file(kind: str, suffix: str, name: str) -> Path:
     return share_dir() / kind / f"{name}{suffix}"
 
 
-def copy_shipped(kind: str, suffix: str, name: str, target: Path, *, overwrite: bool) -> Path:
+def copy_shipped(kind: str, suffix: str, name: str, target: str | Path, *, overwrite: bool) -> Path:
     """Copy a shipped file to a file or into a folder; returns the new path."""
     source = shipped_file(kind, suffix, name)
-    path = target / source.name if target.is_dir() else target
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; give another name or --overwrite")
-    try:
-        shutil.copyfile(source, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    path = Path(target)
+    path = path / source.name if names_folder(target, (suffix,)) else path
+    check_targets([path], overwrite=overwrite)
+    with staged(path.parent) as folder:
+        shutil.copyfile(source, folder / path.name)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from medddpm.curation.private import (
 )
 from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError
+from medddpm.io.tables import read_table, write_table
 from medddpm.workflows.preparing import counts_of
 
 
@@ -143,11 +143,10 @@ def _entries(cache: Path, kept: Iterable[Case]) -> set[str]:
 
 def _forget(path: Path, scans: set[str]) -> None:
     """Take the lines of these scans out of a table."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        names = [row[0] for row in csv.reader(lines)]
-        kept = (line for line, name in zip(lines, names, strict=True) if name not in scans)
-        write_text(path, "".join(kept))
+    lines = read_table(path, ("scan",)) if path.is_file() else []
+    if lines:
+        kept = [list(line.cells.values()) for line in lines if line["scan"] not in scans]
+        write_table(path, list(lines[0].cells), kept)
 
 
 def _recount(path: Path, rows: list[ScanRow], out: Path) -> None:

@@ -63,7 +63,7 @@ def test_consent_that_contradicts_itself_is_refused_without_the_id(
 
 
 def test_a_consent_table_without_its_columns(write_csv: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no column date, scope"):
+    with pytest.raises(ConfigError, match="no column scope, date"):
         read_consent(write_csv(tmp_path / "c.csv", ("subject", "state")))
     with pytest.raises(ConfigError, match="cannot be read"):
         read_consent(tmp_path / "missing.csv")

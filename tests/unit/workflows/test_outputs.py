@@ -54,6 +54,70 @@ def test_an_existing_folder_may_have_a_dot(tmp_path: Path) -> None:
     assert names([scan()], folder)[0].startswith(str(folder))
 
 
+@pytest.mark.parametrize(
+    "name", ["results.v2", "2024.05.01", "1.5T", "out", "v1.0.", "a.nii.gz/", "x.png/", ".hidden"]
+)
+def test_a_dot_does_not_make_a_file(name: str) -> None:
+    assert outputs.names_folder(name)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "A.NII.GZ", "1.5T.nii.gz"])
+def test_an_image_suffix_does(name: str) -> None:
+    assert not outputs.names_folder(name)
+
+
+@pytest.mark.parametrize("name", ["a.nii.g", "a.niigz", "a.nii.gzz", "a.mgz", "a.IMG", "a.json"])
+def test_another_suffix_is_a_slip(name: str) -> None:
+    with pytest.raises(ConfigError, match="or go into a folder"):
+        outputs.names_folder(name)
+
+
+def test_a_folder_at_the_name_of_an_output_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a_desc-denoised.json"
+    (path / "thesis").mkdir(parents=True)
+    with pytest.raises(OutputError, match="a folder stands at"):
+        outputs.check_targets([path], overwrite=True)
+    with pytest.raises(OutputError, match="a folder stands at"):
+        outputs.check_targets([path], overwrite=True, folders=[path])
+    with pytest.raises(OutputError), outputs.staged(tmp_path) as work:
+        (work / path.name).write_text("{}")
+    assert (path / "thesis").is_dir()
+
+
+@pytest.mark.parametrize("how", ["same", "dots", "symlink", "hard link", "folder link"])
+def test_an_output_is_never_an_input(tmp_path: Path, how: str) -> None:
+    source, link = tmp_path / "scan.nii.gz", tmp_path / "link.nii.gz"
+    source.write_text("voxels")
+    output = {"same": source, "dots": tmp_path / ".." / tmp_path.name / source.name}.get(how, link)
+    if how == "symlink":
+        link.symlink_to(source)
+    elif how == "hard link":
+        link.hardlink_to(source)
+    elif how == "folder link":
+        (tmp_path / "other").symlink_to(tmp_path)
+        output = tmp_path / "other" / source.name
+    with pytest.raises(OutputError, match="inputs are never replaced"):
+        outputs.check_targets([output], overwrite=True, inputs=[source])
+
+
+@pytest.mark.parametrize("name", ["scan.json", "scan.hdr", "scan.img"])
+def test_what_belongs_to_an_input_stays(tmp_path: Path, name: str) -> None:
+    (tmp_path / "scan.img").touch()
+    (tmp_path / name).touch()
+    with pytest.raises(OutputError, match="inputs are never replaced"):
+        outputs.check_targets([tmp_path / name], overwrite=True, inputs=[tmp_path / "scan.img"])
+
+
+def test_two_scans_with_one_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "a.nii.gz", tmp_path / "A.nii.gz"]
+    outputs.check_targets(paths, overwrite=False)
+    with pytest.raises(OutputError, match="two scans"):
+        outputs.check_targets([paths[0], paths[0]], overwrite=False)
+    monkeypatch.setattr(outputs, "ignores_case", lambda folder: True)
+    with pytest.raises(OutputError, match="two scans"):
+        outputs.check_targets(paths, overwrite=False)
+
+
 def test_outputs_that_make_no_sense() -> None:
     with pytest.raises(ConfigError, match=r"\.nii\.gz"):
         names([scan()], "out.txt")
@@ -81,7 +145,10 @@ def test_folders_that_cannot_take_a_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_staged_outputs_appear_together_and_replace(tmp_path: Path) -> None:
+def test_staged_outputs_appear_together_and_replace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "is_derived_series", lambda folder: True)
     out = tmp_path / "out"
     for text in ("old", "new"):
         with outputs.staged(out) as folder:
@@ -115,6 +182,7 @@ def test_a_failure_between_two_moves_undoes_the_first(
     tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
+    monkeypatch.setattr(outputs, "is_derived_series", lambda folder: True)
     with outputs.staged(out) as folder:
         _write_both(folder, "old")
     real = outputs.os.rename
