@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from medddpm.io import atomic_path, read_volume
+from medddpm.restoration.blank import shown_frame
 from medddpm.workflows.outputs import file_stem
 from medddpm.workflows.provenance import STATEMENT
 
@@ -68,7 +69,7 @@ def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
 def _section(raw: Path, denoised: Path) -> str:
     sidecar = denoised.parent / f"{file_stem(denoised)}.json"
     facts: dict[str, Any] = json.loads(sidecar.read_text(encoding="utf-8"))
-    frame = facts["frames"][0]
+    frame = facts["frames"][shown_frame(facts)]
     flags = "".join(
         f'<p class="flag">{html.escape(text)}</p>' for text in frame["guard"]["messages"]
     )
@@ -77,15 +78,16 @@ def _section(raw: Path, denoised: Path) -> str:
         f"<p>Noise {frame['sigma']['sigma']:.4g} in scan units, {frame['sigma']['fraction']:.4f} "
         f"of the intensity scale; mode {facts['options']['mode']}.</p>{flags}"
         '<img alt="before, after, difference" '
-        f'src="data:image/png;base64,{_picture(raw, denoised)}">'
+        f'src="data:image/png;base64,{_picture(raw, denoised, facts)}">'
     )
 
 
-def _picture(raw: Path, denoised: Path) -> str:
+def _picture(raw: Path, denoised: Path, facts: dict[str, Any]) -> str:
     """The middle slice before, after, and the difference at a fifth of the window."""
-    before, after = read_volume(raw), read_volume(denoised)
+    trust, frame = facts["run"]["trust"], shown_frame(facts)
+    before, after = read_volume(raw, trust=trust), read_volume(denoised, trust=trust)
     middle = before.data.shape[2] // 2
-    a, b = before.frame(0)[:, :, middle].T, after.frame(0)[:, :, middle].T
+    a, b = before.frame(frame)[:, :, middle].T, after.frame(frame)[:, :, middle].T
     top = float(np.percentile(a, 99.5)) or 1.0
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     x, y, _ = before.spacing

@@ -41,7 +41,9 @@ def report(
             "of scans with the names of the noisy ones, or a CSV with columns `scan`, `reference`."
         ),
     ] = None,
-    frame: Annotated[int, typer.Option(min=0, help="Which frame of a 4D scan to show.")] = 0,
+    frame: Annotated[
+        int | None, typer.Option(min=0, help="Which frame of a 4D scan to show; the first.")
+    ] = None,
     index_only: Annotated[
         bool, typer.Option("--index-only", help="Only the page over all results, none a scan.")
     ] = False,

@@ -217,6 +217,9 @@ def estimate_noise(
     for volume, estimates in found:
         for index, estimate in enumerate(estimates):
             frame = f" frame {index}" if volume.num_frames > 1 else ""
+            if estimate.method == "none":
+                typer.echo(f"{volume.case_id}{frame}: blank")
+                continue
             typer.echo(
                 f"{volume.case_id}{frame}: sigma {estimate.sigma:.5g} in scan units, "
                 f"{estimate.fraction:.4f} of the intensity scale, +- {100 * estimate.error:.1f} %, "

@@ -194,7 +194,7 @@ def _restore(job: Job, settings: Settings) -> Outcome:
         "flagged" if flags else "restored",
         reason="; ".join(flags),
         outputs=[str(Path(job.folder) / scan.image.name) for scan in scans],
-        sigma=scans[0].facts["frames"][0]["sigma"]["fraction"],
+        sigma=scans[0].frame["sigma"]["fraction"],
         checksum=before,
         stamp=marks,
         settings=settings.fingerprint,

@@ -13,6 +13,7 @@ from medddpm.evaluation.report import Figure
 from medddpm.evaluation.report_checks import check_values
 from medddpm.evaluation.report_page import policy, template, text
 from medddpm.evaluation.report_strip import strip
+from medddpm.restoration.blank import shown_frame
 
 _FAR = 3.5
 """Distance from the median, in robust standard deviations, that makes an outlier (Iglewicz and
@@ -58,8 +59,8 @@ class GroupRow:
     def of(
         cls, name: str, link: str, facts: Mapping[str, Any], figures: Sequence[Figure]
     ) -> GroupRow:
-        """The row of a sidecar and of the figures on its page; numbers of the first frame."""
-        first = facts["frames"][0]
+        """The row of a sidecar and of the figures on its page; numbers of its first frame."""
+        first = facts["frames"][shown_frame(facts)]
         values = {
             "fraction": first["sigma"]["fraction"],
             "ceiling": first["vae_ceiling_db"],

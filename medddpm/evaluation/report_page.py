@@ -20,6 +20,7 @@ from medddpm.evaluation.report import Figure, ReportScan, measure
 from medddpm.evaluation.report_calibration import calibration_part, listed
 from medddpm.evaluation.report_checks import check_rows
 from medddpm.evaluation.report_view import MAX_BYTES, pack_view
+from medddpm.restoration.blank import BLANK
 
 NIIVUE = "niivue-0.69.0.umd.js.gz"
 MAX_PAGE = 14_500_000
@@ -126,7 +127,9 @@ def _frame_row(frame: Mapping[str, Any]) -> dict[str, str]:
     return {
         "sigma": f"{frame['sigma']['sigma']:.4g}",
         "ceiling": f"{frame['vae_ceiling_db']:.1f}",
-        "flags": "; ".join(frame["guard"]["messages"]) or "no flag",
+        "flags": BLANK
+        if frame.get("blank")
+        else "; ".join(frame["guard"]["messages"]) or "no flag",
     }
 
 

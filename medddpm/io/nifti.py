@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.errors import ConfigError, GeometryError, VolumeReadError
+from medddpm.errors import ConfigError, GeometryError, GeometryWarning, VolumeReadError
 from medddpm.io.files import atomic_path, check_intensities, check_output
 from medddpm.io.stored import Stored
 from medddpm.volume import Geometry, Volume
@@ -28,6 +29,7 @@ WRITE_SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")
 FORMS_TOLERANCE = 1e-3  # of the diagonal of the field of view
 _SPACE_BITS = 7  # of xyzt_units; the others are the unit of time
 _MM_CODE = 2
+_SCANNER_CODE = 1
 _MM_PER_UNIT = {1: 1e3, 3: 1e-3}  # metre and micron; anything else is taken for mm
 _PLAUSIBLE_MM = (0.003, 100.0)  # voxels of a scan whose header states another unit than mm
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError)
@@ -44,8 +46,8 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
 
     Args:
         path: The file.
-        trust: Which matrix to take where sform and qform disagree. The code of the other is
-            set to 0 in the header that the volume carries.
+        trust: Which matrix to take where sform and qform disagree; the header that the volume
+            carries keeps both, with their codes.
 
     Returns:
         float32 in the scan's units, scl_slope and scl_inter applied; (X, Y, Z) or
@@ -55,8 +57,8 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
     Raises:
         VolumeReadError: Missing, cut short, damaged (gzip's checksum is wrong), no image, one
             slice, over four dimensions, complex or RGB, NaN or infinity, all zeros or constant.
-        GeometryError: The affine is singular, sform and qform disagree, or voxels in metre or
-            micron have a size that no scan has.
+        GeometryError: No form is a transform, sform and qform put one space at two places, or
+            voxels in metre or micron have a size that no scan has.
     """
     path = Path(path)
     if not path.is_file():
@@ -150,15 +152,64 @@ def _check_kind(image: Any, path: Path) -> tuple[int, ...]:
 def _choose_affine(
     header: Any, shape: tuple[int, ...], trust: Trust | None, path: Path
 ) -> NDArray[np.float64]:
-    """The best affine, (4, 4) in mm; sform before qform, as in the NIfTI-1 standard."""
-    if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
-        if trust is not None:
-            header["qform_code" if trust == "sform" else "sform_code"] = 0
-        else:
-            _check_forms(header, shape, path)
-    affine = _in_mm(header, header.get_best_affine())
+    """The affine of the scan's grid, (4, 4) in mm; a form that is no transform gets code 0.
+
+    Forms of two codes describe two spaces, as the NIfTI-1 standard provides (qform: where the
+    scanner had it; sform: where a template or another scan has it). Both stay; the grid is that
+    of the scanner, else that of qform, whose voxels have their true size.
+    """
+    sform, qform = (_usable_form(header, name, path) for name in ("sform", "qform"))
+    if sform is None or qform is None:
+        if (
+            trust is not None
+            and (sform if trust == "sform" else qform) is None
+            and (sform is not None or qform is not None)
+        ):
+            raise GeometryError(f"{path} has no usable {trust}; leave --trust out")
+        affine = _in_mm(header, header.get_best_affine())
+    elif trust is not None:
+        affine = sform if trust == "sform" else qform
+    elif _agree(sform, qform, shape):
+        affine = _in_mm(header, header.get_best_affine())
+    elif int(header["sform_code"]) != int(header["qform_code"]):
+        affine = sform if int(header["sform_code"]) == _SCANNER_CODE else qform
+    else:
+        raise GeometryError(_two_places(sform, qform, shape, path))
     _check_unit(header, affine, path)
     return affine
+
+
+def _usable_form(header: Any, name: str, path: Path) -> NDArray[np.float64] | None:
+    """A form in mm; None if its code is 0, or if it is no transform and the other is one."""
+    other = "sform" if name == "qform" else "qform"
+    if int(header[f"{name}_code"]) <= 0:
+        return None
+    form = _decoded(header, name)
+    if form is not None:
+        return form
+    if int(header[f"{other}_code"]) > 0 and _decoded(header, other) is not None:
+        header[f"{name}_code"] = 0
+        warnings.warn(
+            f"{path}: its {name} is no transform and is left out; its {other} is taken",
+            GeometryWarning,
+            stacklevel=2,
+        )
+        return None
+    raise GeometryError(
+        f"{path}: its {name} is no transform (singular, not finite, or no rotation), so the place "
+        "of the scan is unknown; convert it again from its source"
+    )
+
+
+def _decoded(header: Any, name: str) -> NDArray[np.float64] | None:
+    """A form in mm, (4, 4); None if it is no transform."""
+    try:
+        form = _in_mm(header, getattr(header, f"get_{name}")())
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError):
+        return None
+    if not np.isfinite(form).all() or abs(np.linalg.det(form[:3, :3])) < 1e-12:
+        return None
+    return form
 
 
 def _mm_per_unit(header: Any) -> float:
@@ -187,19 +238,31 @@ def _check_unit(header: Any, affine: NDArray[np.float64], path: Path) -> None:
         )
 
 
-def _check_forms(header: Any, shape: tuple[int, ...], path: Path) -> None:
-    """Raise if sform and qform put a corner of the grid at places that are far apart."""
-    sform, qform = (_in_mm(header, form) for form in (header.get_sform(), header.get_qform()))
-    Geometry((shape[0], shape[1], shape[2]), sform)  # a singular sform is its own error
-    corners = np.array([[*c, 1.0] for c in product(*([0, n - 1] for n in shape[:3]))]).T
-    apart = float(np.linalg.norm((sform - qform) @ corners, axis=0).max())
+def _agree(sform: NDArray[np.float64], qform: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+    """Whether two forms put every corner of the grid at one place."""
+    corners = _corners(shape)
     diagonal = float(np.linalg.norm((sform @ corners)[:, 7] - (sform @ corners)[:, 0]))
-    if not apart <= FORMS_TOLERANCE * diagonal:
-        raise GeometryError(
-            f"{path}: sform and qform disagree by up to {apart:.3g} mm, so the place of the scan "
-            "is unknown; choose one with --trust sform or --trust qform (restore, convert), or in "
-            'Python read_volume(..., trust="sform")'
-        )
+    return _apart(sform, qform, shape) <= FORMS_TOLERANCE * diagonal
+
+
+def _apart(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """Most mm between the places of a corner of the grid."""
+    return float(np.linalg.norm((a - b) @ _corners(shape), axis=0).max())
+
+
+def _corners(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Homogeneous voxel indices of the corners of a grid, (4, 8)."""
+    return np.array([[*c, 1.0] for c in product(*([0, n - 1] for n in shape[:3]))]).T
+
+
+def _two_places(
+    sform: NDArray[np.float64], qform: NDArray[np.float64], shape: tuple[int, ...], path: Path
+) -> str:
+    return (
+        f"{path}: sform and qform disagree by up to {_apart(sform, qform, shape):.3g} mm and name "
+        "one space, so the place of the scan is unknown; choose one with --trust sform or --trust "
+        'qform (restore, convert, cohort), or in Python read_volume(..., trust="sform")'
+    )
 
 
 def write_nifti(
@@ -270,7 +333,7 @@ def nifti_header(volume: Volume) -> Any:
         header.set_xyzt_units("mm", "sec")
     elif int(header["xyzt_units"]) & _SPACE_BITS == 0:
         header["xyzt_units"] = int(header["xyzt_units"]) | _MM_CODE
-    if not is_nifti or not _same(_in_mm(header, header.get_best_affine()), volume.affine):
+    if not is_nifti or not _holds(header, volume.affine):
         _set_forms(header, volume.affine)
     if not is_nifti and volume.data.ndim == 4:
         header["pixdim"][4] = _repetition_seconds(volume)
@@ -278,8 +341,12 @@ def nifti_header(volume: Volume) -> Any:
     return header
 
 
-def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    return bool(np.allclose(a, b, rtol=0, atol=1e-5))
+def _holds(header: Any, affine: NDArray[np.float64]) -> bool:
+    """Whether an affine is one of those that a header states."""
+    forms = [_decoded(header, n) for n in ("sform", "qform") if int(header[f"{n}_code"]) > 0]
+    known = [form for form in forms if form is not None]
+    known = known or [_in_mm(header, header.get_best_affine())]
+    return any(np.allclose(form, affine, rtol=0, atol=1e-5) for form in known)
 
 
 def _set_forms(header: Any, affine: NDArray[np.float64]) -> None:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.preprocess.intensity import Mask
-from medddpm.preprocess.noise import NoiseEstimate
+from medddpm.preprocess.noise import NO_NOISE, NoiseEstimate
 from medddpm.preprocess.noise_law import Colour, NoiseLaw
 from medddpm.preprocess.resample import resampled, resampled_affine
+from medddpm.volume import Volume
 
 Image = NDArray[np.float32]
 Triple = tuple[float, float, float]
@@ -104,6 +105,13 @@ def make_frame(
     here = replace(law, sigma=sigma, colour=law.colour.on_grid(ratio))
     turned = resampled_affine(affine, image.shape, grid)
     return Frame(image, noise.scale, noise, here, noise_map, y, mask, (a, b, c), turned)
+
+
+def blank_frame(image: Image, volume: Volume) -> Frame:
+    """The frame of an image without anything in it: no noise, no body."""
+    nothing = np.zeros(image.shape, bool)
+    spacing, affine = volume.spacing, volume.affine
+    return Frame(image, 0.0, NO_NOISE, NoiseLaw(), None, image, nothing, spacing, affine)
 
 
 def acquired_shape(shape: Sequence[int], colour: Colour) -> tuple[int, int, int]:

@@ -26,6 +26,11 @@ def zero_background(image: NDArray[Any]) -> Mask | None:
     return zeros if zeros.mean() > _MASKED_FRACTION else None
 
 
+def is_blank(image: NDArray[Any]) -> bool:
+    """Whether every voxel has one value, as in a frame that was never acquired."""
+    return bool(image.min() == image.max())
+
+
 def foreground_mask(image: NDArray[Any]) -> Mask:
     """Voxels of the body: True inside, holes filled, specks and air left out.
 

@@ -43,7 +43,7 @@ _RED = 2.6
 _MAD_TO_STD = 1.4826
 
 
-Method = Literal["air", "foreground", "given"]
+Method = Literal["air", "foreground", "given", "none"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class NoiseEstimate:
     Attributes:
         sigma: Standard deviation of one real noise component, in scan units.
         fraction: The same as a fraction of `scale`.
-        method: Where it was measured: "air", "foreground", or "given" by the user.
+        method: Where it was measured: "air", "foreground", or "given" by the user; "none" in a
+            blank frame.
         error: Relative standard error of sigma.
         num_voxels: Voxels that were used; 0 if given.
         scale: Intensity scale that the scan would have without its noise (`intensity_scale` with
@@ -66,6 +67,10 @@ class NoiseEstimate:
     error: float
     num_voxels: int
     scale: float
+
+
+NO_NOISE = NoiseEstimate(0.0, 0.0, "none", 0.0, 0, 0.0)
+"""Of a blank frame."""
 
 
 @dataclass(frozen=True)

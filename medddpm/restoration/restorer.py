@@ -19,14 +19,16 @@ from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.found_noise import FoundNoise, find_noise, white_noise
-from medddpm.preprocess.frame import Frame, make_frame
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
+from medddpm.preprocess.frame import Frame, blank_frame, make_frame
+from medddpm.preprocess.intensity import foreground_mask, intensity_scale, is_blank, zero_background
 from medddpm.preprocess.noise import (
+    NO_NOISE,
     expected_magnitude,
     given_noise,
 )
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
+from medddpm.restoration.blank import first_frame, shown_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
@@ -69,7 +71,7 @@ class Restored:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: sigma and the guard's verdict, the scan, its uncertainty."""
-        first = self.facts["frames"][0]
+        first = self.facts["frames"][shown_frame(self.facts)]
         flags = "; ".join(first["guard"]["messages"])
         verdict = f"flagged: {flags}" if flags else "no check raised a flag"
         words = f"{self.volume.case_id} restored, sigma {first['sigma']['sigma']:.4g}; {verdict}"
@@ -122,7 +124,8 @@ class Restorer:
         """The scan with its noise removed, in its own units, on its own grid.
 
         Args:
-            volume: 3D or 4D; the frames of a 4D scan are restored one by one.
+            volume: 3D or 4D; the frames of a 4D scan are restored one by one, and blank ones pass
+                through.
             options: All options; default ones if not given.
             law: The noise, where it is known, in scan units and on the scan's grid.
             on_progress: Called as (tiles done, tiles in all).
@@ -132,7 +135,9 @@ class Restorer:
             ConfigError: An option is out of range.
             MemoryBudgetError: The budget is smaller than one tile needs.
             SamplingDivergedError: A network produced NaN or infinity.
+            VolumeReadError: Every frame is blank.
         """
+        first_frame(volume)
         try:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
@@ -143,9 +148,13 @@ class Restorer:
         for index in range(volume.num_frames):
             seed = volume_seed(options.seed, volume.case_id, index)
             step = _scaled_progress(on_progress, index, volume.num_frames)
-            frames.append(
-                self._restore_frame(volume.frame(index), volume, law, seed, options, step)
-            )
+            image = volume.frame(index)
+            if is_blank(image):
+                frames.append(_blank(image, volume, options))
+                if step:
+                    step(1, 1)
+                continue
+            frames.append(self._restore_frame(image, volume, law, seed, options, step))
         facts = self._facts(frames, options, time.perf_counter() - began)
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
@@ -313,6 +322,7 @@ class Restorer:
                     "guard": asdict(f.guard),
                     "tiles": f.num_tiles,
                 }
+                | ({"blank": True} if f.frame.noise is NO_NOISE else {})
                 for f in frames
             ],
         }
@@ -345,6 +355,13 @@ def _noise_of(image: Array, volume: Volume, options: RestoreOptions) -> FoundNoi
     kind, coils, spacing = options.noise, options.coils, volume.spacing
     find = white_noise if options.colour == "white" else find_noise
     return find(image, kind=kind, coils=coils, spacing=spacing)
+
+
+def _blank(image: Array, volume: Volume, options: RestoreOptions) -> _Restoration:
+    """A frame without anything in it, as it is."""
+    nothing = np.zeros_like(image) if options.mode == "ensemble" else None
+    report = GuardReport(passed=True, messages=(), checks=())
+    return _Restoration(image, nothing, nothing, blank_frame(image, volume), 0.0, report, 0)
 
 
 def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 from medddpm.evaluation.page import pdf_of, report_page, rgb_of
 from medddpm.evaluation.picture import comparison_figure
 from medddpm.io import DicomOptions, Quantity, write_dicom, write_dicom_page, write_parametric_map
+from medddpm.restoration.blank import shown_frame
 from medddpm.restoration.restorer import Restored
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import Target
@@ -47,13 +48,14 @@ def write_dicom_outputs(
 
 
 def _page(restored: Restored, source: Volume, facts: Mapping[str, Any]) -> Any:
-    """The page of the first frame; it names neither patient nor date."""
+    """The page of the first frame that is not blank; it names neither patient nor date."""
+    shown = shown_frame(facts)
     picture = comparison_figure(
-        source.frame(0),
-        restored.volume.frame(0),
+        source.frame(shown),
+        restored.volume.frame(shown),
         spacing=source.spacing,
         orientation=source.geometry.orientation,
-        sigma=float(facts["frames"][0]["sigma"]["sigma"]),
+        sigma=float(facts["frames"][shown]["sigma"]["sigma"]),
     )
     return report_page(picture, f"Restoration of {source.case_id}", report_lines(facts))
 
@@ -61,7 +63,8 @@ def _page(restored: Restored, source: Volume, facts: Mapping[str, Any]) -> Any:
 def report_lines(facts: Mapping[str, Any]) -> list[str]:
     """The report in words: scan, noise, guard, settings, provenance."""
     given, frames, weights = facts["input"], facts["frames"], facts["weights"]
-    first, options = frames[0], facts["options"]
+    shown, options = shown_frame(facts), facts["options"]
+    first = frames[shown]
     flags = list(dict.fromkeys(text for f in frames for text in f["guard"]["messages"]))
     shape = " x ".join(str(n) for n in given["shape"])
     spacing = " x ".join(f"{s:.3g}" for s in given["spacing_mm"])
@@ -76,7 +79,7 @@ def report_lines(facts: Mapping[str, Any]) -> list[str]:
         "",
         f"Scan: {shape} voxels of {spacing} mm, {given['orientation']}",
         f"Noise: sigma {sigma['sigma']:.4g} in scan units, {sigma['fraction']:.4f} of the "
-        f"intensity scale, from {sigma['method']}; frame 1 of {len(frames)} is shown",
+        f"intensity scale, from {sigma['method']}; frame {shown + 1} of {len(frames)} is shown",
         f"Guard: {'nothing was flagged' if not flags else 'LOOK AT THIS SCAN'}; {checks}",
         *(f"  {text}" for text in flags),
         f"VAE ceiling: {first['vae_ceiling_db']:.1f} dB",

@@ -12,10 +12,11 @@ from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
 from medddpm.io import OnError, read_volume, read_volumes, write_volume
 from medddpm.preprocess import degrade, noise
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.preprocess.intensity import foreground_mask, intensity_scale, is_blank
 from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.preprocess.noise_map import noise_map
-from medddpm.volume import Volume
+from medddpm.restoration.blank import first_frame
+from medddpm.volume import Array, Volume
 from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged, write_json
 from medddpm.workflows.provenance import describe_input, source_files, versions
 
@@ -106,17 +107,19 @@ def estimate_noise(
     found = []
     for volume in read_volumes(source, force=force, on_error=on_error):
         with one_scan(volume.case_id, on_error):
-            estimates = [
-                noise.estimate_noise(
-                    volume.frame(index),
-                    kind=settings.kind,
-                    coils=settings.coils,
-                    spacing=volume.spacing,
-                )
-                for index in range(volume.num_frames)
-            ]
-            found.append((volume, estimates))
+            first_frame(volume)
+            frames = (volume.frame(index) for index in range(volume.num_frames))
+            found.append((volume, [_estimate(frame, volume, settings) for frame in frames]))
     return found
+
+
+def _estimate(image: Array, volume: Volume, settings: NoiseSettings) -> noise.NoiseEstimate:
+    """The noise of a frame; none where it is blank."""
+    if is_blank(image):
+        return noise.NO_NOISE
+    return noise.estimate_noise(
+        image, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+    )
 
 
 def write_noise_map(
@@ -143,11 +146,13 @@ def write_noise_map(
     maps = np.empty_like(volume.data, dtype=np.float32)
     for index in range(volume.num_frames):
         image = volume.frame(index)
-        estimate = noise.estimate_noise(
-            image, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
-        )
-        found = noise_map(
-            image, estimate, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+        estimate = _estimate(image, volume, settings)
+        found = (
+            None
+            if is_blank(image)
+            else noise_map(
+                image, estimate, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+            )
         )
         frame = maps if maps.ndim == 3 else maps[..., index]
         frame[...] = estimate.sigma if found is None else found

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import CheckpointError, MedddpmError, VolumeReadError
 from medddpm.io import DicomOptions, NumberType
+from medddpm.restoration.blank import shown_frame
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.number_type import in_type
@@ -131,7 +132,7 @@ def _distance(result: Result, again: Volume) -> list[str]:
         return [f"the shape was {before.data.shape} and is {again.data.shape}"]
     gap = np.abs(before.data - again.data)
     share = 100 * float(np.count_nonzero(gap)) / gap.size
-    sigma = float(result.facts["frames"][0]["sigma"]["sigma"])
+    sigma = float(result.facts["frames"][shown_frame(result.facts)]["sigma"]["sigma"])
     return [
         f"{share:.3g} % of the voxels differ, by at most {float(gap.max()):.4g} "
         f"({float(gap.max()) / sigma if sigma else float('inf'):.3g} sigma)"

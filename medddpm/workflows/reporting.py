@@ -13,6 +13,7 @@ from medddpm.evaluation.report import Figure, ReportScan, measure
 from medddpm.evaluation.report_group import GroupRow, group_page
 from medddpm.evaluation.report_page import report_page
 from medddpm.io import OnError, read_volume
+from medddpm.restoration.blank import blank_frames, shown_frame
 from medddpm.restoration.model import find_weights, read_card
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import check_targets, names_folder, staged
@@ -43,7 +44,7 @@ def report(
     out: str | Path | None = None,
     source: Path | None = None,
     reference: Path | None = None,
-    frame: int = 0,
+    frame: int | None = None,
     index_only: bool = False,
     overwrite: bool = False,
     on_error: OnError | None = None,
@@ -56,7 +57,7 @@ def report(
         out: A folder for the pages, or an .html file for one; beside each result if not given.
         source: The scan that was restored, if it is no longer where the sidecar says.
         reference: Clean scans on the same grids, for PSNR and SSIM; see `find_references`.
-        frame: Which frame of a 4D scan to show.
+        frame: Which frame of a 4D scan to show; the first that is not blank, if not given.
         index_only: Write the page over all results alone; it links to pages that are there.
         overwrite: Replace pages that exist.
         on_error: Called with the error of each bad result, and the others are shown; without it
@@ -104,7 +105,11 @@ def report(
 
 
 def _show(
-    result: Result, page: Path | None, source: Path | None, reference: Path | None, frame: int
+    result: Result,
+    page: Path | None,
+    source: Path | None,
+    reference: Path | None,
+    frame: int | None,
 ) -> list[Figure]:
     """Write the page of a result, if there is to be one; its numbers."""
     scan = _read_scan(result, source, reference, frame)
@@ -168,9 +173,12 @@ def scan_of(
 
 
 def _read_scan(
-    result: Result, source: Path | None, reference: Path | None, frame: int
+    result: Result, source: Path | None, reference: Path | None, frame: int | None
 ) -> ReportScan:
     after, before = result.read(), find_source(result, source)
+    frame = shown_frame(result.facts) if frame is None else frame
+    if frame in blank_frames(result.facts):
+        raise ConfigError(f"frame {frame} of {result.stem} is blank; show another with --frame")
     if before.num_frames != after.num_frames:
         raise VolumeReadError(
             f"{result.image} has {after.num_frames} frames, its source {before.num_frames}"

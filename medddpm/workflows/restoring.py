@@ -26,6 +26,7 @@ from medddpm.io import (
     stored_as,
     write_volume,
 )
+from medddpm.restoration.blank import blank_frames, shown_frame
 from medddpm.restoration.model import find_weights
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
@@ -92,16 +93,23 @@ class RestoredScan:
         return rounding_text(self.facts)
 
     @property
+    def frame(self) -> dict[str, Any]:
+        """The facts of the first frame that is not blank."""
+        found: dict[str, Any] = self.facts["frames"][shown_frame(self.facts)]
+        return found
+
+    @property
     def summary(self) -> str:
         """One line: noise level and VAE ceiling of the (first) frame, seconds, device."""
-        frames = self.facts["frames"]
-        sigma = frames[0]["sigma"]
-        more = f" (frame 0 of {len(frames)})" if len(frames) > 1 else ""
+        frames, blank = self.facts["frames"], blank_frames(self.facts)
+        sigma = self.frame["sigma"]
+        more = f" (frame {shown_frame(self.facts)} of {len(frames)})" if len(frames) > 1 else ""
+        passed = f"; blank and passed through: frame {', '.join(map(str, blank))}" if blank else ""
         return (
             f"sigma {sigma['sigma']:.4g} in scan units, {sigma['fraction']:.4f} of the intensity "
             f"scale, from {sigma['method']}{more}; "
-            f"VAE ceiling {frames[0]['vae_ceiling_db']:.1f} dB; "
-            f"{self.facts['seconds']:.1f} s on {self.facts['device']}"
+            f"VAE ceiling {self.frame['vae_ceiling_db']:.1f} dB; "
+            f"{self.facts['seconds']:.1f} s on {self.facts['device']}{passed}"
         )
 
 
@@ -292,7 +300,13 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
             from medddpm.workflows.reporting import scan_of
 
             scan = scan_of(
-                target.stem, volume, restored.volume, facts, std=restored.std, card=run.card
+                target.stem,
+                volume,
+                restored.volume,
+                facts,
+                std=restored.std,
+                card=run.card,
+                frame=shown_frame(facts),
             )
             place.html.write_text(report_page(scan), encoding="utf-8")
         write_json(folder / target.sidecar.name, facts)

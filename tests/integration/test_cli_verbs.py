@@ -217,7 +217,7 @@ def test_trust_one_of_two_forms(
 ) -> None:
     forms = {"sform": noisy_phantom.affine, "qform": np.diag([1.0, 1.1, 1.3, 1.0])}
     image = nib.nifti1.Nifti1Image(noisy_phantom.data, None)
-    image.set_sform(forms["sform"], code=2)
+    image.set_sform(forms["sform"], code=1)
     image.set_qform(forms["qform"], code=1)
     source = tmp_path / "two.nii.gz"
     nib.save(image, source)

@@ -10,7 +10,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medddpm.errors import ConfigError, GeometryError, OutputError, VolumeReadError
+from medddpm.errors import (
+    ConfigError,
+    GeometryError,
+    GeometryWarning,
+    OutputError,
+    VolumeReadError,
+)
 from medddpm.io import read_volume, write_volume
 from medddpm.volume import Geometry, Volume
 
@@ -196,22 +202,82 @@ def test_sheared_grid_has_no_qform(data: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trust", ["sform", "qform"])
 def test_forms_disagree(trust: Any, data: Any, oblique_affine: Any, tmp_path: Path) -> None:
-    path = save(tmp_path / "a.nii", data, np.eye(4), qform=oblique_affine)
+    path = save(tmp_path / "a.nii", data, np.eye(4), qform=oblique_affine, qcode=2)
     with pytest.raises(GeometryError, match="sform and qform disagree"):
         read_volume(path)
     volume = read_volume(path, trust=trust)
     expected = np.eye(4) if trust == "sform" else oblique_affine
     assert np.allclose(volume.affine, expected, atol=1e-5)
-    assert np.allclose(read_volume(write_volume(volume, tmp_path / "b.nii")).affine, volume.affine)
+    written = write_volume(volume, tmp_path / "b.nii")
+    assert np.allclose(read_volume(written, trust=trust).affine, volume.affine)
+    assert written.read_bytes()[252:328] == path.read_bytes()[252:328]  # codes and both forms
+
+
+@pytest.mark.parametrize(
+    ("qcode", "scode", "taken"),
+    [(1, 4, "q"), (1, 3, "q"), (1, 2, "q"), (2, 4, "q"), (2, 1, "s"), (4, 1, "s"), (1, 5, "q")],
+)
+def test_two_codes_are_two_spaces(
+    qcode: int, scode: int, taken: str, data: Any, oblique_affine: Any, tmp_path: Path
+) -> None:
+    """NIfTI-1, methods 2 and 3: qform to the scanner, sform to a template; both are right."""
+    template = np.diag([2.0, 2, 2, 1])
+    path = save(tmp_path / "a.nii", data, template, qform=oblique_affine, qcode=qcode, scode=scode)
+    volume = read_volume(path)
+    assert np.allclose(volume.affine, oblique_affine if taken == "q" else template, atol=1e-5)
+    written = write_volume(volume, tmp_path / "b.nii")
+    assert written.read_bytes()[252:328] == path.read_bytes()[252:328]
+
+
+def _with_bytes(path: Path, where: int, content: bytes) -> Path:
+    whole = bytearray(path.read_bytes())
+    whole[where : where + len(content)] = content
+    path.write_bytes(whole)
+    return path
+
+
+NO_ROTATION = np.array([1, 1, 1], "<f4").tobytes()
+NANS = np.full(3, np.nan, "<f4").tobytes()
+
+
+@pytest.mark.parametrize("quaternion", [NO_ROTATION, NANS, np.full(3, 1e30, "<f4").tobytes()])
+def test_a_bad_quaternion_beside_a_good_sform(
+    quaternion: bytes, data: Any, oblique_affine: Any, tmp_path: Path
+) -> None:
+    path = _with_bytes(save(tmp_path / "a.nii", data, oblique_affine), 256, quaternion)
+    with pytest.warns(GeometryWarning, match="its qform is no transform"):
+        volume = read_volume(path)
+    assert np.allclose(volume.affine, oblique_affine, atol=1e-5)
+    back = nib.load(write_volume(volume, tmp_path / "b.nii"))
+    assert int(back.header["qform_code"]) == 0
+    assert np.allclose(read_volume(tmp_path / "b.nii").affine, volume.affine)
+    with pytest.raises(GeometryError, match="no usable qform"), pytest.warns(GeometryWarning):
+        read_volume(path, trust="qform")
+
+
+def test_a_bad_sform_beside_a_good_quaternion(
+    data: Any, oblique_affine: Any, tmp_path: Path
+) -> None:
+    for content in (bytes(48), np.full(12, np.nan, "<f4").tobytes()):
+        path = _with_bytes(save(tmp_path / "a.nii", data, oblique_affine), 280, content)
+        with pytest.warns(GeometryWarning, match="its sform is no transform"):
+            assert np.allclose(read_volume(path).affine, oblique_affine, atol=1e-5)
+
+
+def test_no_form_is_a_transform(data: Any, oblique_affine: Any, tmp_path: Path) -> None:
+    path = _with_bytes(save(tmp_path / "a.nii", data, oblique_affine), 256, NO_ROTATION)
+    _with_bytes(path, 280, bytes(48))
+    with pytest.raises(GeometryError, match="its sform is no transform"):
+        read_volume(path)
+    path = save(tmp_path / "b.nii", data, oblique_affine, scode=0)
+    with pytest.raises(VolumeReadError, match="be read"):
+        read_volume(_with_bytes(path, 256, NO_ROTATION))
 
 
 def test_singular_sform(data: Any, tmp_path: Path) -> None:
-    path = save(tmp_path / "a.nii", data, np.eye(4))
-    content = bytearray(path.read_bytes())
-    content[280:296] = bytes(16)  # srow_x
-    path.write_bytes(content)
+    path = save(tmp_path / "a.nii", data, np.eye(4), qcode=0)
     with pytest.raises(GeometryError, match="singular"):
-        read_volume(path)
+        read_volume(_with_bytes(path, 280, bytes(16)))  # srow_x
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,16 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from medddpm.errors import ConfigError, MemoryBudgetError, OptionWarning, SamplingDivergedError
+from medddpm.errors import (
+    ConfigError,
+    MemoryBudgetError,
+    OptionWarning,
+    SamplingDivergedError,
+    VolumeReadError,
+)
 from medddpm.preprocess.tiles import plan_tiles
 from medddpm.restoration import memory
+from medddpm.restoration.blank import blank_frames, shown_frame
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.options import _ONLY_IN
 from medddpm.restoration.restorer import RestoreOptions, Restorer
@@ -38,6 +45,27 @@ def test_the_result_lies_where_the_scan_lies(
     assert result.volume.data.shape == noisy_phantom.data.shape
     assert np.isfinite(result.volume.data).all()
     assert (result.std is not None) == (mode == "ensemble")
+
+
+@pytest.mark.parametrize("mode", ["mean", "ensemble"])
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_a_blank_frame_passes_through(
+    restorer: Restorer, noisy_phantom: Volume, mode: Any, value: float
+) -> None:
+    options: dict[str, Any] = {"mode": mode, "samples": 2, "steps": 1, **SMALL}
+    blank = np.full_like(noisy_phantom.data, value)
+    film = noisy_phantom.with_data(np.stack([blank, noisy_phantom.data, blank], -1))
+    result = restorer.restore(film, **options)
+    np.testing.assert_array_equal(result.volume.frame(0), blank)
+    np.testing.assert_array_equal(result.volume.frame(2), blank)
+    assert blank_frames(result.facts) == [0, 2]
+    assert shown_frame(result.facts) == 1
+    assert result.facts["frames"][1]["sigma"]["sigma"] > 0
+    assert "blank" not in result.facts["frames"][1]
+    if result.std is not None:
+        assert result.std.frame(0).max() == 0
+    with pytest.raises(VolumeReadError, match="is blank"):
+        restorer.restore(noisy_phantom.with_data(np.stack([blank, blank + 1], -1)), **options)
 
 
 @pytest.mark.parametrize("mode", ["mean", "sample"])
