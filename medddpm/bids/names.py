@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medddpm.errors import ConfigError
 from medddpm.workflows.outputs import NIFTI_SUFFIXES, Target, file_stem
 
 SUFFIXES = frozenset(
     {"T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "PDT2", "angio", "T2star"}
-    | {"FLASH", "PD", "UNIT1", "MP2RAGE", "MEGRE", "MESE", "VFA", "IRT1", "MTR", "MPM", "TB1EPI"}
+    | {"FLASH", "PD", "UNIT1", "MP2RAGE", "MEGRE", "MESE", "VFA", "IRT1", "MTR", "MPM", "MTS"}
+    | {"TB1EPI"}
 )
-"""Suffixes of anatomical magnitude images (BIDS 1.10, "Magnetic Resonance Imaging", anat)."""
+"""Suffixes of anatomical images (BIDS 1.10, schema/rules/files/raw/anat.yaml)."""
+MAPS = frozenset(
+    {"T1map", "T2map", "T2starmap", "R1map", "R2map", "R2starmap", "PDmap", "MTRmap", "MTsat"}
+    | {"T1rho", "MWFmap", "MTVmap", "Chimap", "S0map", "M0map"}
+)
+"""Suffixes of quantitative maps, which are computed and have no noise of magnitude."""
+
+
+@dataclass(frozen=True)
+class BidsScans:
+    """The images of a data set.
+
+    Attributes:
+        scans: Anatomical magnitude scans, sorted.
+        left_out: Other images in folders `anat`, relative to the data set, and why.
+    """
+
+    scans: list[Path]
+    left_out: dict[str, str]
 
 
 def is_bids(folder: Path) -> bool:
@@ -22,27 +43,56 @@ def is_bids(folder: Path) -> bool:
 
 def find_bids_scans(
     root: Path, subjects: Collection[str] = (), sessions: Collection[str] = ()
-) -> list[Path]:
-    """The anatomical magnitude scans of a data set, sorted.
+) -> BidsScans:
+    """The anatomical magnitude scans of a data set, and what in its folders `anat` is none.
 
     Args:
         root: The data set.
         subjects: Labels without "sub-"; all if none is given.
         sessions: Labels without "ses-"; all, and scans without session, if none is given.
+
+    Raises:
+        ConfigError: A scan is there twice, as .nii and as .nii.gz.
     """
-    found = []
-    for pattern in ("sub-*/anat/*", "sub-*/ses-*/anat/*"):
-        for path in root.glob(pattern):
-            known = entities(file_stem(path))
-            if (
-                path.name.endswith(NIFTI_SUFFIXES)
-                and known["suffix"] in SUFFIXES
-                and known.get("part", "mag") == "mag"
-                and (not subjects or known.get("sub") in subjects)
-                and (not sessions or known.get("ses") in sessions)
-            ):
-                found.append(path)
-    return sorted(found)
+    scans: dict[Path, Path] = {}
+    left_out: dict[str, str] = {}
+    for path in sorted(p for n in ("sub-*/anat", "sub-*/ses-*/anat") for p in root.glob(f"{n}/*")):
+        known, place = entities(file_stem(path)), path.parent / file_stem(path)
+        if not path.name.endswith(NIFTI_SUFFIXES) or path.name.startswith("."):
+            continue
+        if subjects and known.get("sub") not in subjects:
+            continue
+        if sessions and known.get("ses") not in sessions:
+            continue
+        reason = why_not(known)
+        if reason:
+            left_out[path.relative_to(root).as_posix()] = reason
+        elif place in scans:
+            raise ConfigError(
+                f"{root} has {path.relative_to(root)} and {scans[place].name}, one name for two "
+                "files; take one of them out"
+            )
+        else:
+            scans[place] = path
+    return BidsScans(sorted(scans.values()), left_out)
+
+
+def why_not(known: Mapping[str, str]) -> str:
+    """Why an image with these entities is not restored; "" if it is."""
+    part = known.get("part", "mag")
+    if part != "mag":
+        return f"part-{part} is no magnitude image"
+    if known["suffix"] in MAPS:
+        return f"{known['suffix']} is a quantitative map, without noise of a known law"
+    if known["suffix"] == "defacemask":
+        return "defacemask is a mask, and no scan"
+    return "" if known["suffix"] in SUFFIXES else f"{known['suffix']} is no anatomical suffix"
+
+
+def reasons(left_out: Mapping[str, str]) -> list[str]:
+    """Lines that say how many images were left out, and why."""
+    counts = Counter(left_out.values())
+    return [f"left out, {count} x: {reason}" for reason, count in sorted(counts.items())]
 
 
 def entities(stem: str) -> dict[str, str]:

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @reports_errors
 def _run(given: argparse.Namespace) -> None:
+    from medddpm.bids.names import reasons
     from medddpm.cohort.bids_app import group, participant
     from medddpm.cohort.table import summary
 
@@ -45,6 +46,8 @@ def _run(given: argparse.Namespace) -> None:
         if given.analysis_level == "group":
             result = group(run)
         else:
+            for line in reasons(run.left_out()):
+                say(line)
             result = participant(run, num_workers=given.nprocs, on_outcome=_say)
     typer.echo(summary(result.counts, result.outcomes))
     code = exit_code(result.counts, stopped=False)
@@ -74,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--sigma", default="auto", help="noise level in scan units, or auto")
     add("--weights", default="default", help="a shipped name or a weights file")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--trust", choices=["sform", "qform"], help="where those of a scan disagree")
+    help_ = "restore anew what was restored in output_dir with other settings"
+    add("--overwrite", action="store_true", help=help_)
     add("--set", action="append", default=[], metavar="A.B=C", help="set a config field")
     add("-v", "--version", action="version", version=f"medddpm {__version__}")
     return parser
@@ -101,6 +107,8 @@ def _bids_run(given: argparse.Namespace) -> BidsRun:
         options=load_config(None, [*given.set, *flags]).restore,
         weights=given.weights,
         device=parse_device(given.device),
+        trust=given.trust,
+        overwrite=given.overwrite,
     )
 
 
@@ -120,4 +128,4 @@ def _validate(raw: Path) -> None:
 
 def _say(outcome: Outcome, done: int, total: int) -> None:
     reason = f": {outcome.reason}" if outcome.reason else ""
-    say(f"{done}/{total} {outcome.scan} {outcome.state}{reason}")
+    say(f"scan {done} of {total}, {outcome.scan}: {outcome.state}{reason}")

@@ -18,6 +18,7 @@ from medddpm.cli.options import (
     Mode,
     OutputFormat,
     Overrides,
+    Trust,
     Weights,
     parse_device,
     parse_memory,
@@ -59,6 +60,13 @@ def cohort(
     ] = False,
     memory: Annotated[str | None, typer.Option(help="Of all local workers, such as 64GB.")] = None,
     format: Annotated[OutputFormat, typer.Option(help="Of the outputs.")] = "nifti",
+    trust: Trust = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write an HTML report beside each scan too.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Restore anew what OUT has of other settings.")
+    ] = False,
     device: Device = "auto",
     weights: Weights = "default",
     overrides: Overrides = None,
@@ -88,6 +96,8 @@ def cohort(
         "weights": weights,
         "device": parse_device(device),
         "format": format,
+        "trust": trust,
+        "report": report,
     }
     if dry_run:
         with progress("dry run"):
@@ -99,6 +109,7 @@ def cohort(
             source,
             out,
             resume=resume,
+            overwrite=overwrite,
             stop=stop,
             on_news=say,
             on_outcome=_Reporter(bar),
@@ -154,4 +165,6 @@ class _Reporter:
         if outcome.state == "failed":
             self.failed += 1
             say(f"failed: {outcome.scan}: {outcome.reason}")
-        self.bar(f"cohort, {self.failed} failed" if self.failed else "cohort", done, total)
+        # a scan that failed is not done: the count is of those that were tried
+        task = f"cohort, {self.failed} of these failed" if self.failed else "cohort"
+        self.bar(task, done, total)

@@ -18,15 +18,17 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from medddpm.bids.derivative import write_description
-from medddpm.bids.names import entities, find_bids_scans, is_bids
+from medddpm.bids.names import entities, find_bids_scans, is_bids, reasons
 from medddpm.bids.page import write_index, write_subject_page
+from medddpm.cohort.begin import begun, check_settings
 from medddpm.cohort.job import Settings, do_job, find_done
 from medddpm.cohort.page import write_page
 from medddpm.cohort.records import Outcome, load_outcome
 from medddpm.cohort.run import CohortResult, make_settings
-from medddpm.cohort.sources import Job, bids_job
+from medddpm.cohort.sources import Job, bids_job, check_root, refuse_meeting
 from medddpm.cohort.table import write_tables
 from medddpm.errors import CohortError, ConfigError, OutputError
+from medddpm.io import Trust
 from medddpm.restoration.options import RestoreOptions
 from medddpm.threads import available_cores
 
@@ -46,6 +48,8 @@ class BidsRun:
         options: How to restore.
         weights: A shipped name or a weights file.
         device: "auto", "cpu", "cuda", "cuda:1".
+        trust: "sform" or "qform", where those of a scan disagree.
+        overwrite: Restore anew what was restored in `out` with other settings.
     """
 
     raw: Path
@@ -56,6 +60,8 @@ class BidsRun:
     options: RestoreOptions = field(default_factory=RestoreOptions)
     weights: str | Path = "default"
     device: str = "auto"
+    trust: Trust | None = None
+    overwrite: bool = False
 
     def jobs(self) -> list[Job]:
         """The scans that are asked for.
@@ -68,16 +74,29 @@ class BidsRun:
         missing = [s for s in self.subjects if not (self.raw / f"sub-{s}").is_dir()]
         if missing:
             raise ConfigError(f"{self.raw} has no subject {', '.join(missing)}")
-        scans = find_bids_scans(self.raw, self.subjects, self.sessions)
-        if not scans:
-            raise ConfigError(f"{self.raw} has no such anatomical scan")
-        return [bids_job(self.raw.absolute(), path.absolute()) for path in scans]
+        check_root(self.raw, self.out)
+        found = find_bids_scans(self.raw, self.subjects, self.sessions)
+        if not found.scans:
+            why = "; ".join(["", *reasons(found.left_out)])
+            raise ConfigError(f"{self.raw} has no such anatomical scan{why}")
+        jobs = [bids_job(self.raw.absolute(), path.absolute()) for path in found.scans]
+        refuse_meeting(jobs, self.out.absolute())
+        return jobs
 
     def settings(self) -> Settings:
         """The settings of its jobs."""
         return make_settings(
-            self.out, self.options, self.weights, device=self.device, state=self.work
+            self.out,
+            self.options,
+            self.weights,
+            device=self.device,
+            trust=self.trust,
+            state=self.work,
         )
+
+    def left_out(self) -> dict[str, str]:
+        """Other images in the folders of anatomical scans, and why they are not restored."""
+        return find_bids_scans(self.raw, self.subjects, self.sessions).left_out
 
 
 def participant(
@@ -94,14 +113,15 @@ def participant(
         OutputError: The disk is full or gone.
     """
     jobs, settings = run.jobs(), run.settings()
-    write_description(run.out, run.raw)
     outcomes = []
-    for outcome in _do_all(jobs, settings, num_workers):
-        if outcome.state == "stopped":
-            raise OutputError(outcome.reason)
-        outcomes.append(outcome)
-        if on_outcome:
-            on_outcome(outcome, len(outcomes), len(jobs))
+    with begun(settings, overwrite=run.overwrite):
+        write_description(run.out, run.raw)
+        for outcome in _do_all(jobs, settings, num_workers):
+            if outcome.state == "stopped":
+                raise OutputError(outcome.reason)
+            outcomes.append(outcome)
+            if on_outcome:
+                on_outcome(outcome, len(outcomes), len(jobs))
     for subject in sorted({entities(job.files[0].name)["sub"] for job in jobs}):
         _write_page(run, settings, subject)
     return CohortResult(outcomes, len(jobs), ())
@@ -110,6 +130,7 @@ def participant(
 def group(run: BidsRun) -> CohortResult:
     """Collect what the participant level has done: tables, and pages over subjects and scans."""
     jobs, settings = run.jobs(), run.settings()
+    check_settings(settings, overwrite=run.overwrite)
     known = [(job, load_outcome(settings.state, job)) for job in jobs]
     outcomes = [outcome for _, outcome in known if outcome is not None]
     by_subject: dict[str, Counter[str]] = {}
@@ -123,7 +144,7 @@ def group(run: BidsRun) -> CohortResult:
         for label, c in sorted(by_subject.items())
     ]
     write_index(run.out, rows)
-    tables = write_tables(run.out, outcomes, settings.deciding())
+    tables = write_tables(run.out, outcomes, settings.deciding(), run.left_out())
     page = write_page(run.out, outcomes, len(jobs))
     return CohortResult(outcomes, len(jobs), tables, page)
 

@@ -27,7 +27,7 @@ from medddpm.cohort.records import digest_of
 from medddpm.cohort.run import make_settings
 from medddpm.cohort.sources import Job, find_jobs
 from medddpm.errors import CohortError, MedddpmError
-from medddpm.io import atomic_path, scan_shape, write_volume
+from medddpm.io import Trust, atomic_path, scan_shape, write_volume
 from medddpm.preprocess.tiles import plan_tiles
 from medddpm.restoration.memory import BYTES_A_VOLUME_VOXEL
 from medddpm.restoration.model import load_model
@@ -115,12 +115,14 @@ def predict(
     weights: str | Path = "default",
     device: str = "auto",
     format: OutputFormat = "nifti",
+    trust: Trust | None = None,
+    report: bool = False,
 ) -> Prediction:
     """What `cohort` with the same arguments will take; nothing is written but the measurement."""
     found = find_jobs(source, out)
     options = options or RestoreOptions()
-    settings = make_settings(out, options, weights, device=device, format=format)
-    settings = replace(settings, threads=pool.threads)
+    settings = make_settings(out, options, weights, device=device, format=format, trust=trust)
+    settings = replace(settings, threads=pool.threads, report=report)
     to_do = [job for job in found.jobs if find_done(job, settings) is None]
     known = calibration(settings)
     multiple = load_model(settings.weights).multiple

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,10 @@ from pathlib import Path
 HEARTBEAT_S = 20.0
 SILENT_S = 300.0
 """A holder on another machine that did not touch its claim for so long is taken for dead."""
+_WRITING_S = 10.0
+"""A claim that says nothing is being written, where files cannot be linked, for so long at most."""
 
+_NEW = "new"  # how files begin that are no claims
 _held: dict[Path, Callable[[], None]] = {}
 
 
@@ -64,6 +68,8 @@ def is_claimed(folder: Path, key: str) -> bool:
 def release_run(folder: Path, run: str) -> list[str]:
     """Remove the claims of dead workers of a run; returns their keys."""
     keys = []
+    for path in folder.glob(f"{_NEW}-{run}-*"):  # of a worker that was killed while it wrote
+        path.unlink(missing_ok=True)
     for path in folder.glob("*.*"):
         if _owner(path).get("run") == run and not holder_is_alive(path):
             keys.append(path.stem)
@@ -74,10 +80,11 @@ def release_run(folder: Path, run: str) -> list[str]:
 def holder_is_alive(path: Path) -> bool:
     """True unless the process that made a claim is known to be gone, or silent for too long."""
     owner = _owner(path)
-    if owner.get("host") == socket.gethostname():
+    if owner.get("place") == _place():
         return owner.get("born") == _born(int(owner.get("pid") or 0))
     try:
-        return _now_of(path.parent) - path.stat().st_mtime < SILENT_S
+        longest = SILENT_S if owner else _WRITING_S
+        return _now_of(path.parent) - path.stat().st_mtime < longest
     except OSError:
         return False
 
@@ -90,15 +97,42 @@ def _take(folder: Path, key: str, run: str) -> Path | None:
             return None
         number = max(number, known)
     path = folder / f"{key}.{number + 1}"
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except FileExistsError:
-        return None
     pid = os.getpid()
-    owner = {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "run": run}
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(owner, file)
-    return path
+    owner = {"place": _place(), "pid": pid, "born": _born(pid), "run": run}
+    return path if _make_whole(path, json.dumps(owner), run) else None
+
+
+def _make_whole(path: Path, text: str, run: str) -> bool:
+    """Make a file with all of its content, or none of it; False if there is one already.
+
+    A disk that is full leaves nothing: the name is given to a file that is written.
+    """
+    partial = path.with_name(f"{_NEW}-{run}-{uuid.uuid4().hex}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            # NFS may have made it, and repeated the call because the answer was lost
+            return partial.stat().st_nlink == 2
+        except OSError:  # a file system without links
+            return _write_new(path, text)
+        return True
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, text: str) -> bool:
+    """Write a file that is not there yet; nothing of it stays if that fails."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _release(path: Path) -> None:
@@ -123,6 +157,18 @@ def _owner(path: Path) -> dict[str, str | int]:
     return owner
 
 
+def _place() -> str:
+    """Where numbers of processes mean the same: one boot of one machine, and one container in it.
+
+    Containers often share a name of host, and none sees the processes of another.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
 def _born(pid: int) -> str:
     """What tells a process from a later one with its number; "" if there is no such process."""
     try:
@@ -143,7 +189,7 @@ def _born(pid: int) -> str:
 
 def _now_of(folder: Path) -> float:
     """The time by the clock of the file system, which also stamped the claims."""
-    probe = folder / f".now-{os.getpid()}-{threading.get_ident()}"
+    probe = folder / f"{_NEW}-time-{uuid.uuid4().hex}"
     try:
         probe.touch()
         return probe.stat().st_mtime

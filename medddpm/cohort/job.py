@@ -32,9 +32,10 @@ from medddpm.cohort.records import (
 )
 from medddpm.cohort.sources import Job
 from medddpm.errors import CheckpointError, MedddpmError, OutputError, VolumeReadError
-from medddpm.io import DicomOptions, read_series, read_volumes
+from medddpm.io import DicomOptions, Trust, read_series, read_volumes
 from medddpm.io.files import remove
 from medddpm.io.nifti import suffix_of
+from medddpm.restoration.model import read_card
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restored, Restorer
 from medddpm.volume import Volume
@@ -63,6 +64,8 @@ class Settings:
         weights: A weights file.
         digest: Its SHA-256.
         format: Of the outputs.
+        trust: "sform" or "qform", where those of a NIfTI file disagree.
+        report: Write an HTML report beside each scan too.
         device: "auto", "cpu", "cuda", "cuda:1".
         threads: Of PyTorch, in each worker; 0 leaves them as they are.
         run: Names this run.
@@ -74,6 +77,8 @@ class Settings:
     weights: Path
     digest: str
     format: OutputFormat = "nifti"
+    trust: Trust | None = None
+    report: bool = False
     device: str = "auto"
     threads: int = 0
     run: str = ""
@@ -86,7 +91,8 @@ class Settings:
     def deciding(self) -> dict[str, Any]:
         """What decides the bytes of an output, apart from the input; JSON-able."""
         options = {k: v for k, v in asdict(self.options).items() if k != "memory_gb"}
-        return {"options": options, "weights": self.digest, "format": self.format}
+        trust = {"trust": self.trust} if self.trust else {}
+        return {"options": options, "weights": self.digest, "format": self.format, **trust}
 
     @property
     def claims(self) -> Path:
@@ -169,7 +175,7 @@ def _attempt(job: Job, settings: Settings) -> Outcome:
 def _restore(job: Job, settings: Settings) -> Outcome:
     before = input_checksum(job.files)
     marks = stamp(job.files)
-    volumes = _read(job)
+    volumes = _read(job, settings)
     if input_checksum(job.files) != before:
         raise VolumeReadError("it changed while it was read; run again when it is complete")
     for volume in volumes:
@@ -181,7 +187,10 @@ def _restore(job: Job, settings: Settings) -> Outcome:
     restored = _network.run(lambda: _compute(volumes, settings))
     folder.mkdir(parents=True, exist_ok=True)
     scans: list[RestoredScan] = []
-    run = Run(settings.format, False, None, settings.weights, DicomOptions(), None, folder)
+    card = read_card(settings.weights)[0] if settings.report else None
+    run = Run(
+        settings.format, False, settings.trust, settings.weights, DicomOptions(), card, folder
+    )
     with staged(folder, job.key) as work:
         for result, volume, target in zip(restored, volumes, targets, strict=True):
             scan = write_restored(result, volume, replace(target, folder=work), run)
@@ -201,9 +210,9 @@ def _restore(job: Job, settings: Settings) -> Outcome:
     )
 
 
-def _read(job: Job) -> list[Volume]:
+def _read(job: Job, settings: Settings) -> list[Volume]:
     if len(job.files) == 1 or suffix_of(job.files[0]):
-        return read_volumes(job.files[0])
+        return read_volumes(job.files[0], trust=settings.trust)
     return read_series(job.files)
 
 

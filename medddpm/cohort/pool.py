@@ -309,12 +309,14 @@ def _local_config(pool: Pool) -> dict[str, Any]:
 
 
 def _local(pool: Pool) -> Any:
+    extra("cryptography")
     return extra("distributed").LocalCluster(
         n_workers=pool.workers,
         threads_per_worker=_IN_HAND,
         memory_limit=int((pool.memory_gb or 0) * 1e9) or "auto",
         dashboard_address="127.0.0.1:0",
         host="127.0.0.1",
+        security=True,  # TLS with keys in memory: others on this machine reach its ports, too
         silence_logs=logging.CRITICAL,
     )
 

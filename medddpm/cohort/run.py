@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +10,8 @@ from pathlib import Path
 from threading import Event
 
 from medddpm.bids.derivative import write_description
+from medddpm.bids.names import is_bids, reasons
+from medddpm.cohort.begin import begun
 from medddpm.cohort.claims import release_run
 from medddpm.cohort.job import Settings, failure, find_done, sweep
 from medddpm.cohort.page import write_page
@@ -19,11 +19,10 @@ from medddpm.cohort.pool import MEMORY_SHARE, Pool, dashboard, opened, run_jobs
 from medddpm.cohort.records import Outcome
 from medddpm.cohort.sources import Found, Job, find_jobs
 from medddpm.cohort.table import Counts, write_tables
-from medddpm.errors import ConfigError, MedddpmError, OutputError
-from medddpm.io import atomic_path
+from medddpm.io import Trust
 from medddpm.restoration.model import find_weights, load_model
 from medddpm.restoration.options import RestoreOptions
-from medddpm.workflows.outputs import OutputFormat, write_json
+from medddpm.workflows.outputs import OutputFormat
 
 OnNews = Callable[[str], None]
 OnOutcome = Callable[[Outcome, int, int], None]
@@ -61,7 +60,10 @@ def cohort(
     weights: str | Path = "default",
     device: str = "auto",
     format: OutputFormat = "nifti",
+    trust: Trust | None = None,
+    report: bool = False,
     resume: bool = False,
+    overwrite: bool = False,
     stop: Event | None = None,
     on_news: OnNews | None = None,
     on_outcome: OnOutcome | None = None,
@@ -80,13 +82,16 @@ def cohort(
         weights: A shipped name or a weights file that every worker can read.
         device: "auto" (every GPU, one a worker), "cpu", "cuda", "cuda:1".
         format: "dicom" writes derived series.
-        resume: Go on with the run that was begun in `out`; its settings must be the same.
+        trust: "sform" or "qform", where those of a NIfTI file disagree.
+        report: Write an HTML report beside each scan too.
+        resume: Go on with the run that was begun in `out`.
+        overwrite: Restore anew what was restored in `out` with other settings.
         stop: When set, scans in hand get a moment to finish, and the run ends.
         on_news: Called with lines for the person.
         on_outcome: Called with each outcome, the number of scans done, and that of all to do.
 
     Raises:
-        ConfigError: No such source, or another settings than those to resume.
+        ConfigError: No such source, or `out` holds scans of other settings.
         OutputError: The disk is full or gone.
         CohortError: The scheduler is lost.
     """
@@ -94,21 +99,38 @@ def cohort(
     options = options or RestoreOptions()
     if pool.memory_gb:
         options = replace(options, memory_gb=pool.memory_gb * MEMORY_SHARE)
-    settings = make_settings(out, options, weights, device=device, format=format)
-    settings = replace(settings, threads=pool.threads)
-    _begin(source, settings, resume=resume)
+    settings = make_settings(out, options, weights, device=device, format=format, trust=trust)
+    settings = replace(settings, threads=pool.threads, report=report)
+    stop, say = stop or Event(), on_news or (lambda text: None)
+    with begun(settings, resume=resume, overwrite=overwrite):
+        if is_bids(source):
+            write_description(out, source)
+        return _run(found, settings, pool, stop, say, on_outcome)
+
+
+def _run(
+    found: Found,
+    settings: Settings,
+    pool: Pool,
+    stop: Event,
+    say: OnNews,
+    on_outcome: OnOutcome | None,
+) -> CohortResult:
     outcomes = {o.scan: o for o in _known(found, settings)}
     jobs = [job for job in found.jobs if job.name not in outcomes]
-    stop, say = stop or Event(), on_news or (lambda text: None)
-    say(f"{len(found.jobs) + len(found.broken)} scans, {len(jobs)} to do")
+    total = len(found.jobs) + len(found.broken)
+    for line in (f"{total} scans, {len(jobs)} to do", *reasons(found.left_out)):
+        say(line)
+    if settings.report and any(outcome.is_done for outcome in outcomes.values()):
+        say(f"scans that were done before get no page now; `medddpm report {settings.out}` does it")
     try:
         if jobs:
             _restore_all(jobs, settings, pool, stop, say, outcomes, on_outcome)
     finally:
-        tables = write_tables(out, list(outcomes.values()), settings.deciding())
-    total = len(found.jobs) + len(found.broken)
+        known = sorted(outcomes.values(), key=lambda o: o.scan)
+        tables = write_tables(settings.out, known, settings.deciding(), found.left_out)
     known = sorted(outcomes.values(), key=lambda o: o.scan)
-    return CohortResult(known, total, tables, write_page(out, known, total))
+    return CohortResult(known, total, tables, write_page(settings.out, known, total))
 
 
 def make_settings(
@@ -118,6 +140,7 @@ def make_settings(
     *,
     device: str = "auto",
     format: OutputFormat = "nifti",
+    trust: Trust | None = None,
     state: Path | None = None,
 ) -> Settings:
     """The settings of a run that begins now; `state` is a folder in `out` if not given."""
@@ -126,7 +149,7 @@ def make_settings(
     digest = load_model(path).digest  # bad weights are one error now, not one a scan
     run = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
     state = (state or out / _STATE).absolute()
-    return Settings(out, state, options, path, digest, format, device=device, run=run)
+    return Settings(out, state, options, path, digest, format, trust, device=device, run=run)
 
 
 def _restore_all(
@@ -159,39 +182,3 @@ def _known(found: Found, settings: Settings) -> list[Outcome]:
     ]
     done = [find_done(job, settings) for job in found.jobs]
     return broken + [outcome for outcome in done if outcome is not None]
-
-
-def _begin(source: Path, settings: Settings, *, resume: bool) -> None:
-    """Note what the run does, and refuse to resume another one."""
-    path = settings.state / "run.json"
-    if resume:
-        _check_same(path, settings)
-        return
-    try:
-        settings.state.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:
-            write_json(partial, {**settings.deciding(), "begun": round(time.time())})
-    except MedddpmError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write into {settings.out}: {error.strerror}") from None
-    if (source / "dataset_description.json").is_file():
-        write_description(settings.out, source)
-
-
-def _check_same(path: Path, settings: Settings) -> None:
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ConfigError(
-            f"{settings.out} holds no run to resume; leave --resume out to begin one"
-        ) from None
-    now = json.loads(json.dumps(settings.deciding()))
-    names = [n for n in ("weights", "format") if before.get(n) != now[n]]
-    options = before.get("options", {})
-    names += [n for n, value in now["options"].items() if options.get(n) != value]
-    if names:
-        raise ConfigError(
-            f"the run in {settings.out} was begun with another {', '.join(names)}; give the same, "
-            "or leave --resume out to restore all scans anew"
-        )

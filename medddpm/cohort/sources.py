@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medddpm.bids.names import find_bids_scans, is_bids, output_stem
 from medddpm.errors import ConfigError, MedddpmError
-from medddpm.io import find_series
-from medddpm.workflows.outputs import file_stem
+from medddpm.io import find_images, find_series
+from medddpm.io.image_files import parts_of
+from medddpm.io.tables import is_table, read_table
+from medddpm.workflows.outputs import file_stem, folded, ignores_case, refuse_inputs
 
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 _LABEL = "desc-denoised"
 
 
@@ -49,10 +50,12 @@ class Found:
     Attributes:
         jobs: By name.
         broken: Name to reason, such as a DICOM file that is cut short.
+        left_out: Images that are no scans to restore, and why.
     """
 
     jobs: list[Job]
     broken: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def find_jobs(source: Path, out: Path) -> Found:
@@ -64,25 +67,67 @@ def find_jobs(source: Path, out: Path) -> Found:
         out: Where outputs will go; not inside a source that is searched through.
 
     Raises:
-        ConfigError: There is no such source, or no scan in it.
+        ConfigError: There is no such source, or no scan in it, or two scans have one output.
+        OutputError: An output would replace an input.
     """
     source, out = source.absolute(), out.absolute()
     broken: dict[str, str] = {}
-    if source.is_file() and source.suffix.lower() == ".csv":
+    left_out: dict[str, str] = {}
+    if is_table(source):
         jobs = list(_listed(source))
+        refuse_inputs(_outputs(jobs, out), [source, *(p for job in jobs for p in job.files)])
     elif not source.is_dir():
         raise ConfigError(f"{source} is neither a folder nor a CSV with a column 'file'")
     elif is_bids(source):
-        jobs = [bids_job(source, path) for path in find_bids_scans(source)]
+        check_root(source, out)
+        found = find_bids_scans(source)
+        jobs = [bids_job(source, path) for path in found.scans]
+        left_out = found.left_out
     else:
-        if source in (out, *out.parents):
+        if source.resolve() in (out.resolve(), *out.resolve().parents):
             raise ConfigError(f"{out} lies in {source}: what was restored would be restored again")
         jobs = file_jobs((p.relative_to(source), p) for p in _images(source))
         if not jobs:
             jobs, broken = _series_jobs(source)
     if not jobs and not broken:
         raise ConfigError(f"{source} holds no NIfTI, MGH or DICOM scan")
-    return Found(sorted(jobs, key=lambda job: job.name), broken)
+    refuse_meeting(jobs, out)
+    return Found(sorted(jobs, key=lambda job: job.name), broken, left_out)
+
+
+def check_root(raw: Path, out: Path) -> None:
+    """Raise ConfigError if a derivative would be written among its raw data."""
+    if raw.resolve() == out.resolve():
+        raise ConfigError(
+            f"{out} is the raw data set itself, and what was restored would be restored again; "
+            f"write to {out / 'derivatives' / 'medddpm'}"
+        )
+
+
+def refuse_meeting(jobs: Iterable[Job], out: Path) -> None:
+    """Raise ConfigError if two scans have one output, as the file system of `out` sees names."""
+    there = next((p for p in (out, *out.parents) if p.is_dir()), Path())
+    try:
+        folds = ignores_case(there)
+    except OSError:  # read-only: whoever writes will say so
+        folds = False
+    known: dict[str, str] = {}
+    for job in jobs:
+        place = os.path.normpath(Path(job.folder) / (job.stem or job.name))
+        place = folded(place) if folds else place
+        if place in known:
+            raise ConfigError(
+                f"{known[place]} and {job.name} would both be written to {place}; rename one of "
+                "them"
+            )
+        known[place] = job.name
+
+
+def _outputs(jobs: Iterable[Job], out: Path) -> Iterator[Path]:
+    """What the scans of a list may replace, and the tables of the cohort."""
+    yield from (out / name for name in ("cohort.csv", "cohort.json", "cohort.html"))
+    for job in jobs:
+        yield from (out / job.folder / f"{job.stem}{s}" for s in ("", ".nii.gz", ".json", ".html"))
 
 
 def bids_job(root: Path, path: Path) -> Job:
@@ -108,17 +153,12 @@ def file_jobs(files: Iterable[tuple[Path, Path]]) -> list[Job]:
         stem = file_stem(relative) if unique else relative.name
         folder = "" if str(relative.parent) == "." else str(relative.parent)
         name = str(relative.parent / stem)
-        jobs.append(Job(name, (path,), folder=folder, stem=f"{stem}_{_LABEL}"))
+        jobs.append(Job(name, parts_of(path), folder=folder, stem=f"{stem}_{_LABEL}"))
     return jobs
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or not path.name.lower().endswith(SUFFIXES) or _LABEL in path.name:
-            continue
-        if path.is_file():
-            yield path
+    yield from (path for path in find_images(folder) if _LABEL not in path.name)
 
 
 def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
@@ -138,14 +178,7 @@ def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
 
 def _listed(manifest: Path) -> Iterator[Job]:
     """Jobs of a CSV; a scan that it leaves out (no file) is left out here."""
-    try:
-        with manifest.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            if "file" not in (table.fieldnames or ()):
-                raise ConfigError(f"{manifest} has no column 'file'")
-            rows = [row for row in table if row["file"]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{manifest} cannot be read as CSV: {error}") from None
+    rows = [row for row in read_table(manifest, ("file",), "the list") if row["file"]]
     names = [row.get("scan") or file_stem(Path(row["file"])) for row in rows]
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice:
@@ -157,7 +190,9 @@ def _listed(manifest: Path) -> Iterator[Job]:
         folder = str(Path(name).parent)
         yield Job(
             name,
-            tuple(sorted(p for p in path.iterdir() if p.is_file())) if path.is_dir() else (path,),
+            tuple(sorted(p for p in path.iterdir() if p.is_file()))
+            if path.is_dir()
+            else parts_of(path),
             folder="" if folder == "." else folder,
             stem=f"{Path(name).name}_{_LABEL}",
         )

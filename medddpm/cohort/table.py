@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from medddpm.cohort.records import Outcome
 from medddpm.io import atomic_path
+from medddpm.io.tables import write_table
 from medddpm.workflows.outputs import write_json
 from medddpm.workflows.provenance import versions
 
@@ -41,18 +41,27 @@ class Counts:
 
 
 def write_tables(
-    out: Path, outcomes: Sequence[Outcome], settings: Mapping[str, Any]
+    out: Path,
+    outcomes: Sequence[Outcome],
+    settings: Mapping[str, Any],
+    left_out: Mapping[str, str] | None = None,
 ) -> tuple[Path, Path]:
-    """Write `cohort.csv` and `cohort.json`, sorted by scan."""
+    """Write `cohort.csv` and `cohort.json`, sorted by scan.
+
+    Args:
+        out: The folder.
+        outcomes: What became of each scan.
+        settings: Of all.
+        left_out: Images that are no scans to restore, and why.
+    """
     ordered = sorted(outcomes, key=lambda outcome: outcome.scan)
     rows = [_row(outcome) for outcome in ordered]
     paths = out / "cohort.csv", out / "cohort.json"
-    with atomic_path(paths[0]) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows({**row, "outputs": ";".join(row["outputs"])} for row in rows)
+    cells = ({**row, "outputs": ";".join(row["outputs"])} for row in rows)
+    write_table(paths[0], COLUMNS, ([cell[name] for name in COLUMNS] for cell in cells))
     with atomic_path(paths[1]) as partial:
-        write_json(partial, {"settings": settings, "versions": versions(), "scans": rows})
+        content = {"settings": settings, "versions": versions(), "scans": rows}
+        write_json(partial, {**content, "left_out": dict(left_out or {})})
     return paths
 
 

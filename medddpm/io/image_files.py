@@ -35,6 +35,18 @@ def images_of(files: Iterable[Path]) -> list[Path]:
     return sorted(p for p in listed if _is_image(p, beside[p.parent]))
 
 
+def parts_of(image: Path) -> tuple[Path, ...]:
+    """The files of an image: one, or the two of a pair."""
+    suffix = suffix_of(image)
+    stem = image.name[: len(image.name) - len(suffix)]
+    ending = image.name[len(stem) :]
+    for old, new in ((".img", ".hdr"), (".IMG", ".HDR")):
+        header = image.with_name(stem + ending.replace(old, new))
+        if old in ending and header.is_file():
+            return (image, header)
+    return (image,)
+
+
 def _is_image(path: Path, beside: set[str]) -> bool:
     """Whether a file stands for a scan, among the lower-case names of images in its folder."""
     name, suffix = path.name.lower(), suffix_of(path)

@@ -166,7 +166,7 @@ def check_targets(
             )
     firsts = {path.parent: path for path in reversed(paths)}
     folds = {folder: _check_folder(path) for folder, path in firsts.items()}
-    refuse_twins(_folded(path) if folds[path.parent] else str(path) for path in paths)
+    refuse_twins(folded(str(path)) if folds[path.parent] else str(path) for path in paths)
 
 
 def refuse_twins(outputs: Iterable[str]) -> None:
@@ -210,8 +210,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _folded(path: Path) -> str:
-    return unicodedata.normalize("NFC", str(path)).casefold()
+def folded(name: str) -> str:
+    """A name as file systems compare it that take A and a for one."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def ignores_case(folder: Path) -> bool:

@@ -63,9 +63,12 @@ def test_participants_one_by_one_then_the_group(
         assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]
         assert sidecar["SkullStripped"] is False
     assert not (out / "sub-02").exists()
-    assert bids("participant", "--participant-label", "sub-02", *common) == 7
-    assert bids("participant", "--participant-label", "02", "--session-label", "a", *common) == 7
-    assert bids("group", *common) == 7
+    assert bids("participant", "--participant-label", "sub-02", *common, *few) == 7
+    session = ("--participant-label", "02", "--session-label", "a")
+    assert bids("participant", *session, *common, *few) == 7
+    assert bids("participant", *session, *common) == 2  # other settings do not mix with these
+    assert "begun with another mode" in capsys.readouterr().err
+    assert bids("group", *common, *few) == 7
     page = (out / "sub-01.html").read_text()
     assert "data:image/png" in page
     assert "http" not in page

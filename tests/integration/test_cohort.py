@@ -92,6 +92,9 @@ def test_from_the_command_line(
     other = cli(*words, "--resume", "--set", "restore.sigma=40")
     assert other.exit_code == 2
     assert "another sigma" in other.stderr
+    other = cli(*words, "--set", "restore.sigma=40")
+    assert other.exit_code == 2
+    assert "--overwrite" in other.stderr
     again = cli("cohort", source, tmp_path / "new", "--weights", tiny_weights, "--resume")
     assert again.exit_code == 2
     assert "no run to resume" in again.stderr
@@ -168,7 +171,8 @@ def test_nothing_to_do_needs_no_workers(
     result = cohort(source, settings.out, **common)
     assert result.counts.skipped == result.counts.total == 3
     with pytest.raises(ConfigError, match="no dask scheduler answers"):
-        cohort(source, settings.out, **common | {"options": replace(OPTIONS, fidelity=0.5)})
+        other = {"options": replace(OPTIONS, fidelity=0.5), "overwrite": True}
+        cohort(source, settings.out, **common | other)
 
 
 def test_shares_of_a_machine() -> None:

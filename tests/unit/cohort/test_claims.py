@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -67,17 +68,72 @@ def test_only_one_of_many_takes_over(tmp_path: Path) -> None:
 
 def test_another_machine_is_dead_when_it_is_silent(tmp_path: Path) -> None:
     path = tmp_path / "a.1"
-    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "x", "run": "r"}))
+    path.write_text(json.dumps({"place": "elsewhere", "pid": 1, "born": "x", "run": "r"}))
     assert is_claimed(tmp_path, "a")
     long_ago = time.time() - claims.SILENT_S - 60
     os.utime(path, (long_ago, long_ago))
     assert not is_claimed(tmp_path, "a")
 
 
-def test_a_claim_that_is_being_written_counts_until_it_is_old(tmp_path: Path) -> None:
+def test_a_claim_that_is_being_written_counts_for_a_moment(tmp_path: Path) -> None:
     (tmp_path / "a.1").touch()
     assert is_claimed(tmp_path, "a")
-    os.utime(tmp_path / "a.1", (1, 1))
+    before = time.time() - 2 * claims._WRITING_S
+    os.utime(tmp_path / "a.1", (before, before))
+    assert not is_claimed(tmp_path, "a")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_full_disk_leaves_no_claim(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if mode == ("w" if links else "x"):
+            real(path, mode).close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, mode, *rest, **more)
+
+    def no_link(*_: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(Path, "open", full)
+    if not links:
+        monkeypatch.setattr(claims.os, "link", no_link)
+    with pytest.raises(OSError, match="No space"), claimed(tmp_path, "a", "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Path, "open", real)
+    with claimed(tmp_path, "a", "run") as mine:
+        assert mine
+
+
+def test_where_files_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_link(*_: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(claims.os, "link", no_link)
+    with claimed(tmp_path, "a", "run") as mine, claimed(tmp_path, "a", "run") as also:
+        assert mine
+        assert not also
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_container_of_the_same_host_name_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process has a number that means nothing here, or another process."""
+    with monkeypatch.context() as there:
+        there.setattr(claims, "_place", lambda: "another container")
+        there.setattr(claims, "_born", lambda pid: "another process")
+        path = claims._take(tmp_path, "a", "run")
+    assert path is not None
+    assert is_claimed(tmp_path, "a")
+    with claimed(tmp_path, "a", "run") as mine:
+        assert not mine
+    before = time.time() - claims.SILENT_S - 60
+    os.utime(path, (before, before))
     assert not is_claimed(tmp_path, "a")
 
 

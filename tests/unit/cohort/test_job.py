@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from medddpm.cohort import job as module
@@ -19,6 +22,7 @@ from medddpm.cohort.sources import Job, find_jobs
 from medddpm.restoration.options import RestoreOptions
 from medddpm.volume import Volume
 from medddpm.workflows.restoring import restore
+from medddpm.workflows.results import read_result
 
 OPTIONS = RestoreOptions(sigma=50.0)
 
@@ -62,6 +66,37 @@ def test_done_is_skipped_until_something_changes(
     assert not do_job(scan, changed).skipped
 
 
+def test_a_report_beside_the_scan(scan: Job, settings: Settings) -> None:
+    [name] = do_job(scan, replace(settings, report=True)).outputs
+    page = (settings.out / name).with_name("noisy_desc-denoised.html")
+    assert "<!doctype html>" in page.read_text(encoding="utf-8").lower()
+
+
+@pytest.mark.parametrize("trust", ["sform", "qform"])
+def test_a_trusted_form_and_the_other_one_stays(
+    trust: Any, scan: Job, settings: Settings, noisy_phantom: Volume
+) -> None:
+    image = nib.nifti1.Nifti1Image(noisy_phantom.data, noisy_phantom.affine)
+    image.set_sform(noisy_phantom.affine, code=1)
+    image.set_qform(np.diag([1.0, 1.1, 1.3, 1.0]), code=1)
+    nib.save(image, scan.files[0])
+    refused = do_job(scan, settings)
+    assert refused.error == "GeometryError"
+    assert "--trust sform" in refused.reason
+    outcome = do_job(scan, replace(settings, trust=trust))
+    assert outcome.is_done
+    before, after = (
+        nib.load(path).header for path in (scan.files[0], settings.out / outcome.outputs[0])
+    )
+    for field in ("sform_code", "qform_code", "srow_x", "srow_y", "quatern_b", "qoffset_x"):
+        assert np.array_equal(before[field], after[field])
+    facts = json.loads((settings.out / "noisy_desc-denoised.json").read_text())
+    assert facts["run"]["trust"] == trust
+    result = read_result(settings.out / "noisy_desc-denoised.json")
+    expected = image.get_sform() if trust == "sform" else image.get_qform()
+    assert np.allclose(result.read().affine, expected, atol=1e-4)
+
+
 def test_another_input_of_the_name_is_restored(
     scan: Job, settings: Settings, noisy_phantom: Volume, save_nifti: Any
 ) -> None:
@@ -82,8 +117,8 @@ def test_what_another_process_is_at_is_left_to_it(scan: Job, settings: Settings)
 def test_an_input_that_changes_while_it_is_read(
     scan: Job, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_and_change(path: Path) -> Any:
-        volumes = module_read(path)
+    def read_and_change(path: Path, **options: Any) -> Any:
+        volumes = module_read(path, **options)
         with path.open("ab") as file:
             file.write(b"more")
         return volumes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medddpm.cohort.sources import find_jobs
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, OutputError
 
 
 def touch(*paths: Path) -> None:
@@ -46,6 +46,75 @@ def test_a_bids_data_set(tmp_path: Path) -> None:
     ]
 
 
+def test_a_bids_scan_that_is_there_twice(tmp_path: Path) -> None:
+    touch(tmp_path / "dataset_description.json")
+    touch(*(tmp_path / "sub-01" / "anat" / f"sub-01_T1w{s}" for s in (".nii", ".nii.gz")))
+    with pytest.raises(ConfigError, match="one name for two files"):
+        find_jobs(tmp_path, tmp_path / "derivatives")
+
+
+def test_a_derivative_is_not_written_among_raw_data(tmp_path: Path) -> None:
+    touch(tmp_path / "dataset_description.json", tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "link", tmp_path / "sub-01" / ".."):
+        with pytest.raises(ConfigError, match="the raw data set itself"):
+            find_jobs(tmp_path, out)
+
+
+def test_pairs_of_files(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    touch(*(source / n for n in ("a.img", "a.hdr", "B.IMG", "B.HDR", "c.img.gz", "c.hdr.gz")))
+    jobs = find_jobs(source, tmp_path / "out").jobs
+    assert [[p.name for p in job.files] for job in jobs] == [
+        ["B.IMG", "B.HDR"],
+        ["a.img", "a.hdr"],
+        ["c.img.gz", "c.hdr.gz"],
+    ]
+    (tmp_path / "m.csv").write_text("file\nin/a.img\nin/B.HDR\n")
+    jobs = find_jobs(tmp_path / "m.csv", tmp_path / "out").jobs
+    assert [len(job.files) for job in jobs] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "names", [("x", "./x"), ("x/y", "x//y"), ("x", "x/."), ("x/y", "x/./y"), ("y", "y/")]
+)
+def test_names_that_meet(names: tuple[str, str], tmp_path: Path) -> None:
+    lines = "".join(f"{name};s{number}.nii\n" for number, name in enumerate(names))
+    (tmp_path / "m.csv").write_text(f"scan;file\n{lines}")
+    with pytest.raises(ConfigError, match="both be written"):
+        find_jobs(tmp_path / "m.csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "pair", [("Scan", "scan"), ("stra\u00dfe", "STRASSE"), ("\u00e9", "e\u0301")]
+)
+def test_names_that_meet_where_case_is_ignored(
+    pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(*(tmp_path / "in" / f"{name}.nii.gz" for name in pair))
+    assert len(find_jobs(tmp_path / "in", tmp_path / "out").jobs) == 2
+    monkeypatch.setattr("medddpm.cohort.sources.ignores_case", lambda folder: True)
+    with pytest.raises(ConfigError, match="both be written"):
+        find_jobs(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_kept_suffix_that_meets_a_name(tmp_path: Path) -> None:
+    touch(*(tmp_path / "in" / name for name in ("x.nii", "x.nii.gz", "x.nii.nii")))
+    with pytest.raises(ConfigError, match="both be written"):
+        find_jobs(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_list_never_leads_to_its_own_inputs(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    touch(out / "x_desc-denoised.nii.gz")
+    (tmp_path / "m.csv").write_text("scan,file\nx,out/x_desc-denoised.nii.gz\n")
+    with pytest.raises(OutputError, match="inputs are never replaced"):
+        find_jobs(tmp_path / "m.csv", out)
+    (out / "cohort.csv").write_text("file\na.nii\n")
+    with pytest.raises(OutputError, match="inputs are never replaced"):
+        find_jobs(out / "cohort.csv", out)
+
+
 def test_a_dicom_tree_names_no_patient(tmp_path: Path, head: Any, dicom_series: Any) -> None:
     source = tmp_path / "Private^Person"
     for number in (1, 2):
@@ -73,7 +142,7 @@ def test_a_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("scan\nx\n", "no column 'file'"),
+        ("scan\nx\n", "no column file"),
         ("scan,file\nx,a.nii\nx,b.nii\n", "two scans"),
         ("scan,file\n../x,a.nii\n", "cannot name"),
         ("file\n", "holds no"),
