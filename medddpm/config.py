@@ -7,6 +7,7 @@ them, reads YAML and applies `--set a.b=c`.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medddpm.errors import ConfigError
 from medddpm.io.dicom_write import DicomOptions
+from medddpm.io.yaml_text import parse_yaml
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.share import share_dir
 from medddpm.training.options import (
@@ -112,13 +114,14 @@ def _tree(source: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:
         return _copied(source)
     path = config_path(source)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable as YAML: {error}") from None
+    tree = parse_yaml(text, str(path))
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping such as 'train:', not {tree!r}")
+        raise ConfigError(f"{path} must hold a mapping such as 'train:', not {reprlib.repr(tree)}")
     return tree
 
 
@@ -134,10 +137,7 @@ def _assign(tree: dict[str, Any], text: str) -> None:
     names = field.strip().split(".")
     if not equals or not all(names):
         raise ConfigError(f"--set takes FIELD=VALUE such as restore.steps=8, got {text!r}")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {field}: {value!r} is not readable as YAML") from None
+    parsed = parse_yaml(value, f"--set {field}")
     for name in names[:-1]:
         if tree.get(name) is None:
             tree[name] = {}
@@ -156,7 +156,7 @@ def _explain(error: ValidationError, where: str) -> str:
             lines.append(f"{path}: unknown field{_suggestion(fault['loc'])}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{path}: {message} (got {fault['input']!r})")
+            lines.append(f"{path}: {message} (got {reprlib.repr(fault['input'])})")
     return f"{where}: " + "; ".join(lines)
 
 

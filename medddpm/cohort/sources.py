@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from pathlib import Path
 from medddpm.bids.names import find_bids_scans, is_bids, output_stem
 from medddpm.errors import ConfigError, MedddpmError
 from medddpm.io import find_images, find_series
+from medddpm.io.files import first_twin
 from medddpm.io.image_files import parts_of
 from medddpm.io.tables import is_table, read_table
-from medddpm.workflows.outputs import file_stem, folded, ignores_case, refuse_inputs
+from medddpm.workflows.outputs import file_stem, refuse_inputs
 
 _LABEL = "desc-denoised"
 
@@ -106,21 +106,9 @@ def check_root(raw: Path, out: Path) -> None:
 
 def refuse_meeting(jobs: Iterable[Job], out: Path) -> None:
     """Raise ConfigError if two scans have one output, as the file system of `out` sees names."""
-    there = next((p for p in (out, *out.parents) if p.is_dir()), Path())
-    try:
-        folds = ignores_case(there)
-    except OSError:  # read-only: whoever writes will say so
-        folds = False
-    known: dict[str, str] = {}
-    for job in jobs:
-        place = os.path.normpath(Path(job.folder) / (job.stem or job.name))
-        place = folded(place) if folds else place
-        if place in known:
-            raise ConfigError(
-                f"{known[place]} and {job.name} would both be written to {place}; rename one of "
-                "them"
-            )
-        known[place] = job.name
+    twin = first_twin((str(Path(job.folder) / (job.stem or job.name)) for job in jobs), out)
+    if twin is not None:
+        raise ConfigError(f"two scans would both be written to {twin}; rename one")
 
 
 def _outputs(jobs: Iterable[Job], out: Path) -> Iterator[Path]:
@@ -186,7 +174,7 @@ def _listed(manifest: Path) -> Iterator[Job]:
     for name, row in zip(names, rows, strict=True):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ConfigError(f"{manifest}: {name!r} cannot name an output")
-        path = manifest.parent / row["file"]
+        path = row.path(manifest.parent)
         folder = str(Path(name).parent)
         yield Job(
             name,

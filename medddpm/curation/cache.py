@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.io import atomic_path, read_volume
+from medddpm.io.files import first_twin
 from medddpm.io.image_files import find_images
 from medddpm.io.nifti import suffix_of
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale, zero_background
@@ -199,6 +199,11 @@ def find_scans(folder: Path) -> list[Path]:
     return found
 
 
+def _entry(scan: Path) -> str:
+    """The name of what the cache knows of a scan."""
+    return re.sub(r"\W+", "_", scan.name) + ".json"
+
+
 def build_cache(scans: Iterable[Path], cache: Path) -> list[str]:
     """Pack every scan that is not packed yet; returns a line for each one that failed.
 
@@ -209,18 +214,17 @@ def build_cache(scans: Iterable[Path], cache: Path) -> list[str]:
         ConfigError: Another version wrote the cache, or two scans have one name.
     """
     scans = list(scans)
-    twice = [
-        stem for stem, n in Counter(p.name[: -len(suffix_of(p))] for p in scans).items() if n > 1
-    ]
-    if twice:
+    twin = first_twin((p.name[: -len(suffix_of(p))] for p in scans), cache)
+    twin = twin or first_twin((_entry(p) for p in scans), cache)
+    if twin is not None:
         raise ConfigError(
-            f"two scans are called {twice[0]}, and names tell scans apart; rename one, or use "
+            f"two scans are called {twin}, and names tell scans apart; rename one, or use "
             "medddpm prepare, which knows whose they are"
         )
     cache.mkdir(parents=True, exist_ok=True)
     cases, failures = [], []
     for path in scans:
-        place = cache / (re.sub(r"\W+", "_", path.name) + ".json")
+        place = cache / _entry(path)
         entry = read_entry(place)
         if entry is None:
             try:

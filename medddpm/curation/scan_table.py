@@ -13,7 +13,7 @@ from medddpm.curation.manifest import ScanRow
 from medddpm.curation.sources import Found, Source, label
 from medddpm.errors import ConfigError
 from medddpm.io.nifti import suffix_of
-from medddpm.io.tables import read_table
+from medddpm.io.tables import Line, read_table
 
 _TAKEN = ("session", "series", "contrast", "licence", "age", "site", "scanner")
 
@@ -31,7 +31,7 @@ def find_listed(folder: Path, table: Path) -> Source:
     left_out: list[LedgerRow] = []
     listed: set[Path] = set()
     for entry in read_table(table, ("file", "subject")):
-        path = _place(entry["file"], folder, table)
+        path = _place(entry, folder, table)
         stem = path.name[: -len(suffix_of(path))] if suffix_of(path) else path.name
         if not entry["subject"]:
             raise ConfigError(f"{table}, line {entry.number}: no subject; every scan needs one")
@@ -72,6 +72,6 @@ def _told_apart(scans: list[Found], folder: Path) -> list[Found]:
     return apart
 
 
-def _place(file: str, folder: Path, table: Path) -> Path:
-    beside = (table.parent / file).absolute()
-    return beside if beside.is_file() else (folder / file).absolute()
+def _place(entry: Line, folder: Path, table: Path) -> Path:
+    beside = entry.path(table.parent.absolute())
+    return beside if beside.is_file() else entry.path(folder.absolute())

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.peers import PEERS, SIGMA_FREE
+from medddpm.io.yaml_text import parse_yaml
 from medddpm.preprocess.tiles import batches, pad_mirrored, plan_tiles
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
@@ -88,11 +88,9 @@ def parse_method(text: str) -> Method:
         option, equals, value = part.partition("=")
         if not equals or option in _NOT_HERE:
             raise ConfigError(f"method {text!r}: {part!r} is no setting such as fidelity=0.5")
-        try:
-            # For YAML off is False; here it is a choice.
-            given[option] = value if value in ("on", "off") else yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"method {text!r}: {value!r} is not readable") from None
+        # For YAML off is False; here it is a choice.
+        what = f"method {text!r}: {option}"
+        given[option] = value if value in ("on", "off") else parse_yaml(value, what)
     try:
         options = TypeAdapter(RestoreOptions).validate_python(given)
     except ValidationError as error:

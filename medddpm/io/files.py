@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import unicodedata
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +50,35 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
 def is_folder(path: Path) -> bool:
     """True if a folder, and no link to one, stands at `path`."""
     return path.is_dir() and not path.is_symlink()
+
+
+def first_twin(names: Iterable[str], folder: Path) -> str | None:
+    """The first name that stands for the same file as an earlier one, or None.
+
+    Args:
+        names: Relative to the folder.
+        folder: Where files of these names will be made, or would be: where it takes A and a for
+            one name, as those of macOS and Windows do, so does the answer.
+    """
+    folds = _ignores_case(next((p for p in (folder, *folder.parents) if p.is_dir()), Path()))
+    known: set[str] = set()
+    for name in names:
+        place = os.path.normpath(name)
+        place = unicodedata.normalize("NFC", place).casefold() if folds else place
+        if place in known:
+            return name
+        known.add(place)
+    return None
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether a folder takes A and a for one name; False where that cannot be tried."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".medddpm-", dir=folder) as file:
+            probe = Path(file.name)
+            return probe.with_name(probe.name.upper()).exists()
+    except OSError:  # read-only: whoever writes will say so
+        return False
 
 
 @contextmanager

@@ -38,6 +38,26 @@ class Line:
         """The cell, "" if there is no such column."""
         return self.cells.get(column, "")
 
+    def path(self, folder: Path, column: str = "file") -> Path:
+        """The file that a cell names, there or not.
+
+        Args:
+            folder: What the cell is relative to.
+            column: Of the cell.
+
+        Raises:
+            ConfigError: Nothing can be called that, or it may not be looked at.
+        """
+        path = folder / self.cells[column]
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "no name of a file"
+            raise ConfigError(f"line {self.number} of the table, {column}: {why}") from None
+        return path
+
 
 def is_table(path: Path) -> bool:
     """True if a file is a table by its name."""

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import ConfigError
+from medddpm.io.yaml_text import parse_yaml
 
 _STRICT = {"extra": "forbid"}
 
@@ -106,10 +106,10 @@ def load_options(path: Path | None) -> NodeOptions:
     if path is None:
         return NodeOptions()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = parse_yaml(path.read_text(encoding="utf-8-sig"), str(path)) or {}
         options = TypeAdapter(NodeOptions).validate_python(content)
         re.compile(options.rules.description)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]

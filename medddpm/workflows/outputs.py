@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import tempfile
-import unicodedata
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ import numpy as np
 from medddpm.errors import ConfigError, MedddpmError, MemoryBudgetError, OutputError
 from medddpm.io import OnError, series_label
 from medddpm.io.dicom_write import is_derived_series
-from medddpm.io.files import is_folder
+from medddpm.io.files import first_twin, is_folder
 from medddpm.io.nifti import READ_SUFFIXES, suffix_of
 from medddpm.io.tables import write_table
 from medddpm.volume import Volume
@@ -164,16 +162,11 @@ def check_targets(
                 f"a folder stands at {path}, and --overwrite replaces no folder; move it away or "
                 "give another output"
             )
-    firsts = {path.parent: path for path in reversed(paths)}
-    folds = {folder: _check_folder(path) for folder, path in firsts.items()}
-    refuse_twins(folded(str(path)) if folds[path.parent] else str(path) for path in paths)
-
-
-def refuse_twins(outputs: Iterable[str]) -> None:
-    """Raise OutputError if two scans would be written to one place."""
-    twice = next((name for name, count in Counter(outputs).items() if count > 1), None)
-    if twice is not None:
-        raise OutputError(f"two scans would both be written to {twice}; rename one of them")
+    for path in {path.parent: path for path in reversed(paths)}.values():
+        _check_folder(path)
+        twice = first_twin((p.name for p in paths if p.parent == path.parent), path.parent)
+        if twice is not None:
+            raise OutputError(f"two scans would both be written to {twice}; rename one of them")
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
@@ -210,19 +203,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def folded(name: str) -> str:
-    """A name as file systems compare it that take A and a for one."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def ignores_case(folder: Path) -> bool:
-    """Whether a folder that can be written takes A and a for one name, as macOS and Windows do."""
-    with tempfile.NamedTemporaryFile(prefix=".medddpm-", dir=folder) as probe:
-        return Path(probe.name).with_name(Path(probe.name).name.upper()).exists()
-
-
-def _check_folder(path: Path) -> bool:
-    """The folder of `path` exists, or the one above it does, and takes a file; `ignores_case`."""
+def _check_folder(path: Path) -> None:
+    """The folder of `path` exists, or the one above it does, and takes a file."""
     folder = path.parent
     existing = folder if folder.exists() else folder.parent
     if not existing.is_dir():
@@ -230,7 +212,8 @@ def _check_folder(path: Path) -> bool:
         why = known or f"the folder {existing} does not exist; make it first"
         raise OutputError(f"cannot write {path}: {why}")
     try:
-        return ignores_case(existing)
+        with tempfile.TemporaryFile(dir=existing):
+            pass
     except OSError as error:
         raise OutputError(f"cannot write {path}: {existing}: {error.strerror}") from None
 

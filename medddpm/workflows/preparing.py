@@ -35,6 +35,7 @@ from medddpm.curation.splits import assign_splits, hold_together, lopsided
 from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError, OutputError
 from medddpm.io import Trust
+from medddpm.io.files import first_twin
 from medddpm.io.tables import write_table
 from medddpm.workflows.provenance import versions
 
@@ -186,7 +187,9 @@ class _Preparation:
             source = find_dicom(self.source, pseudonyms, on_file)
         if self.options.deidentify and source.kind != "DICOM":
             raise ConfigError(f"--deidentify is for DICOM; {self.source} is {source.kind}")
-        return finish_source(source)
+        found = finish_source(source)
+        _refuse_twins((item.row.scan for item in found.scans), self.out)
+        return found
 
     def _gated(
         self, source: Source, consent: dict[str, Consent] | None, pseudonyms: Pseudonyms
@@ -217,6 +220,7 @@ class _Preparation:
             ready += [item for item in scans if item.row.scan not in self.gone_scans]
             self.ledger += left_out
             self.progress("packing", number, len(allowed))
+        _refuse_twins((item.row.scan for item in ready), self.out)
         return ready
 
     def _without_twins(self, ready: Sequence[Ready]) -> tuple[list[Ready], list[tuple[str, str]]]:
@@ -356,6 +360,12 @@ class _Preparation:
             },
             "versions": versions(),
         }
+
+
+def _refuse_twins(names: Iterable[str], out: Path) -> None:
+    twin = first_twin(names, out)
+    if twin is not None:
+        raise ConfigError(f"two scans would both be called {twin} in {out}; rename one of them")
 
 
 def counts_of(rows: Sequence[ScanRow], ledger: Iterable[LedgerRow]) -> dict[str, Any]:

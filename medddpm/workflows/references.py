@@ -76,7 +76,7 @@ def _in_folder(folder: Path) -> dict[str, list[Path]]:
 
 def _listed(table: Path) -> dict[str, list[Path]]:
     lines = read_table(table, _COLUMNS)
-    rows = [(line["scan"], table.parent / line["reference"]) for line in lines if line["scan"]]
+    rows = [(line["scan"], line.path(table.parent, "reference")) for line in lines if line["scan"]]
     if not rows:
         raise ConfigError(f"{table} names no scan")
     for _, path in rows:

@@ -73,13 +73,11 @@ def column_of(data: Path, name: str) -> dict[Path, str]:
     """
     if not is_table(data):
         return {}
-    return {data.parent / row["file"]: row.get(name) for row in read_table(data, ("file",))}
+    return {row.path(data.parent): row.get(name) for row in read_table(data, ("file",))}
 
 
 def _listed(manifest: Path) -> list[Path]:
-    found = [
-        manifest.parent / row["file"] for row in read_table(manifest, ("file",)) if row["file"]
-    ]
+    found = [row.path(manifest.parent) for row in read_table(manifest, ("file",)) if row["file"]]
     for path in found:
         if not path.is_file():
             raise ConfigError(f"{manifest} names {path}, which does not exist")

@@ -93,7 +93,7 @@ def test_names_that_meet_where_case_is_ignored(
 ) -> None:
     touch(*(tmp_path / "in" / f"{name}.nii.gz" for name in pair))
     assert len(find_jobs(tmp_path / "in", tmp_path / "out").jobs) == 2
-    monkeypatch.setattr("medddpm.cohort.sources.ignores_case", lambda folder: True)
+    monkeypatch.setattr("medddpm.io.files._ignores_case", lambda folder: True)
     with pytest.raises(ConfigError, match="both be written"):
         find_jobs(tmp_path / "in", tmp_path / "out")
 

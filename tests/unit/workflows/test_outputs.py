@@ -113,7 +113,7 @@ def test_two_scans_with_one_output(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     outputs.check_targets(paths, overwrite=False)
     with pytest.raises(OutputError, match="two scans"):
         outputs.check_targets([paths[0], paths[0]], overwrite=False)
-    monkeypatch.setattr(outputs, "ignores_case", lambda folder: True)
+    monkeypatch.setattr("medddpm.io.files._ignores_case", lambda folder: True)
     with pytest.raises(OutputError, match="two scans"):
         outputs.check_targets(paths, overwrite=False)
 
