@@ -14,6 +14,7 @@ import platform
 import resource
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -50,11 +51,14 @@ class Calibration:
         fixed_s: Seconds of a scan whatever its size.
         voxel_s: Seconds of a voxel of a tile.
         peak_gb: Most memory of the process, at `_EDGES[-1]` voxels an edge.
+        start_s: Seconds until a run computes: PyTorch is loaded by the command and then by its
+            workers, and a worker's first scan takes longer.
     """
 
     fixed_s: float
     voxel_s: float
     peak_gb: float
+    start_s: float
 
     def seconds(self, tile_voxels: int) -> float:
         """Time of one frame with so many voxels in its tiles."""
@@ -74,6 +78,7 @@ class Prediction:
         scans: In the source.
         to_do: Not done yet.
         unreadable: Of those to do, scans whose header cannot be read; they will fail at once.
+        start_s: Seconds until the workers compute.
         work_s: Seconds of one worker for all of them.
         pool: The workers.
         memory_gb: Most memory of a worker.
@@ -82,14 +87,15 @@ class Prediction:
     scans: int
     to_do: int
     unreadable: int
+    start_s: float
     work_s: float
     pool: Pool
     memory_gb: float
 
     @property
     def seconds(self) -> float:
-        """From the start of the workers to the last scan."""
-        return self.work_s / self.pool.workers
+        """From the start of the command to the last scan."""
+        return self.start_s + self.work_s / self.pool.workers
 
     @property
     def text(self) -> str:
@@ -99,6 +105,7 @@ class Prediction:
             [
                 f"scans        {self.scans}, {self.to_do} to do, {self.unreadable} unreadable",
                 f"workers      {self.pool.workers} ({self.pool.where})",
+                f"start        {self.start_s:.0f} s",
                 f"work         {self.work_s:.0f} s of one worker",
                 f"time         {self.seconds:.0f} s = {self.seconds / 3600:.2f} h",
                 f"memory       {self.memory_gb:.1f} GB a worker{share}",
@@ -136,7 +143,8 @@ def predict(
         work += frames * known.seconds(_tile_voxels(shape, options, multiple))
         largest = max(largest, math.prod(shape))
     total = len(found.jobs) + len(found.broken)
-    return Prediction(total, len(to_do), unreadable, work, pool, known.memory_gb(largest))
+    start, memory = known.start_s if work else 0.0, known.memory_gb(largest)
+    return Prediction(total, len(to_do), unreadable, start, work, pool, memory)
 
 
 def calibration(settings: Settings) -> Calibration:
@@ -153,7 +161,7 @@ def calibration(settings: Settings) -> Calibration:
         return Calibration(**json.loads(path.read_text(encoding="utf-8")))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as process:
-        measured = process.submit(_measure, settings).result()
+        measured = process.submit(_measure, settings, time.time()).result()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as partial:
@@ -161,8 +169,14 @@ def calibration(settings: Settings) -> Calibration:
     return measured
 
 
-def _measure(settings: Settings) -> Calibration:
-    """Restore two synthetic scans from file to file; the first of all only warms up."""
+def _measure(settings: Settings, asked: float) -> Calibration:
+    """Restore two synthetic scans from file to file; the first of all only warms up.
+
+    Args:
+        settings: Of the run.
+        asked: When the process of this was asked for, in seconds since 1970.
+    """
+    loading = time.time() - asked
     multiple = load_model(settings.weights).multiple
     with tempfile.TemporaryDirectory(prefix="medddpm-") as name:
         folder = Path(name)
@@ -178,7 +192,9 @@ def _measure(settings: Settings) -> Calibration:
     voxel_s = max(seconds[2] - seconds[1], 0) / (voxels[2] - voxels[1])
     fixed_s = max(seconds[1] - voxel_s * voxels[1], 0)
     unit = 1e9 if sys.platform == "darwin" else 1e9 / 1024
-    return Calibration(fixed_s, voxel_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    start_s = 2 * loading + max(seconds[0] - seconds[1], 0)
+    return Calibration(fixed_s, voxel_s, peak_gb, start_s)
 
 
 def _head(edge: int) -> Volume:

@@ -273,6 +273,6 @@ def test_a_dry_run_measures_once(
     measured = json.loads(kept.read_text())
     assert 0 <= measured["voxel_s"] < 1e-3
     assert 0.1 < measured["peak_gb"] < 16
-    kept.write_text(json.dumps(measured | {"fixed_s": 900.0, "voxel_s": 0.0}))
+    kept.write_text(json.dumps(measured | {"fixed_s": 900.0, "voxel_s": 0.0, "start_s": 0.0}))
     again = cli(*words, "--workers", 1, "--set", "restore.sigma=50")
     assert "3600 s = 1.00 h" in again.stdout

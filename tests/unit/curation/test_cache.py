@@ -141,3 +141,10 @@ def test_an_empty_folder_is_said(tmp_path: Path) -> None:
         find_scans(tmp_path)
     with pytest.raises(ConfigError, match="does not exist"):
         find_scans(tmp_path / "no")
+
+
+def test_names_that_meet_in_the_cache(tmp_path: Path) -> None:
+    scans = [tmp_path / "a b.nii", tmp_path / "a_b.nii"]
+    with pytest.raises(ConfigError, match="two scans are called"):
+        build_cache(scans, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
