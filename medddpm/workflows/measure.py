@@ -10,7 +10,7 @@ import numpy as np
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
-from medddpm.io import OnError, read_volume, read_volumes, without_padding, write_volume
+from medddpm.io import OnError, Trust, read_volume, read_volumes, without_padding, write_volume
 from medddpm.preprocess import degrade, noise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
@@ -95,6 +95,7 @@ def estimate_noise(
     *,
     noise_settings: NoiseSettings | None = None,
     force: bool = False,
+    trust: Trust | None = None,
     on_error: OnError | None = None,
 ) -> list[tuple[Volume, list[noise.NoiseEstimate]]]:
     """Each scan of a file or folder with the noise estimate of each of its frames.
@@ -103,13 +104,14 @@ def estimate_noise(
         source: A scan, or a folder of DICOM series.
         noise_settings: Law of the noise; Rician if not given.
         force: Take scans of another modality than MR.
+        trust: "sform" or "qform", where those of a NIfTI file disagree.
         on_error: Called with the error of each bad scan, and the others are measured; without
             it the first error is raised.
     """
     source = Path(source)
     settings = noise_settings or NoiseSettings()
     found = []
-    for volume in read_volumes(source, force=force, on_error=on_error):
+    for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
         with one_scan(volume.case_id, on_error):
             image = without_padding(volume)
             first_frame(image)
@@ -176,6 +178,7 @@ def evaluate(
     *,
     noisy: str | Path | None = None,
     mask: str | Path | None = None,
+    trust: Trust | None = None,
 ) -> Evaluation:
     """Metrics of a scan against its clean reference, inside the mask and over the whole volume.
 
@@ -185,10 +188,10 @@ def evaluate(
     reference, restored = Path(reference), Path(restored)
     noisy = None if noisy is None else Path(noisy)
     mask = None if mask is None else Path(mask)
-    truth = read_volume(reference)
+    truth = read_volume(reference, trust=trust)
     region = foreground_mask(truth.frame(0))
     if mask is not None:
-        mask_volume = read_volume(mask)
+        mask_volume = read_volume(mask, trust=trust)
         truth.geometry.require_match(mask_volume.geometry, f"the mask {mask.name}")
         region = mask_volume.frame(0) > 0
         if not region.any():
@@ -196,7 +199,7 @@ def evaluate(
     data_range = intensity_scale(truth.frame(0), region)
 
     def compare(path: Path) -> dict[str, Any]:
-        other = read_volume(path)
+        other = read_volume(path, trust=trust)
         truth.geometry.require_match(other.geometry, path.name)
         return evaluate_arrays(truth.data, other.data, mask=region, data_range=data_range)
 
