@@ -205,7 +205,9 @@ def estimate_noise(
 
         settings = NoiseSettings(noise, coils)
         if map_path is not None:
-            write_noise_map(source, map_path, noise_settings=settings, overwrite=overwrite)
+            write_noise_map(
+                source, map_path, noise_settings=settings, trust=trust, overwrite=overwrite
+            )
         found = run(source, noise_settings=settings, force=force, trust=trust, on_error=left_out)
     if as_json:
         rows = [

@@ -19,6 +19,8 @@ FALSE_ALARMS = 0.05
 """Share of good restorations that any check flags."""
 _RANGES = {"noise_level": 1.05, "finest_edge": 1.1, "coarsest_edge": 1.1}
 """Checks that say only what was seen, with so much room around it."""
+_FEWEST_KINDS = 3
+"""Of scans, for each to be judged by the others alone."""
 _STRANGE = "strangeness"
 _ABOVE, _BELOW = "above", "below"
 _LEAST_SPREAD = 0.05
@@ -153,9 +155,11 @@ def fit_guard(trials: Sequence[Trial]) -> GuardFit:
 
 
 def _others(trial: Trial, good: Sequence[Trial]) -> list[Trial]:
-    """What a scan is compared with: other subjects, of other scanners where they are told."""
+    """What a scan is compared with: other subjects, of other kinds if three or more are told."""
     people = [o for o in good if o.subject != trial.subject]
-    return [o for o in people if not trial.kind or o.kind != trial.kind] or people
+    if len({o.kind for o in good}) < _FEWEST_KINDS:
+        return people
+    return [o for o in people if o.kind != trial.kind]
 
 
 def _has_peers(trial: Trial, trials: Iterable[Trial]) -> bool:

@@ -40,7 +40,8 @@ class FoundNoise:
         law: Kind, coils, sigma (number or map) and colour, in scan units and on its grid.
         scale: Intensity scale that the scan would have without its noise.
         fraction: Sigma, or its median over the body, as a fraction of the scale.
-        method: Where the level was measured: "air", "foreground" or "given".
+        method: Where the level was measured: "air", "foreground", "given" by the user, or "none"
+            where no noise is to be seen.
         error: Relative standard error of sigma.
         edge_error: Standard error of each edge, in fractions of Nyquist.
         num_voxels: Voxels that were used.
@@ -53,6 +54,11 @@ class FoundNoise:
     error: float
     edge_error: Triple
     num_voxels: int
+
+    @property
+    def evened(self) -> FoundNoise:
+        """The same level everywhere."""
+        return replace(self, law=replace(self.law, sigma=self.sigma))
 
     @property
     def estimate(self) -> NoiseEstimate:
@@ -112,6 +118,20 @@ def find_noise(
     law = NoiseLaw(kind, coils, sigma, replace(support.colour(), window=windows))
     clean = intensity_scale(image, mask, sigma=fit.sigma)
     return FoundNoise(law, clean, fit.sigma / clean, method, fit.error, support.error, num_voxels)
+
+
+def known_noise(image: NDArray[Any], law: NoiseLaw) -> FoundNoise:
+    """Noise that is known.
+
+    Args:
+        image: (X, Y, Z) in any unit.
+        law: In the same unit and on its grid.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    mask = foreground_mask(image)
+    level = law.level(mask)
+    scale = intensity_scale(image, mask, sigma=level)
+    return FoundNoise(law, scale, level / scale, "given", 0.0, (0.0,) * 3, 0)
 
 
 def white_noise(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import Mask
 from medddpm.preprocess.noise import NoiseEstimate
 from medddpm.preprocess.noise_law import Colour, NoiseLaw
@@ -79,8 +80,7 @@ class Frame:
 def make_frame(
     image: Image,
     mask: Mask,
-    noise: NoiseEstimate,
-    law: NoiseLaw,
+    found: FoundNoise,
     spacing: Triple,
     affine: NDArray[np.float64],
 ) -> Frame:
@@ -89,11 +89,11 @@ def make_frame(
     Args:
         image: (X, Y, Z) in any unit.
         mask: Its body.
-        noise: Its level as one number.
-        law: Its noise, in the same unit and on its grid.
+        found: Its noise, in the same unit and on its grid.
         spacing: Voxel edges in mm.
         affine: Of the scan.
     """
+    noise, law = found.estimate, found.law
     y = image / np.float32(noise.scale)
     grid = acquired_shape(image.shape, law.colour)
     noise_map = law.sigma if isinstance(law.sigma, np.ndarray) else None

@@ -8,16 +8,16 @@ Spikes, a grey background and a scan without any noise are found here too.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medddpm.errors import ValuesWarning, VolumeReadError
-from medddpm.preprocess.found_noise import FoundNoise
+from medddpm.errors import ConfigError, ValuesWarning, VolumeReadError
+from medddpm.preprocess.found_noise import FoundNoise, find_noise, known_noise, white_noise
 from medddpm.preprocess.intensity import (
     MASKED_FRACTION,
     SCALE_PERCENTILE,
@@ -28,11 +28,9 @@ from medddpm.preprocess.intensity import (
     is_blank,
     zero_background,
 )
-from medddpm.preprocess.noise import NoiseEstimate, estimate_noise, given_noise
-from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.preprocess.noise_law import NoiseKind, NoiseLaw
 
 Image = NDArray[np.float32]
-_Found = TypeVar("_Found", NoiseEstimate, FoundNoise)
 
 _SMALL = 0.01
 """Of the intensity scale: negative values below it are ringing, however many there are."""
@@ -199,45 +197,41 @@ def _is_ringing(image: Image) -> bool:
 
 def measure_noise(
     seen: Looked,
-    sigma: float | None = None,
+    told: float | NoiseLaw | None = None,
     *,
     kind: NoiseKind = "rician",
     coils: int = 1,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
-) -> NoiseEstimate:
-    """The noise level of a frame; of the method "none" and 0 where there is none to be seen.
+    white: bool = False,
+) -> FoundNoise:
+    """The noise of a frame; of the method "none" and 0 where there is none to be seen.
 
     Args:
         seen: The frame.
-        sigma: In scan units, where it is known: it is then taken, and nothing is estimated.
-        kind: As in `estimate_noise`.
-        coils: As in `estimate_noise`.
-        spacing: As in `estimate_noise`.
+        told: What is known of it, in scan units: the level, and the colour is found; or all.
+        kind: As in `find_noise`.
+        coils: As in `find_noise`.
+        spacing: As in `find_noise`.
+        white: Take it for white.
     """
-    if sigma is not None and not seen.is_blank:
-        return given_noise(sigma, intensity_scale(seen.image, sigma=sigma))
-    found = found_in(seen, estimate_noise, kind=kind, coils=coils, spacing=spacing)
-    return no_noise(seen) if found is None else found
-
-
-def found_in(seen: Looked, find: Callable[..., _Found], **how: Any) -> _Found | None:
-    """The noise of a frame by an estimator of images; None where there is none to be seen.
-
-    Args:
-        seen: The frame.
-        find: Such as `estimate_noise` and `find_noise`.
-        how: What they take beside the image.
-    """
+    find = white_noise if white else find_noise
+    if told is not None and not seen.is_blank:
+        if not isinstance(told, NoiseLaw):
+            told = NoiseLaw(kind, coils, told)
+            with suppress(ConfigError):  # too small to tell its colour
+                found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
+                told = replace(told, colour=found.law.colour)
+        return known_noise(seen.image, told)
     if seen.quiet:
-        return None
-    found = find(seen.witness, **how)
-    return found if found.fraction > _LEAST_FRACTION else None
+        return no_noise(seen)
+    found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
+    return found if found.fraction > _LEAST_FRACTION else no_noise(seen)
 
 
-def no_noise(seen: Looked) -> NoiseEstimate:
+def no_noise(seen: Looked) -> FoundNoise:
     """The level of a frame in which no noise is to be seen: 0."""
     scale = 1.0 if seen.is_blank else intensity_scale(seen.image)
-    return NoiseEstimate(0.0, 0.0, "none", 0.0, 0, scale)
+    return FoundNoise(NoiseLaw(), scale, 0.0, "none", 0.0, (0.0,) * 3, 0)
 
 
 def find_spikes(image: Image) -> Mask | None:

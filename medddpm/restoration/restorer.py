@@ -26,7 +26,7 @@ from medddpm.preprocess.intensity import foreground_mask, zero_background
 from medddpm.preprocess.noise import expected_magnitude
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
-from medddpm.preprocess.values import Looked, look
+from medddpm.preprocess.values import Looked, look, measure_noise
 from medddpm.restoration.blank import first_frame, shown_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
@@ -35,7 +35,6 @@ from medddpm.restoration.moments import Moments
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
 from medddpm.restoration.tile import TileRestorer, uses_bf16
-from medddpm.restoration.told_noise import noise_of
 from medddpm.volume import Volume
 
 Array = NDArray[np.float32]
@@ -227,12 +226,19 @@ class Restorer:
     def frame(
         self, seen: Looked, volume: Volume, options: RestoreOptions, law: NoiseLaw | None = None
     ) -> Frame:
-        """One frame of a scan with its noise: as given, as found in it, or none to be seen."""
-        mask = (
-            foreground_mask(seen.image) if not seen.is_blank else np.zeros(seen.image.shape, bool)
+        """One frame of a scan with its noise, as given or as found in it."""
+        noise = measure_noise(
+            seen,
+            options.sigma if law is None else law,
+            kind=options.noise,
+            coils=options.coils,
+            spacing=volume.spacing,
+            white=options.colour == "white",
         )
-        law, noise = noise_of(seen, mask, volume.spacing, options, law)
-        return make_frame(seen.image, mask, noise, law, volume.spacing, volume.affine)
+        if options.noise_map == "off":
+            noise = noise.evened
+        mask = np.zeros(seen.image.shape, bool) if seen.is_blank else foreground_mask(seen.image)
+        return make_frame(seen.image, mask, noise, volume.spacing, volume.affine)
 
     def _restore_tiles(
         self,

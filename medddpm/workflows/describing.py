@@ -57,7 +57,7 @@ def _describe_scan(volume: Volume) -> dict[str, Any]:
         noise = measure_noise(seen, spacing=volume.spacing)
         facts: dict[str, Any] = {
             "intensity_scale": intensity_scale(seen.image),
-            "noise": asdict(noise),
+            "noise": asdict(noise.estimate),
             "values": seen.summary,
         }
     except (ConfigError, VolumeReadError) as error:

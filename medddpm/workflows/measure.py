@@ -12,9 +12,9 @@ from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
 from medddpm.io import OnError, Trust, read_volume, read_volumes, without_padding, write_volume
 from medddpm.preprocess import degrade, noise
+from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
-from medddpm.preprocess.noise_map import noise_map
 from medddpm.preprocess.values import Looked, look, measure_noise
 from medddpm.restoration.blank import first_frame
 from medddpm.volume import Volume
@@ -115,14 +115,14 @@ def estimate_noise(
         with one_scan(volume.case_id, on_error):
             image = without_padding(volume)
             first_frame(image)
-            estimates = [_measured(image, index, settings)[1] for index in range(image.num_frames)]
+            estimates = [
+                _measured(image, index, settings)[1].estimate for index in range(image.num_frames)
+            ]
             found.append((volume, estimates))
     return found
 
 
-def _measured(
-    volume: Volume, index: int, settings: NoiseSettings
-) -> tuple[Looked, noise.NoiseEstimate]:
+def _measured(volume: Volume, index: int, settings: NoiseSettings) -> tuple[Looked, FoundNoise]:
     """One frame as it was looked at, and its noise."""
     seen = look(volume.frame(index), settings.kind)
     seen.warn(volume.frame_name(index))
@@ -136,6 +136,7 @@ def write_noise_map(
     output: str | Path,
     *,
     noise_settings: NoiseSettings | None = None,
+    trust: Trust | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write sigma at every voxel of a scan, in its units; returns the path of the NIfTI file.
@@ -146,27 +147,18 @@ def write_noise_map(
         source: A scan; of a 4D one each frame gets its map.
         output: A .nii.gz file or a folder.
         noise_settings: Law of the noise; Rician if not given.
+        trust: "sform" or "qform", where those of a NIfTI file disagree.
         overwrite: Replace an existing output.
     """
     source = Path(source)
     settings = noise_settings or NoiseSettings()
-    volume = without_padding(read_volume(source))
+    volume = without_padding(read_volume(source, trust=trust))
     target = plan_targets([volume], output, format="nifti", label="desc-sigma")[0]
     check_targets([target.image], overwrite=overwrite, inputs=source_files(volume))
     maps = np.empty_like(volume.data, dtype=np.float32)
     for index in range(volume.num_frames):
-        seen, estimate = _measured(volume, index, settings)
-        found = None
-        if estimate.sigma > 0:
-            found = noise_map(
-                seen.witness,
-                estimate,
-                kind=settings.kind,
-                coils=settings.coils,
-                spacing=volume.spacing,
-            )
         frame = maps if maps.ndim == 3 else maps[..., index]
-        frame[...] = estimate.sigma if found is None else found
+        frame[...] = _measured(volume, index, settings)[1].law.sigma
     with staged(target.folder) as folder:
         write_volume(volume.with_data(maps), folder / target.image.name)
     return target.image

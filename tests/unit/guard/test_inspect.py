@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,27 @@ from skimage.restoration import denoise_nl_means
 
 from medddpm.errors import CheckpointError, ConfigError, GeometryError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
+from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
 
-check_residual = partial(inspect, guard=Guard())
 Head = Callable[..., NDArray[np.float32]]
 Array = NDArray[np.float32]
 SHAPE = (56, 58, 54)
 SIGMAS = [0.005, 0.01, 0.03, 0.05, 0.1, 0.2]
+
+
+def check_residual(
+    y: Array,
+    x_hat: Array,
+    sigma: float | Array,
+    mask: NDArray[np.bool_],
+    *,
+    kind: NoiseKind = "rician",
+    coils: int = 1,
+    colour: Colour = WHITE,
+    **others: Any,
+) -> GuardReport:
+    law = NoiseLaw(kind, coils, sigma, colour)
+    return inspect(y, x_hat, law, mask, **{"guard": Guard(), **others})
 
 
 @pytest.fixture
@@ -98,9 +112,9 @@ def test_a_wrong_sigma_is_flagged_either_way(head: Head, sigma: float) -> None:
     y = rician(clean, sigma)
     x_hat = nlm(y, sigma)
     high = check_residual(y, x_hat, 3 * sigma, clean > 0)
-    assert any("sigma is too large" in m for m in high.messages)
+    assert any("give a smaller --sigma" in m for m in high.messages)
     low = check_residual(y, x_hat, sigma / 3, clean > 0)
-    assert any("sigma is too small" in m for m in low.messages)
+    assert any("give a larger --sigma" in m for m in low.messages)
 
 
 def test_rician_bias_is_no_anatomy(clean: Array) -> None:
@@ -277,3 +291,15 @@ def test_strange_latents_and_samples_that_disagree(clean: Array) -> None:
     assert flags([9.0, 4.0], 0.3) == {"strangeness"}
     assert flags([0.0, 0.0], 0.8) == {"disagreement"}
     assert flags([0.0, 0.0], 0.001) == {"disagreement"}
+
+
+def test_coloured_noise_passes_where_its_colour_is_known(clean: Array) -> None:
+    colour = Colour((0.7, 0.7, 0.9), (0, 1, 2), ((1.0, 0.6), (1.0, 0.6), (1.0,)))
+    y = NoiseLaw(sigma=0.05, colour=colour).added_to(clean, np.random.default_rng(3))
+    known = check_residual(y, clean, 0.05, clean > 0, colour=colour)
+    assert known.passed, known.messages
+    assert known.value("whiteness") == pytest.approx(0, abs=0.03)
+    assert known.value("peak") < 1
+    taken_for_white = check_residual(y, clean, 0.05, clean > 0)
+    assert taken_for_white.value("whiteness") > 0.25
+    assert not taken_for_white.passed

@@ -51,10 +51,19 @@ def test_every_check_has_words_that_can_be_filled() -> None:
     for name, meaning in CHECKS.items():
         high = judge({name: Finding(3.0)}, {name: (1.0, 2.0)})
         low = judge({name: Finding(0.5)}, {name: (1.0, 2.0)})
-        assert "{" not in high.messages[0]
-        assert bool(low.messages) is bool(meaning.too_low)
+        told = high.messages if meaning.tier == "alarm" else high.notices
+        assert "{" not in told[0]
+        assert high.passed is (meaning.tier == "notice")
+        assert bool(low.messages + low.notices) is bool(meaning.too_low)
         assert judge({name: Finding(1.5)}, {name: (1.0, 2.0)}).passed
         assert judge({name: Finding(99)}, {}).passed
+
+
+def test_no_more_than_three_sentences_of_a_tier_and_the_weightiest_first() -> None:
+    report = judge({name: Finding(3.0) for name in CHECKS}, {name: (1.0, 2.0) for name in CHECKS})
+    assert len(report.messages) == len(report.notices) == 3
+    assert "fine anatomy" in report.messages[0]
+    assert sum(not check.passed for check in report.checks) == len(CHECKS)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
