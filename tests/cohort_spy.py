@@ -44,8 +44,8 @@ def die_once(phase: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def read(item: Any) -> Any:
-    volumes = READ(item)
+def read(item: Any, settings: Any) -> Any:
+    volumes = READ(item, settings)
     die_once("read")
     if os.environ.get("SPY_DEADLY") == item.name:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import matplotlib as mpl
 import nibabel as nib
 import numpy as np
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from medddpm.volume import Geometry, Volume
 
 mpl.use("Agg")
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is slow
+hypothesis.settings.load_profile("any machine")
 pytest_plugins = [
     "support.destination",
     "support.enhanced",

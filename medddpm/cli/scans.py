@@ -192,6 +192,7 @@ def estimate_noise(
         str | None, typer.Option("--map", help="Also write sigma at every voxel (one scan).")
     ] = None,
     force: Force = False,
+    trust: Trust = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Estimate the noise of a scan: in its units, as a fraction, how, and the error bar."""
@@ -204,8 +205,10 @@ def estimate_noise(
 
         settings = NoiseSettings(noise, coils)
         if map_path is not None:
-            write_noise_map(source, map_path, noise_settings=settings, overwrite=overwrite)
-        found = run(source, noise_settings=settings, force=force, on_error=left_out)
+            write_noise_map(
+                source, map_path, noise_settings=settings, trust=trust, overwrite=overwrite
+            )
+        found = run(source, noise_settings=settings, force=force, trust=trust, on_error=left_out)
     if as_json:
         rows = [
             {"case_id": volume.case_id, "frames": [asdict(e) for e in estimates]}
@@ -234,6 +237,7 @@ def evaluate(
     restored: Annotated[Path, typer.Argument(metavar="RESTORED", help="The scan to judge.")],
     noisy: Annotated[Path | None, typer.Option(help="The scan before restoration.")] = None,
     mask: Annotated[Path | None, typer.Option(help="Foreground; found if not given.")] = None,
+    trust: Trust = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare a scan with its clean reference: PSNR, SSIM, NRMSE, HFEN, in the mask and overall."""
@@ -242,7 +246,7 @@ def evaluate(
         from medddpm.workflows.outputs import plain
         from medddpm.workflows.tables import evaluation_table
 
-        result = run(reference, restored, noisy=noisy, mask=mask)
+        result = run(reference, restored, noisy=noisy, mask=mask, trust=trust)
     if as_json:
         content: dict[str, Any] = {"restored": result.restored, "data_range": result.data_range}
         if result.noisy is not None:

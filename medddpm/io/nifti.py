@@ -297,7 +297,8 @@ def _two_places(
     return (
         f"{path}: sform and qform disagree by up to {_apart(sform, qform, shape):.3g} mm and name "
         "one space, so the place of the scan is unknown; choose one with --trust sform or --trust "
-        'qform (restore, convert, cohort), or in Python read_volume(..., trust="sform")'
+        "qform (restore, convert, cohort, evaluate, estimate-noise), or in Python "
+        'read_volume(..., trust="sform")'
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
-from medddpm.io import OnError, read_volume, read_volumes, without_padding, write_volume
+from medddpm.io import OnError, Trust, read_volume, read_volumes, without_padding, write_volume
 from medddpm.preprocess import degrade, noise
 from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
@@ -95,6 +95,7 @@ def estimate_noise(
     *,
     noise_settings: NoiseSettings | None = None,
     force: bool = False,
+    trust: Trust | None = None,
     on_error: OnError | None = None,
 ) -> list[tuple[Volume, list[noise.NoiseEstimate]]]:
     """Each scan of a file or folder with the noise estimate of each of its frames.
@@ -103,13 +104,14 @@ def estimate_noise(
         source: A scan, or a folder of DICOM series.
         noise_settings: Law of the noise; Rician if not given.
         force: Take scans of another modality than MR.
+        trust: "sform" or "qform", where those of a NIfTI file disagree.
         on_error: Called with the error of each bad scan, and the others are measured; without
             it the first error is raised.
     """
     source = Path(source)
     settings = noise_settings or NoiseSettings()
     found = []
-    for volume in read_volumes(source, force=force, on_error=on_error):
+    for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
         with one_scan(volume.case_id, on_error):
             image = without_padding(volume)
             first_frame(image)
@@ -134,6 +136,7 @@ def write_noise_map(
     output: str | Path,
     *,
     noise_settings: NoiseSettings | None = None,
+    trust: Trust | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write sigma at every voxel of a scan, in its units; returns the path of the NIfTI file.
@@ -144,11 +147,12 @@ def write_noise_map(
         source: A scan; of a 4D one each frame gets its map.
         output: A .nii.gz file or a folder.
         noise_settings: Law of the noise; Rician if not given.
+        trust: "sform" or "qform", where those of a NIfTI file disagree.
         overwrite: Replace an existing output.
     """
     source = Path(source)
     settings = noise_settings or NoiseSettings()
-    volume = without_padding(read_volume(source))
+    volume = without_padding(read_volume(source, trust=trust))
     target = plan_targets([volume], output, format="nifti", label="desc-sigma")[0]
     check_targets([target.image], overwrite=overwrite, inputs=source_files(volume))
     maps = np.empty_like(volume.data, dtype=np.float32)
@@ -166,6 +170,7 @@ def evaluate(
     *,
     noisy: str | Path | None = None,
     mask: str | Path | None = None,
+    trust: Trust | None = None,
 ) -> Evaluation:
     """Metrics of a scan against its clean reference, inside the mask and over the whole volume.
 
@@ -175,10 +180,10 @@ def evaluate(
     reference, restored = Path(reference), Path(restored)
     noisy = None if noisy is None else Path(noisy)
     mask = None if mask is None else Path(mask)
-    truth = read_volume(reference)
+    truth = read_volume(reference, trust=trust)
     region = foreground_mask(truth.frame(0))
     if mask is not None:
-        mask_volume = read_volume(mask)
+        mask_volume = read_volume(mask, trust=trust)
         truth.geometry.require_match(mask_volume.geometry, f"the mask {mask.name}")
         region = mask_volume.frame(0) > 0
         if not region.any():
@@ -186,7 +191,7 @@ def evaluate(
     data_range = intensity_scale(truth.frame(0), region)
 
     def compare(path: Path) -> dict[str, Any]:
-        other = read_volume(path)
+        other = read_volume(path, trust=trust)
         truth.geometry.require_match(other.geometry, path.name)
         return evaluate_arrays(truth.data, other.data, mask=region, data_range=data_range)
 

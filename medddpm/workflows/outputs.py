@@ -155,9 +155,10 @@ def check_targets(
         inputs: What is read, which stays as it is whatever leads to it.
         folders: Those of the paths that are DICOM series.
     """
-    refuse_inputs(paths, inputs)
     for path in paths:
         check_name(path)
+    refuse_inputs(paths, inputs)
+    for path in paths:
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already; give another output or --overwrite")
         if is_folder(path) and not (path in folders and is_derived_series(path)):

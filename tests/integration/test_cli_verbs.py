@@ -228,8 +228,16 @@ def test_trust_one_of_two_forms(
         assert "--trust sform" in done.stderr
         done = cli(verb, source, out, *options, "--trust", trust)
         assert done.exit_code in WRITTEN, done.stderr
-        np.testing.assert_allclose(nib.load(out).affine, forms[trust], atol=1e-5)
-        assert cli("info", out).exit_code == 0
+        header = nib.load(out).header
+        np.testing.assert_allclose(header.get_sform(), forms["sform"], atol=1e-5)
+        np.testing.assert_allclose(header.get_qform(), forms["qform"], atol=1e-5)
+        assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
+        assert cli("estimate-noise", out, "--trust", trust).exit_code == 0
+        assert cli("evaluate", source, out).exit_code == 4
+        assert cli("evaluate", source, out, "--trust", trust).exit_code == 0
+    if trust == "sform":
+        shown = cli("report", tmp_path / "restore.nii.gz", "--out", tmp_path / "page.html")
+        assert shown.exit_code == 0, shown.stderr
 
 
 def test_dicom_to_derived_dicom(

@@ -248,7 +248,7 @@ def test_bad_scans_and_maps(
         benchmark(folder, tmp_path / "out", options=QUICK, include="zzz")
     manifest = tmp_path / "m.csv"
     manifest.write_text("path\na.nii\n")
-    with pytest.raises(ConfigError, match="no column 'file'"):
+    with pytest.raises(ConfigError, match="no column file"):
         scan_files(manifest)
     manifest.write_text("file\ndata/a.nii.gz\n")
     assert named_scans(manifest) == [folder / "a.nii.gz"]
