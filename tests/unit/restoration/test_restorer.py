@@ -52,7 +52,8 @@ def test_the_result_lies_where_the_scan_lies(
 def test_a_blank_frame_passes_through(
     restorer: Restorer, noisy_phantom: Volume, mode: Any, value: float
 ) -> None:
-    options: dict[str, Any] = {"mode": mode, "samples": 2, "steps": 1, **SMALL}
+    draws = {"samples": 2, "steps": 1} if mode == "ensemble" else {}
+    options: dict[str, Any] = {"mode": mode, **draws, **SMALL}
     blank = np.full_like(noisy_phantom.data, value)
     film = noisy_phantom.with_data(np.stack([blank, noisy_phantom.data, blank], -1))
     result = restorer.restore(film, **options)
