@@ -23,6 +23,10 @@ class ConfigError(MedddpmError, ValueError):
     exit_code = 2
 
 
+class NoNoiseError(ConfigError):
+    """A scan shows no noise that could be measured: a label map, a mask, a synthetic image."""
+
+
 class MemoryBudgetError(ConfigError):
     """The memory budget is smaller than one tile needs."""
 

@@ -142,6 +142,8 @@ def _say_restored(done: list[RestoredScan]) -> bool:
         say(scan.summary)
         if scan.rounding:
             say(scan.rounding)
+        for text in scan.notices:
+            say(f"notice: {_in_log(scan)}: {text}")
     flags = [f"{_in_log(scan)}: {text}" for scan in done for text in scan.flags]
     for text in flags:
         typer.echo(f"medddpm: flagged: {text}", err=True)

@@ -74,6 +74,7 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         time=scan.facts.get("time", ""),
         statement=scan.facts["statement"],
         flags=frame["guard"]["messages"],
+        notices=frame["guard"].get("notices", ()),
         cards=_cards(scan, figures),
         sliders=_SLIDERS,
         panes=[(name, _PANES[name]) for name in shown],

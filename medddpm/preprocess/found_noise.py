@@ -15,9 +15,10 @@ from medddpm.preprocess.noise import (
     NoiseEstimate,
     air_level,
     body_level,
+    check_noisy,
     degrees_of_freedom,
     estimate_noise,
-    fine_axes,
+    seen_axes,
 )
 from medddpm.preprocess.noise_blocks import BlockFit, Blocks, body_blocks, fit_blocks, flat_tissue
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
@@ -26,7 +27,7 @@ from medddpm.preprocess.noise_support import Support, crop_shape, cropped, find_
 
 Triple = tuple[float, float, float]
 
-_FLAT = 0.25
+_FLAT = 0.4
 """Windows whose log amplitude stays below this are those of white noise."""
 _NEARLY_WHITE = 0.25
 """Log of the response of second differences: beyond this the noise is too far from white."""
@@ -70,7 +71,8 @@ class FoundNoise:
     @property
     def sigma(self) -> float:
         """The level as one number, in scan units."""
-        return self.fraction * self.scale
+        sigma = self.law.sigma
+        return sigma if isinstance(sigma, float) else self.fraction * self.scale
 
 
 def find_noise(
@@ -90,7 +92,8 @@ def find_noise(
     """
     image = np.asarray(image, dtype=np.float32)
     mask = foreground_mask(image)
-    axes = fine_axes(spacing)
+    check_noisy(image, mask)
+    axes = seen_axes(spacing, image.shape)
     scale = intensity_scale(image, mask)
     support = find_support(image, mask, flat_tissue(image, mask, axes, scale), axes)
     shape = crop_shape(image.shape, support.edge)
@@ -143,7 +146,7 @@ def white_noise(
 ) -> FoundNoise:
     """The level of noise that is taken for white; arguments as in `find_noise`."""
     image = np.asarray(image, dtype=np.float32)
-    axes, mask = fine_axes(spacing), foreground_mask(image)
+    axes, mask = seen_axes(spacing, image.shape), foreground_mask(image)
     blocks = body_blocks(image, mask, axes, intensity_scale(image, mask))
     found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
     return _white(found, blocks, image.shape, kind, coils)

@@ -9,7 +9,8 @@ J Magn Reson 179:317, 2006).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, NoNoiseError
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
 
@@ -25,6 +26,8 @@ Image = NDArray[np.float32]
 
 _THICK = 1.5
 """Axes coarser than this many times the finest voxel edge are not differenced along."""
+_LEAST = 8
+"""Voxels along an axis for differences along it, whose stencil has five."""
 RATIO_TOLERANCE = 0.06
 """An air block is noise if its mean^2 / mean square is this close to the law's."""
 _AIR_COVER = 0.01
@@ -41,6 +44,12 @@ _AIR_TOO_LOUD = 3.0
 _RED = 2.6
 """Interpolated noise has six times the power at two voxels, white noise with anatomy up to 2.5."""
 _MAD_TO_STD = 1.4826
+_NOTHING = 1e-6
+"""Of the scale: less is the rounding of float32."""
+_NO_NOISE = (
+    "no noise can be seen: most of the image has exactly the value of its neighbours (a label map, "
+    "a mask or a synthetic image?); give sigma"
+)
 
 
 Method = Literal["air", "foreground", "given", "none"]
@@ -104,7 +113,8 @@ def estimate_noise(
     mask = foreground_mask(image)
     scale = intensity_scale(image, mask)
     dof = degrees_of_freedom(kind, coils)
-    axes = fine_axes(spacing)
+    check_noisy(image, mask)
+    axes = seen_axes(spacing, image.shape)
     air = air_level(image, mask, axes, dof)
     body = body_level(image, mask, axes, dof, scale)
     method: Literal["air", "foreground"] = "air"
@@ -113,6 +123,8 @@ def estimate_noise(
         method, level = "foreground", body
     if level is None:
         raise ConfigError("the scan is too small to estimate its noise; give sigma")
+    if level.sigma < _NOTHING * scale:  # a synthetic image that changes evenly
+        level = replace(level, sigma=_NOTHING * scale, error=1.0)
     clean_scale = intensity_scale(image, mask, sigma=level.sigma)
     fraction = level.sigma / clean_scale
     return NoiseEstimate(level.sigma, fraction, method, level.error, level.num_voxels, clean_scale)
@@ -134,6 +146,29 @@ def fine_axes(spacing: tuple[float, float, float]) -> tuple[int, ...]:
     """The array axes that are not across thick slices."""
     finest = min(spacing)
     return tuple(a for a in range(3) if spacing[a] <= _THICK * finest)
+
+
+def seen_axes(spacing: tuple[float, float, float], shape: Sequence[int]) -> tuple[int, ...]:
+    """The fine axes that are long enough for a difference away from both ends of a slab."""
+    return tuple(a for a in fine_axes(spacing) if shape[a] >= _LEAST)
+
+
+def check_noisy(image: Image, mask: Mask) -> None:
+    """Raise NoNoiseError if most of the body has exactly the value of its neighbours."""
+    if _dead(image)[mask].mean() > 0.5:
+        raise NoNoiseError(_NO_NOISE)
+
+
+def _dead(image: Image) -> Mask:
+    """Voxels that have exactly the value of all their neighbours along the first two axes."""
+    same = np.ones(image.shape, bool)
+    for axis in (0, 1):
+        equal = np.diff(image, axis=axis) == 0
+        before, after = [(0, 0)] * 3, [(0, 0)] * 3
+        before[axis], after[axis] = (1, 0), (0, 1)
+        same &= np.pad(equal, before, constant_values=True)
+        same &= np.pad(equal, after, constant_values=True)
+    return same
 
 
 def chi_moments(theta: NDArray[np.float64], dof: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -284,6 +319,9 @@ def body_level(
         inner = mask
     smooth = ndimage.gaussian_filter(image, [1.5 if a in axes else 0.0 for a in range(3)])
     inner &= smooth > min(0.35 * scale, float(np.median(smooth[inner])))
+    inner &= ~_dead(image)
+    if inner.sum() < 300:
+        return None
     slope = np.zeros_like(image)
     for axis in axes:
         slope += np.gradient(smooth, axis=axis) ** 2

@@ -41,6 +41,8 @@ _DARK = 0.3
 _LEAST_ERROR, _MODEL_ERROR = 0.035, 2.5
 """Relative error of sigma at best, and times what the fit says of itself: in simulated
 acquisitions of 11 scans two of three are then within one error."""
+_NOTHING = 1e-7
+"""Of the scale: less is the rounding of float32."""
 _ACCURACY = 0.03
 """Relative accuracy of a coefficient's spread, however many blocks there are."""
 
@@ -121,7 +123,8 @@ def body_blocks(image: Image, mask: Mask, axes: Sequence[int], scale: float) -> 
             )
         )
     found_all = Blocks(size, *(np.concatenate(part) for part in zip(*parts, strict=True)))
-    if len(found_all.means) < 40:
+    spread = np.median(np.abs(found_all.coefficients[:, -1])) if len(found_all.means) else 0.0
+    if len(found_all.means) < 40 or spread < _NOTHING * scale:
         return None
     bright = min(_DARK * scale, float(np.median(found_all.means)))
     return found_all.kept(found_all.means >= bright)
@@ -263,7 +266,7 @@ class _Model:
         found = optimize.least_squares(
             residual, start, bounds=(low, high), loss="soft_l1", max_nfev=40
         )
-        share = np.exp(found.x[-1]) * anatomy[self._fine] / flat[self._fine]
+        share = np.exp(found.x[-1]) * anatomy[self._fine] / np.maximum(flat[self._fine], 1e-6)
         covariance = np.linalg.pinv(found.jac.T @ found.jac)
         spread = np.hypot(np.sqrt(float(covariance[0, 0])), 0.7 * float(np.median(share)))
         error = np.hypot(_LEAST_ERROR, _MODEL_ERROR * spread)

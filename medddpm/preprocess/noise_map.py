@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medddpm.preprocess.intensity import foreground_mask
-from medddpm.preprocess.noise import NoiseEstimate, degrees_of_freedom, fine_axes
+from medddpm.preprocess.noise import NoiseEstimate, degrees_of_freedom, seen_axes
 from medddpm.preprocess.noise_blocks import Blocks, body_blocks, law_spread, noise_variance
 from medddpm.preprocess.noise_law import WHITE, Colour, Image, NoiseKind
 
@@ -64,7 +64,9 @@ def noise_map(
         spacing: Voxel edges in mm.
     """
     image = np.asarray(image, dtype=np.float32)
-    blocks = body_blocks(image, foreground_mask(image), fine_axes(spacing), noise.scale)
+    blocks = body_blocks(
+        image, foreground_mask(image), seen_axes(spacing, image.shape), noise.scale
+    )
     if blocks is None or noise.sigma <= 0:
         return None
     field = noise_field(blocks, WHITE, noise.sigma, degrees_of_freedom(kind, coils))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medddpm.errors import ConfigError, ValuesWarning, VolumeReadError
+from medddpm.errors import ConfigError, NoNoiseError, ValuesWarning, VolumeReadError
 from medddpm.preprocess.found_noise import FoundNoise, find_noise, known_noise, white_noise
 from medddpm.preprocess.intensity import (
     MASKED_FRACTION,
@@ -224,7 +224,10 @@ def measure_noise(
         return known_noise(seen.image, told)
     if seen.quiet:
         return no_noise(seen)
-    found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
+    try:
+        found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
+    except NoNoiseError:
+        return no_noise(seen)
     return found if found.fraction > _LEAST_FRACTION else no_noise(seen)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, LeftOutWarning, VolumeReadError
@@ -70,7 +70,8 @@ class RestoredScan:
         sidecar: JSON report.
         maps: Name ("std", "lower", "upper") to NIfTI file or DICOM Parametric Map, for an ensemble.
         facts: The content of the report.
-        flags: What a person should look at; empty if the guard passed.
+        flags: Alarms: what a person should look at; empty if the guard passed.
+        notices: What the scan is, and how far from what the model knows.
         page: DICOM report page, if one was asked for.
         html: HTML report, if one was asked for.
     """
@@ -80,6 +81,7 @@ class RestoredScan:
     maps: dict[str, Path]
     facts: dict[str, Any] = field(repr=False)
     flags: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     page: Path | None = None
     html: Path | None = None
 
@@ -346,7 +348,8 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
         target.sidecar,
         {name: target.part(name) for name in maps},
         facts,
-        guard_flags(facts),
+        guard_words(facts, "messages"),
+        guard_words(facts, "notices"),
         target.part("report") if run.format == "dicom" and run.dicom.report != "none" else None,
         target.html if run.card is not None else None,
     )
@@ -387,11 +390,11 @@ def write_images(
         write_volume(value, target.part(name))
 
 
-def guard_flags(facts: dict[str, Any]) -> list[str]:
-    """What the guard found in any frame, each sentence once."""
+def guard_words(facts: dict[str, Any], tier: Literal["messages", "notices"]) -> list[str]:
+    """Alarms ("messages") or notices of the guard in any frame, each sentence once."""
     found: dict[str, None] = {}
     for frame in facts["frames"]:
-        found |= dict.fromkeys(frame["guard"]["messages"])
+        found |= dict.fromkeys(frame["guard"][tier])
     return list(found)
 
 
