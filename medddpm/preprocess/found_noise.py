@@ -29,6 +29,10 @@ Triple = tuple[float, float, float]
 
 _FLAT = 0.4
 """Windows whose log amplitude stays below this are those of white noise."""
+_LEAST_SEEN = 0.25
+"""Share of the noise that second differences must see, to tell its level."""
+_FEWEST_BLOCKS = 2000
+"""For a colour to be believed where k-space shows no edge: fewer blocks see too much anatomy."""
 _NEARLY_WHITE = 0.25
 """Log of the response of second differences: beyond this the noise is too far from white."""
 
@@ -104,7 +108,7 @@ def find_noise(
     blocks = body_blocks(small, small_mask, axes, scale)
     dof = degrees_of_freedom(kind, coils)
     fit = None if blocks is None else fit_blocks(blocks, on_grid, dof)
-    if blocks is None or fit is None or (support == Support() and _nearly_flat(fit)):
+    if blocks is None or fit is None or (support == Support() and _is_white(fit)):
         found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
         return _white(found, blocks, image.shape, kind, coils)
     fit = _sharpened(fit, small, small_mask, axes, dof, replace(on_grid, window=fit.windows), scale)
@@ -161,15 +165,24 @@ def _sharpened(
     colour: Colour,
     scale: float,
 ) -> BlockFit:
-    """The level from second differences where the noise is nearly white: they see less anatomy."""
+    """The level from second differences, which see less anatomy than blocks do.
+
+    Where the noise is nearly white they decide. Elsewhere they do if they read less: anatomy that
+    blocks took for noise only ever adds.
+    """
     passed = [colour.second_difference_std(axes, distance) for distance in (1, 2)]
-    if not all(abs(np.log(p)) < _NEARLY_WHITE for p in passed):
+    if passed[0] < _LEAST_SEEN:
         return fit
     level = body_level(image, mask, axes, dof, scale)
     if level is None:
         return fit
-    error = float(np.hypot(level.error, 0.03))
-    return replace(fit, sigma=level.sigma / passed[0], error=error)
+    sigma, error = level.sigma / passed[0], float(np.hypot(level.error, 0.03))
+    if all(abs(np.log(p)) < _NEARLY_WHITE for p in passed):
+        return replace(fit, sigma=sigma, error=error)
+    if sigma >= fit.sigma:
+        return fit
+    apart = float(np.log(fit.sigma / max(sigma, 1e-30)))
+    return replace(fit, sigma=sigma, error=float(np.hypot(error, 0.3 * apart)))
 
 
 def _agree(air: Level, body: BlockFit) -> bool:
@@ -185,9 +198,11 @@ def _together(air: Level, body: BlockFit) -> float:
     return float(np.exp(np.sum(weights * logs) / np.sum(weights)))
 
 
-def _nearly_flat(fit: BlockFit) -> bool:
-    """True if the windows are those of white noise, as far as blocks tell."""
-    return all(abs(np.log(max(v, 1e-6))) < _FLAT for window in fit.windows for v in window)
+def _is_white(fit: BlockFit) -> bool:
+    """True if the windows are those of white noise, or if too few blocks tell."""
+    return fit.num_blocks < _FEWEST_BLOCKS or all(
+        abs(np.log(max(v, 1e-6))) < _FLAT for window in fit.windows for v in window
+    )
 
 
 def _white(
