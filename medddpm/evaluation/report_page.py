@@ -121,7 +121,8 @@ def _cards(scan: ReportScan, figures: Sequence[Figure]) -> list[tuple[str, str, 
 
 def _how(sigma: Mapping[str, Any]) -> str:
     method = sigma["method"]
-    return "as given" if method == "given" else f"estimated from the {method}"
+    known = {"given": "as given", "none": "no noise to be seen"}
+    return known.get(method, f"estimated from the {method}")
 
 
 def _frame_row(frame: Mapping[str, Any]) -> dict[str, str]:

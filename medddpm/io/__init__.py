@@ -15,7 +15,7 @@ from medddpm.io.dicom import (
     read_series,
     series_shape,
 )
-from medddpm.io.dicom_kind import why_no_magnitude
+from medddpm.io.dicom_kind import check_magnitude, why_no_magnitude
 from medddpm.io.dicom_label import series_label
 from medddpm.io.dicom_map import Quantity, is_parametric_map, write_parametric_map
 from medddpm.io.dicom_padding import with_padding, without_padding
@@ -38,6 +38,7 @@ __all__ = [
     "Trust",
     "atomic_path",
     "check_dicom",
+    "check_magnitude",
     "check_name",
     "check_output",
     "checksum",

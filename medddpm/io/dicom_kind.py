@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydicom.dataset import Dataset
 
+from medddpm.errors import VolumeReadError
 from medddpm.io.dicom_groups import group, items_of
 from medddpm.io.dicom_values import number, text, value_of, words
 from medddpm.volume import Volume
@@ -145,6 +146,13 @@ def why_no_magnitude(volume: Volume) -> str:
     """Why a scan that was read from DICOM is not restored, "" if it may be."""
     kind = getattr(volume.native, "kind", None)
     return kind.why_no_magnitude if isinstance(kind, Kind) else ""
+
+
+def check_magnitude(volume: Volume) -> None:
+    """Raise VolumeReadError if a scan shows no magnitude, of which the noise has another law."""
+    why = why_no_magnitude(volume)
+    if why:
+        raise VolumeReadError(f"{volume.case_id} has no noise of a magnitude: {why}")
 
 
 def _standard(item: Dataset, dataset: Dataset) -> Component:

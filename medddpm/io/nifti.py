@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medddpm.display import printable
 from medddpm.errors import ConfigError, GeometryError, GeometryWarning, VolumeReadError
 from medddpm.io.dicom_values import number_or
-from medddpm.io.files import atomic_path, check_intensities, check_output
+from medddpm.io.files import atomic_path, check_intensities, check_output, check_there
 from medddpm.io.stored import Stored
 from medddpm.io.stream import content_length, is_gzip, total_memory
 from medddpm.volume import Geometry, Volume
@@ -77,8 +77,9 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
             voxels in metre or micron have a size that no scan has.
     """
     path = Path(path)
+    check_there(path)
     if not path.is_file():
-        raise VolumeReadError(f"{path} does not exist or is not a file")
+        raise VolumeReadError(f"{path} is not a file")
     with _readable(path):
         image: Any = nib.load(path)
     if not isinstance(image, (nib.nifti1.Nifti1Pair, nib.freesurfer.MGHImage)):

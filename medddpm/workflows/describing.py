@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.errors import ConfigError, VolumeReadError
-from medddpm.io import OnError, read_volumes, without_padding
+from medddpm.io import OnError, check_magnitude, read_volumes, without_padding
 from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.values import look, measure_noise
 from medddpm.restoration.blank import first_frame
@@ -52,6 +52,7 @@ def _describe_weights(subject: str | Path) -> dict[str, Any]:
 
 def _describe_scan(volume: Volume) -> dict[str, Any]:
     try:
+        check_magnitude(volume)
         image = without_padding(volume)
         seen = look(image.frame(first_frame(image)), "rician")
         noise = measure_noise(seen, spacing=volume.spacing)
@@ -109,10 +110,13 @@ def _scan_text(scan: Mapping[str, Any]) -> str:
         scan.get("note", ""),
     ]
     if noise:
+        level = (
+            f"sigma {noise['sigma']:.5g} in scan units, {noise['fraction']:.4f} of the intensity "
+            f"scale, +- {100 * noise['error']:.1f} %, from the {noise['method']}"
+        )
         lines += [
             f"  intensity scale {scan['intensity_scale']:.5g} (99.5th percentile, foreground)",
-            f"  sigma {noise['sigma']:.5g} in scan units, {noise['fraction']:.4f} of the intensity "
-            f"scale, +- {100 * noise['error']:.1f} %, from the {noise['method']}",
+            f"  {'no noise to be seen' if noise['method'] == 'none' else level}",
         ]
     return "\n".join(line for line in lines if line)
 

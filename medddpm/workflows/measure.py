@@ -10,7 +10,15 @@ import numpy as np
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.metrics import evaluate_arrays
-from medddpm.io import OnError, Trust, read_volume, read_volumes, without_padding, write_volume
+from medddpm.io import (
+    OnError,
+    Trust,
+    check_magnitude,
+    read_volume,
+    read_volumes,
+    without_padding,
+    write_volume,
+)
 from medddpm.preprocess import degrade, noise
 from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
@@ -64,6 +72,7 @@ def simulate(
     gmap = None if gmap is None else Path(gmap)
     settings = noise_settings or NoiseSettings()
     volume = without_padding(read_volume(clean))
+    check_magnitude(volume)
     target = plan_targets([volume], noisy, format="nifti", label="desc-noisy")[0]
     inputs = [*source_files(volume), *([gmap] if gmap else [])]
     check_targets([target.image, target.sidecar], overwrite=overwrite, inputs=inputs)
@@ -113,6 +122,7 @@ def estimate_noise(
     found = []
     for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
         with one_scan(volume.case_id, on_error):
+            check_magnitude(volume)
             image = without_padding(volume)
             first_frame(image)
             estimates = [
@@ -153,6 +163,7 @@ def write_noise_map(
     source = Path(source)
     settings = noise_settings or NoiseSettings()
     volume = without_padding(read_volume(source, trust=trust))
+    check_magnitude(volume)
     target = plan_targets([volume], output, format="nifti", label="desc-sigma")[0]
     check_targets([target.image], overwrite=overwrite, inputs=source_files(volume))
     maps = np.empty_like(volume.data, dtype=np.float32)

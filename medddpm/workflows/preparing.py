@@ -34,7 +34,7 @@ from medddpm.curation.sources import Found, Source, finish_source
 from medddpm.curation.splits import assign_splits, hold_together, lopsided
 from medddpm.curation.tables import write_text
 from medddpm.errors import ConfigError, OutputError
-from medddpm.io import Trust
+from medddpm.io import Trust, find_images
 from medddpm.io.files import first_twin
 from medddpm.io.tables import write_table
 from medddpm.workflows.provenance import versions
@@ -186,6 +186,10 @@ class _Preparation:
             source = find_bids(self.source)
         else:
             source = find_dicom(self.source, pseudonyms, on_file)
+            images = find_images(self.source)
+            if images:
+                left = f"{len(images)} NIfTI files are left out; --table says whose they are"
+                source = replace(source, notes=(*source.notes, left))
         if self.options.deidentify and source.kind != "DICOM":
             raise ConfigError(f"--deidentify is for DICOM; {self.source} is {source.kind}")
         found = finish_source(source)

@@ -59,7 +59,7 @@ def test_a_flag_is_an_exit_code_a_message_and_a_written_scan(
     out = tmp_path / "out.nii.gz"
     done = cli("restore", noisy_nifti, out, "--weights", tiny_weights, "--sigma", 500)
     assert done.exit_code == 6
-    assert "sigma is too large" in done.stderr
+    assert "give a smaller --sigma" in done.stderr
     assert out.is_file()
     facts = json.loads((tmp_path / "out.json").read_text())
     assert facts["frames"][0]["guard"]["passed"] is False

@@ -187,7 +187,7 @@ def test_a_blank_frame_is_named(
     assert "blank and passed through: frame 0" in done.stderr
     facts = json.loads((tmp_path / "out" / "film_desc-denoised.json").read_text())
     assert [frame.get("blank", False) for frame in facts["frames"]] == [True, False]
-    assert "film frame 0: blank" in cli("estimate-noise", source).stdout
+    assert "film frame 0: no noise to be seen" in cli("estimate-noise", source).stdout
     done = cli("report", tmp_path / "out", "--frame", 0, "--out", tmp_path / "x/")
     assert "frame 0" in done.stderr
 
