@@ -33,6 +33,8 @@ _LEAST_CHANCE = 12.0
 noise it is larger in fewer than 1 %."""
 _LEAST_FIELD = 0.07
 """Standard deviation of log sigma over the body: less is not worth a map, and anatomy can do it."""
+_LEAST_ALIKE = 0.7
+"""Slope of the field of the finest coefficients over that of the others."""
 _MOST = 8000
 """Blocks of the fit."""
 _QUIET_SHARE = 0.6
@@ -123,6 +125,8 @@ def noise_field(blocks: Blocks, colour: Colour, sigma: float, dof: int) -> Field
     spread = float(np.std(waves @ b)) / 2
     if chance < _LEAST_CHANCE or spread < _LEAST_FIELD:
         return None
+    if _alike(design, logs, steps.shape[1]) < _LEAST_ALIKE:
+        return None
     cube = np.zeros((_ORDER + 1,) * 3)
     cube[tuple(orders.T)] = b / 2
     level = sigma * float(np.exp((found[0] - middle @ b) / 2))
@@ -135,7 +139,8 @@ def _quiet(
     """Log variance, class of anatomy and place of the quieter blocks, twice each.
 
     The fine coefficients are halved: one half shows the variance, the other says, with the low
-    ones, how much anatomy there is for it; then the other way round.
+    ones, how much anatomy there is for it; then the other way round. The first rows are of the
+    finest half.
     """
     if len(blocks.means) > _MOST:
         some = np.random.default_rng(0).choice(len(blocks.means), _MOST, replace=False)
@@ -146,12 +151,14 @@ def _quiet(
     order = np.sqrt(np.sum((grid / np.maximum(size - 1, 1)[:, None]) ** 2, axis=0) / long.sum())
     variance = noise_variance(blocks.size, colour)
     fine = np.flatnonzero((order > _FINE) & (variance > 0.1 * np.median(variance[order > _LOW])))
+    fine = fine[np.argsort(order[fine], kind="stable")]
     low = (order > 0) & (order < _LOW)
     if len(fine) < 8 or len(blocks.means) < 400:
         return None
     unit = np.square(law_spread(blocks.means, sigma, dof)) * sigma**2
     power = np.square(blocks.coefficients) / variance / unit[:, None]
-    halves = [np.maximum(power[:, fine[i::2]].mean(axis=1), 1e-6) for i in (0, 1)]
+    parts = fine[: len(fine) // 2], fine[len(fine) // 2 :]
+    halves = [np.maximum(power[:, part].mean(axis=1), 1e-6) for part in parts]
     anatomy = [np.log1p(np.maximum(power[:, low].mean(axis=1) / h - 1, 0)) for h in halves]
     both = anatomy[0] + anatomy[1]
     kept = both <= np.quantile(both, _QUIET_SHARE)
@@ -161,6 +168,20 @@ def _quiet(
     steps = np.eye(len(edges) + 1)[np.searchsorted(edges, amounts)]
     # The mean logarithm of a mean of n squares is 1 / n below the logarithm of the mean.
     return logs + 2 / len(fine), steps, np.tile(blocks.centres[kept], (2, 1))
+
+
+def _alike(design: Line, logs: Line, num_steps: int) -> float:
+    """Slope of the field of the finest coefficients over that of the others: of noise, 1.
+
+    Anatomy that is left is stronger in the coarser ones.
+    """
+    half = len(logs) // 2
+    fields = []
+    for rows in (slice(0, half), slice(half, None)):
+        found = _fitted(design[rows], logs[rows], np.zeros(half, np.int64), num_steps)[0]
+        fields.append(design[:half, num_steps:] @ found[num_steps:])
+    finest, other = (f - f.mean() for f in fields)
+    return float(finest @ other / (other @ other))
 
 
 def _orders(place: Line) -> NDArray[np.int64]:
