@@ -33,7 +33,7 @@ from medddpm.cohort.records import (
 from medddpm.cohort.sources import Job
 from medddpm.errors import CheckpointError, MedddpmError, OutputError, VolumeReadError
 from medddpm.io import DicomOptions, Trust, read_series, read_volumes
-from medddpm.io.files import check_name, remove
+from medddpm.io.files import check_name, check_there, remove
 from medddpm.io.nifti import suffix_of
 from medddpm.restoration.model import read_card
 from medddpm.restoration.options import RestoreOptions
@@ -175,6 +175,8 @@ def _attempt(job: Job, settings: Settings) -> Outcome:
 
 
 def _restore(job: Job, settings: Settings) -> Outcome:
+    for path in job.files:
+        check_there(path)
     before = input_checksum(job.files)
     marks = stamp(job.files)
     volumes, notes = only_magnitudes(_read(job, settings))

@@ -11,8 +11,9 @@ from pathlib import Path
 from medddpm.bids.names import find_bids_scans, is_bids, output_stem
 from medddpm.errors import ConfigError, ContentAbsentError, MedddpmError
 from medddpm.io import find_images, find_series
-from medddpm.io.files import first_twin
-from medddpm.io.image_files import parts_of
+from medddpm.io.files import first_twin, is_absent
+from medddpm.io.image_files import images_of, parts_of
+from medddpm.io.nifti import suffix_of
 from medddpm.io.tables import is_table, read_table
 from medddpm.workflows.outputs import file_stem, refuse_inputs
 
@@ -178,13 +179,18 @@ def _listed(manifest: Path) -> Iterator[Job]:
     for name, row in zip(names, rows, strict=True):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ConfigError(f"{manifest}: {name!r} cannot name an output")
-        path = row.path(manifest.parent)
-        folder = str(Path(name).parent)
-        yield Job(
-            name,
-            tuple(sorted(p for p in path.iterdir() if p.is_file()))
-            if path.is_dir()
-            else parts_of(path),
-            folder="" if folder == "." else folder,
-            stem=f"{Path(name).name}_{_LABEL}",
-        )
+        folder, stem = str(Path(name).parent), f"{Path(name).name}_{_LABEL}"
+        files = _files_of(row.path(manifest.parent), f"{manifest}, line {row.number}")
+        yield Job(name, files, folder="" if folder == "." else folder, stem=stem)
+
+
+def _files_of(path: Path, what: str) -> tuple[Path, ...]:
+    """The files of one scan: an image, or all of a folder of DICOM files."""
+    if not path.is_dir():
+        return parts_of(path)
+    files = tuple(sorted(p for p in path.iterdir() if p.is_file() or is_absent(p)))
+    if images_of(p for p in files if suffix_of(p)):
+        raise ConfigError(f"{what} names a folder of NIfTI files; give each file a line of its own")
+    if not files:
+        raise ConfigError(f"{what} names a folder without files")
+    return files

@@ -109,3 +109,16 @@ def test_in_a_node(magnitude: Path, dicom_series: Any, tmp_path: Path, tiny_weig
     assert "phase" in records["skipped"]
     assert "it shows the real part" in records["restored"]
     assert len(list(out.rglob("*.dcm"))) == 8
+
+
+@pytest.mark.parametrize("verb", ["estimate-noise", "simulate"])
+def test_phase_has_no_noise_of_a_magnitude(
+    verb: str, magnitude: Path, dicom_series: Any, tmp_path: Path, cli: Any
+) -> None:
+    values = dcmread(next(magnitude.iterdir())).pixel_array.T[..., None].repeat(8, -1)
+    folder = phase(dicom_series, tmp_path / "phase", magnitude, values, ["P", "ND"])
+    more = (tmp_path / "out.nii.gz", "--sigma", 0.05) if verb == "simulate" else ()
+    done = cli(verb, folder, *more)
+    assert done.exit_code == 3
+    assert "it shows the phase" in done.stderr
+    assert not (tmp_path / "out.nii.gz").exists()

@@ -193,3 +193,10 @@ def test_a_series_and_its_faults_without_names(
     assert outcome.state == "failed"
     assert "Private" not in repr(outcome)
     assert path.name not in repr(outcome)
+
+
+def test_content_that_was_not_fetched(scan: Job, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "gone.nii.gz").symlink_to(".git/annex/objects/x")
+    outcome = do_job(replace(scan, files=(tmp_path / "gone.nii.gz",)), settings)
+    assert (outcome.state, outcome.error) == ("failed", "ContentAbsentError")
+    assert "was not fetched" in outcome.reason

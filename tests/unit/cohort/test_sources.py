@@ -163,3 +163,29 @@ def test_bad_sources(tmp_path: Path, save_nifti: Any) -> None:
     save_nifti(tmp_path / "a.nii", np.ones((4, 4, 4), np.float32), np.eye(4))
     with pytest.raises(ConfigError, match="lies in"):
         find_jobs(tmp_path, tmp_path / "out")
+
+
+def test_dicom_beside_nifti(tmp_path: Path, dicom_series: Any, phantom: Any) -> None:
+    """Both are done; content that was not fetched is told as that, once a folder."""
+    source = tmp_path / "in"
+    touch(source / "a.nii.gz")
+    (source / "b.nii.gz").symlink_to(".git/annex/objects/b")
+    dicom_series(source / "dicom" / "good", phantom.data[:, :, :4])
+    (source / "dicom" / "gone").mkdir()
+    for number in range(3):
+        (source / "dicom" / "gone" / f"{number}.dcm").symlink_to(".git/annex/objects/c")
+    found = find_jobs(source, tmp_path / "out")
+    assert [len(job.files) for job in found.jobs if not job.stem] == [4]
+    assert sorted(job.name for job in found.jobs if job.stem) == ["a", "b"]
+    [reason] = found.broken.values()
+    assert "was not fetched" in reason
+    assert "gone" not in reason
+
+
+def test_a_list_that_names_folders(tmp_path: Path) -> None:
+    touch(tmp_path / "in" / "a.nii.gz", tmp_path / "in" / "b.nii.gz")
+    (tmp_path / "empty").mkdir()
+    for folder, words in (("in", "line 2 names a folder of NIfTI"), ("empty", "without files")):
+        (tmp_path / "m.csv").write_text(f"scan;file\nx;{folder}\n")
+        with pytest.raises(ConfigError, match=words):
+            find_jobs(tmp_path / "m.csv", tmp_path / "out")

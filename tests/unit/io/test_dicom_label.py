@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from medddpm.io import series_label
 from medddpm.volume import Geometry, Volume
@@ -52,6 +56,20 @@ def test_labels(number: Any, description: str, label: str) -> None:
 def test_whatever_it_says_the_name_is_safe(description: str, number: int | None) -> None:
     label = series_label(volume(SeriesNumber=number, SeriesDescription=description))
     assert re.fullmatch(r"[A-Za-z0-9_-]{0,40}", label)
+
+
+def test_values_that_break_the_standard_are_not_quoted() -> None:
+    """Pydicom warns of them with the value; a warning is an error in these tests."""
+    dataset = Dataset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for tag, kind, value in (
+            ((0x0010, 0x0030), "DA", b"1931-12-31"),
+            ((0x0020, 0x0011), "IS", b"ab"),
+            ((0x0008, 0x103E), "LO", b"T1"),
+        ):
+            dataset[tag] = RawDataElement(Tag(tag), kind, len(value), value, 0, False, True)
+    assert series_label(replace(volume(), native=[dataset])) == "T1"
 
 
 def test_only_dicom_has_one(phantom: Volume) -> None:
