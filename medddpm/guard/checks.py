@@ -64,7 +64,7 @@ CHECKS = {
     "residual_ratio": Meaning(
         "What was removed, over the noise that was assumed",
         "more was removed than noise ({value} of what was assumed, usual up to {high}): anatomy "
-        "may be lost; compare before and after",
+        "may be lost, or sigma is too small; compare before and after",
         "less noise was removed than there should be ({value} of what was assumed, usual from "
         "{low}): noise is left; give --sigma",
     ),
