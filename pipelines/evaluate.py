@@ -26,11 +26,11 @@ def main() -> None:
     for clean in sorted(p for p in given.clean.iterdir() if p.name.endswith((".nii", ".nii.gz"))):
         for sigma in given.sigma:
             stem = f"{clean.name.split('.')[0]}_sigma-{sigma}"
-            noisy = simulate(clean, given.out / f"{stem}_noisy.nii.gz", sigma)
+            made = simulate(clean, given.out / f"{stem}_noisy.nii.gz", sigma)
             [done] = medddpm.restore(
-                noisy, given.out / f"{stem}_restored.nii.gz", weights=given.weights
+                made.noisy, given.out / f"{stem}_restored.nii.gz", weights=given.weights
             )
-            result = medddpm.evaluate(clean, done.image, noisy=noisy)
+            result = medddpm.evaluate(made.clean, done.image, noisy=made.noisy)
             for name, figures in (("noisy", result.noisy), ("restored", result.restored)):
                 row = {"scan": clean.name, "sigma": sigma, "image": name} | (figures or {})
                 rows.append(row)

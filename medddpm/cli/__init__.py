@@ -20,6 +20,7 @@ from medddpm.cli import (
     scans,
     serve_dicom,
     shipped,
+    simulate,
     sweep,
     training,
 )
@@ -61,7 +62,7 @@ def _root(
 
 
 for part in (
-    *(scans, report, cohort, serve_dicom, benchmark, lesions, prepare, data_report),
+    *(scans, simulate, report, cohort, serve_dicom, benchmark, lesions, prepare, data_report),
     *(training, sweep, memorisation, calibrate, calibrate_guard, shipped),
 ):
     part.register(app)

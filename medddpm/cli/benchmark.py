@@ -10,8 +10,18 @@ import typer
 
 from medddpm.cli import groups
 from medddpm.cli.console import progress, say
-from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights, parse_crop, parse_device
+from medddpm.cli.options import (
+    AcquisitionFile,
+    Coils,
+    Device,
+    Seed,
+    SimulatedNoise,
+    Weights,
+    parse_crop,
+    parse_device,
+)
 from medddpm.cli.run import reports_errors
+from medddpm.errors import ConfigError
 
 _METHODS = ["identity", "shrinkage", "mean"]
 
@@ -37,21 +47,33 @@ def benchmark(
             "its sigma is to come from elsewhere than that of the others. Repeatable."
         ),
     ] = None,
-    noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
+    noise: Annotated[
+        list[SimulatedNoise] | None,
+        typer.Option(
+            help="acquired: each scan by a random scanner. ellipse: 0.62, 0.62 and 0.9 of the "
+            "matrix. white: Rician, on the finished scan, or of the law that is given. "
+            "Repeatable; acquired if not given."
+        ),
+    ] = None,
+    acquisition: AcquisitionFile = None,
     coils: Coils = 1,
     gfactor: Annotated[
-        bool, typer.Option("--gfactor", help="Sigma times a smooth simulated map.")
+        bool, typer.Option("--gfactor", help="White noise times a smooth simulated map.")
     ] = False,
     gmap: Annotated[
-        Path | None, typer.Option(help="A scan on the grid of all that multiplies sigma.")
+        Path | None,
+        typer.Option(help="A scan on the grid of all that multiplies sigma of white noise."),
     ] = None,
     correlated: Annotated[
-        float, typer.Option(min=0, help="Smooth the complex noise: FWHM in voxels.")
+        float, typer.Option(min=0, help="Smooth white noise, before the magnitude: FWHM in voxels.")
     ] = 0.0,
     sigma_source: Annotated[
-        Literal["blind", "oracle", "both"],
-        typer.Option(help="Methods estimate sigma, or are told it, or run with each."),
-    ] = "blind",
+        Literal["blind", "oracle", "both"] | None,
+        typer.Option(
+            help="Methods estimate the noise, or are told it, or run with each. If not given, "
+            "other methods than ours are told it where it is acquired, BM4D with its spectrum."
+        ),
+    ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Gains are over it: bm4d, identity or the first method.")
     ] = None,
@@ -68,13 +90,14 @@ def benchmark(
     with progress("benchmark") as step:
         from medddpm.evaluation.benchmark import BenchmarkOptions
         from medddpm.evaluation.benchmark_figures import method_label
-        from medddpm.evaluation.degradation import NoiseModel
         from medddpm.workflows.benchmarking import benchmark as run
+        from medddpm.workflows.simulating import read_acquisition
 
         options = BenchmarkOptions(
             sigmas=tuple(sigma or (0.03, 0.05, 0.09)),
             methods=tuple(method or _METHODS),
-            noise=NoiseModel(noise, coils, gfactor, correlated, seed),
+            **_noises(noise or [SimulatedNoise.ACQUIRED], coils, gfactor, correlated, seed),
+            acquisition=None if acquisition is None else read_acquisition(acquisition),
             sigma_source=sigma_source,
             reference=reference,
             crop=parse_crop(crop),
@@ -93,20 +116,39 @@ def benchmark(
         )
     wide = max(len(method_label(line)) for line in done.summary)
     typer.echo(
-        f"{'sigma':>6} {'method':<{wide}} {'PSNR':>6} {'SSIM':>7} {'gain':>6}  95 % interval"
+        f"{'noise':<8} {'sigma':>6} {'method':<{wide}} {'PSNR':>6} {'SSIM':>7} {'gain':>6}  "
+        "95 % interval"
     )
     for line in done.summary:
         typer.echo(
-            f"{line['sigma']:>6g} {method_label(line):<{wide}} {line['psnr']:>6.2f} "
-            f"{line['ssim']:>7.4f} {line['gain']:>+6.2f}  "
+            f"{line['noise']:<8} {line['sigma']:>6g} {method_label(line):<{wide}} "
+            f"{line['psnr']:>6.2f} {line['ssim']:>7.4f} {line['gain']:>+6.2f}  "
             f"{line['gain_low']:+.2f} to {line['gain_high']:+.2f} dB"
         )
     typer.echo(f"gains are over {done.summary[0]['gain_over']}; the page is {out / 'index.html'}")
 
 
+def _noises(
+    noises: list[SimulatedNoise], coils: int, gfactor: bool, correlated: float, seed: int
+) -> dict[str, Any]:
+    """The kinds of noise, and what white noise is.
+
+    Raises:
+        ConfigError: There are two laws of white noise.
+    """
+    from medddpm.evaluation.degradation import NoiseModel
+
+    kinds = {kind for noise in noises if (kind := noise.white_kind) is not None}
+    if len(kinds) > 1:
+        raise ConfigError(f"--noise takes one law of white noise, got {', '.join(sorted(kinds))}")
+    model = NoiseModel(next(iter(kinds), "rician"), coils, gfactor, correlated, seed)
+    names = (noise.value if noise.white_kind is None else "white" for noise in noises)
+    return {"noises": tuple(dict.fromkeys(names)), "noise": model}
+
+
 def _say_row(row: dict[str, Any]) -> None:
     source = "" if row["sigma_source"] == "none" else f" ({row['sigma_source']})"
     say(
-        f"{row['case']} sigma {row['sigma']:g} {row['method']}{source}: {row['psnr']:.2f} dB, "
-        f"SSIM {row['ssim']:.4f}, {row['seconds']:.1f} s"
+        f"{row['case']} {row['noise']} sigma {row['sigma']:g} {row['method']}{source}: "
+        f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}, {row['seconds']:.1f} s"
     )

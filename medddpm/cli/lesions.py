@@ -67,6 +67,7 @@ def lesions(
         run = BenchmarkOptions(
             sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
             methods=tuple(method or _METHODS),
+            noises=("white",),
             noise=NoiseModel(noise, coils, seed=seed),
             sigma_source=sigma_source,
             crop=parse_crop(crop),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,30 @@ NoiseKind = Literal["rician", "gaussian", "ncchi"]
 Mode = Literal["mean", "sample", "ensemble"]
 OutputFormat = Literal["nifti", "dicom"]
 NumberType = Literal["float32", "input", "uint8", "int16", "uint16", "int32"]
+
+
+class SimulatedNoise(StrEnum):
+    """What can be simulated; an enumeration, because typer takes no list of literals."""
+
+    ACQUIRED = "acquired"
+    ELLIPSE = "ellipse"
+    WHITE = "white"
+    RICIAN = "rician"
+    GAUSSIAN = "gaussian"
+    NCCHI = "ncchi"
+
+    @property
+    def white_kind(self) -> NoiseKind | None:
+        """Law of white noise; None for that of an acquisition."""
+        return _WHITE_KINDS.get(self)
+
+
+_WHITE_KINDS: dict[SimulatedNoise, NoiseKind] = {
+    SimulatedNoise.WHITE: "rician",
+    SimulatedNoise.RICIAN: "rician",
+    SimulatedNoise.GAUSSIAN: "gaussian",
+    SimulatedNoise.NCCHI: "ncchi",
+}
 
 InputPath = Annotated[
     Path, typer.Argument(metavar="INPUT", help="A NIfTI or DICOM file, or a folder of DICOM.")
@@ -31,6 +56,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[str, typer.Option(help="A shipped name or a .safetensors file.")]
 Seed = Annotated[int, typer.Option(help="Fixes the noise field; same seed, same bytes.")]
 Coils = Annotated[int, typer.Option(min=1, help="Receiver coils, for --noise ncchi.")]
+AcquisitionFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--acquisition", help="JSON of an acquisition, or a sidecar of `medddpm simulate`."
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Set a config field; may be given repeatedly."),

@@ -1,4 +1,4 @@
-"""Commands on scans: restore, simulate, estimate-noise, evaluate, convert, info, quickstart."""
+"""Commands on scans: restore, estimate-noise, evaluate, convert, info, quickstart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from medddpm.cli.options import (
     OutputFormat,
     Overrides,
     Overwrite,
-    Seed,
     Trust,
     Weights,
     parse_device,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command("restore", rich_help_panel=groups.RESTORE)(restore)
-    app.command("simulate", rich_help_panel=groups.MEASURE)(simulate)
     app.command("estimate-noise", rich_help_panel=groups.MEASURE)(estimate_noise)
     app.command("evaluate", rich_help_panel=groups.MEASURE)(evaluate)
     app.command("convert", rich_help_panel=groups.MEASURE)(convert)
@@ -154,34 +152,6 @@ def _in_log(scan: RestoredScan) -> str:
     """What a log calls the scan: the name of a DICOM folder has the description of its series."""
     given = scan.facts["input"]
     return str(given["case_id"]) if given["format"] == "dicom" else f"{scan.image}"
-
-
-@reports_errors
-def simulate(
-    clean: Annotated[Path, typer.Argument(metavar="CLEAN", help="A scan without much noise.")],
-    noisy: Annotated[str, typer.Argument(metavar="NOISY", help="A .nii.gz file or a folder.")],
-    sigma: Annotated[float, typer.Option(help="Fraction of the intensity scale, such as 0.05.")],
-    noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
-    coils: Coils = 1,
-    gmap: Annotated[
-        Path | None, typer.Option(help="A scan on the same grid that multiplies sigma.")
-    ] = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-) -> None:
-    """Add noise of a known size to a scan; sigma is a fraction of its intensity scale.
-
-    The intensity scale is the 99.5th percentile of the foreground.
-    """
-    with progress("simulate"):
-        from medddpm.workflows.measure import NoiseSettings
-        from medddpm.workflows.measure import simulate as run
-
-        settings = NoiseSettings(noise, coils)
-        path = run(
-            clean, noisy, sigma, noise_settings=settings, gmap=gmap, seed=seed, overwrite=overwrite
-        )
-    typer.echo(f"{path}")
 
 
 @reports_errors

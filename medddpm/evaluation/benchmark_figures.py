@@ -17,6 +17,11 @@ from medddpm.errors import ShapeError
 Image = NDArray[np.float32]
 Row = Mapping[str, Any]
 
+NOISE_WORDS = {
+    "acquired": "noise as acquired",
+    "ellipse": "noise in an ellipse of k-space",
+    "white": "white noise",
+}
 _WINDOW = (0.0, 1.05)
 _ERROR_SIGMAS = 4.0
 _PANEL_INCHES = 2.1
@@ -89,38 +94,68 @@ def montage(panels: Mapping[str, Planes], sigma: float) -> bytes:
 
 
 def score_plot(summary: Sequence[Row]) -> bytes:
-    """PSNR and SSIM in the foreground against sigma, one line a method."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    psnr, ssim = figure.subplots(1, 2)
-    for label, lines in _by_method(summary).items():
-        sigmas = [line["sigma"] for line in lines]
-        psnr.plot(sigmas, [line["psnr"] for line in lines], marker="o", label=label)
-        ssim.plot(sigmas, [line["ssim"] for line in lines], marker="o")
-    psnr.set(xlabel="sigma, of the scale", ylabel="PSNR in the foreground, dB")
-    ssim.set(xlabel="sigma, of the scale", ylabel="SSIM in the foreground")
-    figure.legend(loc="outside right center", fontsize=8)
+    """PSNR and SSIM in the foreground against sigma, one line a method; a row a kind of noise."""
+    figure, rows = _rows(summary)
+    for noise, (psnr, ssim) in rows.items():
+        for label, lines in _by_method(summary, noise).items():
+            sigmas = [line["sigma"] for line in lines]
+            colour = _colour(summary, label)
+            psnr.plot(sigmas, [li["psnr"] for li in lines], marker="o", color=colour, label=label)
+            ssim.plot(sigmas, [li["ssim"] for li in lines], marker="o", color=colour)
+        psnr.set(xlabel="sigma, of the scale", ylabel="PSNR in the foreground, dB")
+        ssim.set(xlabel="sigma, of the scale", ylabel="SSIM in the foreground")
+    _legend(figure)
     return _png(figure)
 
 
 def gain_plot(summary: Sequence[Row]) -> bytes:
-    """Gain over the reference with its interval, and PSNR against seconds."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    gain, cost = figure.subplots(1, 2)
-    for label, lines in _by_method(summary).items():
-        sigmas = [line["sigma"] for line in lines]
-        middle = np.array([line["gain"] for line in lines])
-        low = middle - [line["gain_low"] for line in lines]
-        high = np.array([line["gain_high"] for line in lines]) - middle
-        bars = np.maximum([low, high], 0)
-        gain.errorbar(sigmas, middle, bars, marker="o", capsize=3, label=label)
-        seconds = [max(line["seconds"], 1e-3) for line in lines]
-        cost.plot(seconds, [line["psnr"] for line in lines], marker="o", linestyle="")
-    gain.axhline(0, color="black", linewidth=0.8)
+    """Gain over the reference with its interval, and PSNR against seconds; rows as above."""
+    figure, rows = _rows(summary)
     over = summary[0]["gain_over"]
-    gain.set(xlabel="sigma, of the scale", ylabel=f"gain in PSNR over {over}, dB")
-    cost.set(xlabel="seconds a scan", ylabel="PSNR in the foreground, dB", xscale="log")
-    figure.legend(loc="outside right center", fontsize=8)
+    for noise, (gain, cost) in rows.items():
+        for label, lines in _by_method(summary, noise).items():
+            sigmas = [line["sigma"] for line in lines]
+            colour = _colour(summary, label)
+            middle = np.array([line["gain"] for line in lines])
+            low = middle - [line["gain_low"] for line in lines]
+            high = np.array([line["gain_high"] for line in lines]) - middle
+            bars = np.maximum([low, high], 0)
+            gain.errorbar(sigmas, middle, bars, marker="o", capsize=3, color=colour, label=label)
+            seconds = [max(line["seconds"], 1e-3) for line in lines]
+            psnr = [line["psnr"] for line in lines]
+            cost.plot(seconds, psnr, marker="o", linestyle="", color=colour)
+        gain.axhline(0, color="black", linewidth=0.8)
+        gain.set(xlabel="sigma, of the scale", ylabel=f"gain in PSNR over {over}, dB")
+        cost.set(xlabel="seconds a scan", ylabel="PSNR in the foreground, dB", xscale="log")
+    _legend(figure)
     return _png(figure)
+
+
+def _rows(summary: Sequence[Row]) -> tuple[Figure, dict[str, Any]]:
+    """A figure with two panels for each kind of noise, at one scale where there are several."""
+    noises = list(dict.fromkeys(line["noise"] for line in summary))
+    figure = Figure(figsize=(10, 3.8 * len(noises)), layout="constrained")
+    panels = figure.subplots(len(noises), 2, squeeze=False, sharey="col")
+    if len(noises) > 1:
+        for noise, row in zip(noises, panels, strict=True):
+            for panel in row:
+                panel.set_title(NOISE_WORDS[noise], fontsize=10)
+    return figure, dict(zip(noises, panels, strict=True))
+
+
+def _colour(summary: Sequence[Row], label: str) -> str:
+    """One for each method, whatever the noise."""
+    labels = list(dict.fromkeys(method_label(line) for line in summary))
+    return f"C{labels.index(label)}"
+
+
+def _legend(figure: Figure) -> None:
+    """Each method once."""
+    found: dict[str, Any] = {}
+    for panel in figure.axes:
+        handles, labels = panel.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(found.values()), list(found), loc="outside right center", fontsize=8)
 
 
 def method_label(row: Row) -> str:
@@ -129,10 +164,11 @@ def method_label(row: Row) -> str:
     return row["method"] if source == "none" else f"{row['method']} ({source})"
 
 
-def _by_method(summary: Sequence[Row]) -> dict[str, list[Row]]:
+def _by_method(summary: Sequence[Row], noise: str) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for line in summary:
-        groups.setdefault(method_label(line), []).append(line)
+        if line["noise"] == noise:
+            groups.setdefault(method_label(line), []).append(line)
     return groups
 
 

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from medddpm.evaluation.benchmark_figures import (
+    NOISE_WORDS,
     Planes,
     gain_plot,
     method_label,
@@ -17,6 +18,8 @@ from medddpm.evaluation.benchmark_figures import (
 from medddpm.evaluation.html_page import heading, html_page, image, paragraph, table
 
 Row = Mapping[str, Any]
+Slices = dict[tuple[str, float], dict[str, Planes]]
+"""By kind and level of noise, and by method, what the montages show."""
 
 _COLUMNS = {
     "psnr": ("PSNR, dB", "{:.2f}"),
@@ -47,36 +50,78 @@ _LEGEND = (
     "Memory is what the process grew by; seconds hold the estimate of sigma. Intervals are paired "
     "95 % bootstrap intervals over the scans; of one scan they have no width."
 )
+_CHAIN = (
+    "Noise as acquired is white in k-space, on the acquired matrix; what the scanner does then "
+    "colours it. The truth is the clean scan through the same chain. Sigma is that of one real "
+    "component before parallel imaging amplifies it."
+)
 _MONTAGE = "One slice, all at the window 0 to 1.05 of the scale; errors below, within 4 sigma."
 
 
 def benchmark_page(
     summary: Sequence[Row],
     facts: Mapping[str, Any],
-    slices: Mapping[float, Mapping[str, Planes]],
+    slices: Slices,
+    acquisitions: Sequence[Row] = (),
 ) -> str:
-    """The page: plots, a table for each noise level with its montage, and how it was made.
+    """The page: plots, a table for each noise with its montage, and how it was made.
 
     Args:
         summary: Lines of `bootstrap.summarise`.
         facts: JSON-able: options, versions, machine.
-        slices: By sigma and method, what the montages show.
+        slices: What the montages show.
+        acquisitions: What was simulated: case, noise and words.
     """
+    noises = list(dict.fromkeys(line["noise"] for line in summary))
     parts = [
         heading("Denoising benchmark", 1),
         paragraph(f"{_LEGEND} Gains are over {summary[0]['gain_over']}."),
         image(score_plot(summary), "PSNR and SSIM against sigma"),
         image(gain_plot(summary), "gain over the reference, and PSNR against seconds"),
     ]
-    for sigma in dict.fromkeys(line["sigma"] for line in summary):
-        parts.append(heading(f"sigma {sigma:g} of the scale"))
-        parts.append(_table([line for line in summary if line["sigma"] == sigma]))
-        if slices.get(sigma):
+    if len(noises) > 1:
+        parts += [heading("The kinds of noise side by side"), _side_by_side(summary, noises)]
+    for noise, sigma in dict.fromkeys((line["noise"], line["sigma"]) for line in summary):
+        parts.append(heading(f"{NOISE_WORDS[noise]}, sigma {sigma:g} of the scale"))
+        here = [line for line in summary if (line["noise"], line["sigma"]) == (noise, sigma)]
+        parts.append(_table(here))
+        if slices.get((noise, sigma)):
             parts.append(paragraph(_MONTAGE))
-            parts.append(image(montage(slices[sigma], sigma), f"montage at sigma {sigma:g}"))
+            words = f"montage, {NOISE_WORDS[noise]}, sigma {sigma:g}"
+            parts.append(image(montage(slices[noise, sigma], sigma), words))
+    if acquisitions:
+        rows = [[a["case"], NOISE_WORDS[a["noise"]], a["words"]] for a in acquisitions]
+        parts += [heading("What was simulated"), paragraph(_CHAIN)]
+        parts.append(
+            table(["scan", "noise", "law, acquisition, what was done since"], rows, words=2)
+        )
     made = escape(json.dumps(facts, indent=2, sort_keys=True))
     parts.append(f"{heading('How it was made')}<pre>{made}</pre>")
     return html_page("Denoising benchmark", parts)
+
+
+def _side_by_side(summary: Sequence[Row], noises: Sequence[str]) -> str:
+    """PSNR and gain of each method, a column for each kind of noise."""
+    lines: dict[tuple[float, str], dict[str, list[Row]]] = {}
+    for line in summary:
+        place = lines.setdefault((line["sigma"], line["method"]), {})
+        place.setdefault(line["noise"], []).append(line)
+    body = []
+    for (sigma, method), by_noise in sorted(lines.items(), key=lambda item: item[0][0]):
+        for index in range(max(len(found) for found in by_noise.values())):
+            row = [f"{sigma:g}", method]
+            for noise in noises:
+                found = by_noise.get(noise, [])[index : index + 1]
+                row += _scores(found[0]) if found else ["", "", ""]
+            body.append(row)
+    columns = ("sigma is", "PSNR, dB", "gain, dB")
+    head = [f"{NOISE_WORDS[noise]}: {column}" for noise in noises for column in columns]
+    return table(["sigma", "method", *head], body)
+
+
+def _scores(line: Row) -> list[str]:
+    source = line["sigma_source"].replace("none", "")
+    return [source, *(_cell(line, name, _COLUMNS[name][1]) for name in ("psnr", "gain"))]
 
 
 def _table(lines: Sequence[Row]) -> str:

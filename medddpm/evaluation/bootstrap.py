@@ -10,7 +10,7 @@ import numpy as np
 from medddpm.errors import ConfigError
 
 Row = dict[str, Any]
-_FACTS = ("case", "sigma", "method", "sigma_source")
+_FACTS = ("case", "noise", "law", "coils", "sigma", "method", "sigma_source")
 _REFERENCES = ("bm4d", "identity")
 
 
@@ -50,35 +50,35 @@ def choose_reference(methods: Sequence[str], wanted: str | None = None) -> str:
 
 
 def summarise(rows: list[Row], reference: str) -> list[Row]:
-    """One line a noise level, method and source of its sigma: means and paired gains.
+    """One line a kind and level of noise, method and source of its sigma: means, paired gains.
 
     Each number of the rows is averaged over the scans that have it. "gain" is the PSNR over the
     reference's in the foreground, in dB, and "ssim_gain" that of SSIM, each with its 95 %
     interval. A reference that ran twice counts with the true sigma.
     """
-    groups: dict[tuple[float, str, str], list[Row]] = {}
+    groups: dict[tuple[str, float], dict[tuple[str, str], list[Row]]] = {}
     for row in rows:
-        key = (row["sigma"], row["method"], row["sigma_source"])
-        groups.setdefault(key, []).append(row)
+        same = groups.setdefault((row["noise"], row["sigma"]), {})
+        same.setdefault((row["method"], row["sigma_source"]), []).append(row)
+    noises = list(dict.fromkeys(row["noise"] for row in rows))
     summary = []
-    for sigma, method, source in sorted(groups, key=lambda key: key[0]):
-        mine = groups[sigma, method, source]
-        line: Row = {"sigma": sigma, "method": method, "sigma_source": source, "scans": len(mine)}
-        line["gain_over"] = reference
-        base = _base(groups, sigma, reference)
-        for name, metric in (("gain", "psnr"), ("ssim_gain", "ssim")):
-            gains = [row[metric] - base[row["case"]][metric] for row in mine]
-            low, high = bootstrap_interval(gains)
-            line |= {name: float(np.mean(gains)), f"{name}_low": low, f"{name}_high": high}
-        summary.append(line | _means(mine))
+    for noise, sigma in sorted(groups, key=lambda key: (noises.index(key[0]), key[1])):
+        same = groups[noise, sigma]
+        base = _base(same, reference)
+        for (method, source), mine in same.items():
+            line: Row = {"noise": noise, "sigma": sigma, "method": method}
+            line |= {"sigma_source": source, "scans": len(mine), "gain_over": reference}
+            for name, metric in (("gain", "psnr"), ("ssim_gain", "ssim")):
+                gains = [row[metric] - base[row["case"]][metric] for row in mine]
+                low, high = bootstrap_interval(gains)
+                line |= {name: float(np.mean(gains)), f"{name}_low": low, f"{name}_high": high}
+            summary.append(line | _means(mine))
     return summary
 
 
-def _base(
-    groups: dict[tuple[float, str, str], list[Row]], sigma: float, reference: str
-) -> dict[str, Row]:
-    """The reference's rows of one noise level, by scan."""
-    found = [groups.get((sigma, reference, source)) for source in ("oracle", "blind", "none")]
+def _base(same: dict[tuple[str, str], list[Row]], reference: str) -> dict[str, Row]:
+    """The reference's rows of one kind and level of noise, by scan."""
+    found = [same.get((reference, source)) for source in ("oracle", "blind", "none")]
     return {row["case"]: row for row in next(rows for rows in found if rows)}
 
 

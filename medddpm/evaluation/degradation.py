@@ -1,4 +1,4 @@
-"""The noisy scan of a benchmark: white or correlated noise, even or amplified in places."""
+"""Noise on a finished scan: white or correlated noise, even or amplified in places."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from scipy import ndimage
 
 from medddpm.errors import ConfigError
 from medddpm.preprocess.degrade import add_noise, volume_seed
-from medddpm.preprocess.noise_law import NoiseKind, check_noise
+from medddpm.preprocess.intensity import Mask
+from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw, check_noise
 from medddpm.volume import Volume
 
 Image = NDArray[np.float32]
 _FWHM = 2.3548
 """Full width at half maximum of a Gaussian, in standard deviations."""
 _GAIN, _GAIN_REACH = 1.5, 0.3
+_KNOTS = 33
+"""Of the window of a colour along an axis."""
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """How a benchmark spoils a clean scan.
+    """Noise that is added to a finished scan; that of a scanner is `preprocess.acquisition`.
 
     Attributes:
         kind: Law of the noise.
@@ -75,6 +78,19 @@ def degrade(volume: Volume, sigma: float, model: NoiseModel, gain: Image | None 
     return volume.with_data(np.sqrt(power))
 
 
+def added_law(model: NoiseModel, sigma: float, gain: Image | None = None) -> NoiseLaw:
+    """What `degrade` adds with these arguments."""
+    level = float(sigma) if gain is None else np.float32(sigma) * gain
+    return NoiseLaw(model.kind, model.coils, level, _colour(model.correlated))
+
+
+def rms_sigma(law: NoiseLaw, mask: Mask) -> float:
+    """Sigma as one number: where it varies, the root mean square over the mask."""
+    if not isinstance(law.sigma, np.ndarray):
+        return float(law.sigma)
+    return float(np.sqrt(np.mean(np.square(law.sigma[mask]), dtype=np.float64)))
+
+
 def simulated_gfactor(shape: tuple[int, ...]) -> Image:
     """A smooth map (X, Y, Z): 2.5 in the middle, 1 far from it."""
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
@@ -83,14 +99,28 @@ def simulated_gfactor(shape: tuple[int, ...]) -> Image:
     return gain
 
 
+def _colour(fwhm: float) -> Colour:
+    """Spectrum of noise that a Gaussian smoothed; white if it has no width."""
+    if fwhm == 0:
+        return WHITE
+    length = 2 * (_KNOTS - 1)
+    line = tuple(float(amplitude) for amplitude in np.abs(np.fft.rfft(_kernel(length, fwhm))))
+    return Colour(window=(line, line, line))
+
+
 def _correlated_noise(shape: tuple[int, ...], fwhm: float, generator: torch.Generator) -> Image:
     """Gaussian noise of unit variance, smoothed on a periodic grid so that it is so everywhere."""
     noise: Image = torch.randn(shape, generator=generator).numpy()
     spread = fwhm / _FWHM
     for axis, length in enumerate(shape):
         noise = ndimage.gaussian_filter1d(noise, spread, axis=axis, mode="wrap")
-        impulse = np.zeros(length)
-        impulse[0] = 1
-        kernel = ndimage.gaussian_filter1d(impulse, spread, mode="wrap")
-        noise /= np.float32(np.linalg.norm(kernel))
+        noise /= np.float32(np.linalg.norm(_kernel(length, fwhm)))
     return noise
+
+
+def _kernel(length: int, fwhm: float) -> NDArray[np.float64]:
+    """What the smoothing makes of one voxel, on a periodic line."""
+    impulse = np.zeros(length)
+    impulse[0] = 1
+    out: NDArray[np.float64] = ndimage.gaussian_filter1d(impulse, fwhm / _FWHM, mode="wrap")
+    return out

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from medddpm.errors import ConfigError
 from medddpm.evaluation.benchmark import BenchmarkOptions, Case, Source, restore_case
-from medddpm.evaluation.degradation import degrade
+from medddpm.evaluation.degradation import added_law, degrade
 from medddpm.evaluation.lesion_observer import (
     Channels,
     make_channels,
@@ -56,7 +56,7 @@ class LesionOptions:
     Attributes:
         kind: Lesions are planted ("synthetic"), or are those of the scan ("real"); for real ones
             only `run` and `draws` count.
-        run: Methods, noise levels, noise and crop, as in a benchmark.
+        run: Methods, noise levels, white noise and crop, as in a benchmark.
         diameters: Of the lesions, in mm.
         contrasts: Fractions of the intensity scale; every second lesion is a dark one.
         count: At most so many lesions of each size in a scan.
@@ -65,7 +65,7 @@ class LesionOptions:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     kind: Kind = "synthetic"
-    run: BenchmarkOptions = field(default_factory=BenchmarkOptions)
+    run: BenchmarkOptions = field(default_factory=lambda: BenchmarkOptions(noises=("white",)))
     diameters: tuple[Annotated[float, Gt(0)], ...] = (2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
     contrasts: tuple[Annotated[float, Gt(0)], ...] = (0.05, 0.1)
     count: Annotated[int, Ge(2)] = 12
@@ -78,6 +78,8 @@ class LesionOptions:
             raise ConfigError(f"contrasts are {self.contrasts}; give fractions up to {_DARKEST}")
         if self.count < 2 or self.draws < 1:
             raise ConfigError("give 2 lesions of a size or more, and 1 draw or more")
+        if self.run.noises != ("white",):
+            raise ConfigError("lesions are tested in white noise alone")
         if self.run.noise.gfactor:
             raise ConfigError("lesions are tested in even noise; leave the g-factor out")
 
@@ -215,8 +217,8 @@ def restore_trial(
     """
     noise = replace(options.run.noise, seed=options.run.noise.seed + trial.draw)
     noisy = degrade(case.volume.with_data(image), trial.sigma * case.scale, noise)
-    known = case.level(trial.sigma) if trial.source == "oracle" else None
-    found, _ = restore_case(noisy, case, known, trial.method, noise, restorer)
+    law, told = added_law(noise, trial.sigma * case.scale), trial.source == "oracle"
+    found, _ = restore_case(noisy, case, law, trial.method, restorer, told=told, seed=noise.seed)
     scale = np.float32(case.scale)
     return noisy.data / scale, found / scale
 

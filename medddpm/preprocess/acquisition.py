@@ -11,17 +11,21 @@ without noise, not a sharper one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge, Interval
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from medddpm.errors import ConfigError
 from medddpm.preprocess.noise_law import Colour, Image, NoiseKind, NoiseLaw
+from medddpm.preprocess.rotation import rotated, spline_power
 
 Filter = Literal["none", "tukey", "hann", "hamming", "fermi", "kaiser"]
 Triple = tuple[float, float, float]
+Axis = Annotated[int, Interval(ge=0, le=2)]
+Degrees = Annotated[float, Interval(ge=-180, le=180)]
 
 _KNOTS = 17
 """Of the window of a colour along an axis."""
@@ -57,23 +61,24 @@ class Acquisition:
         masked: The background is set to zero, as by brain extraction or defacing.
     """
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     sigma: float
     kind: NoiseKind = "rician"
-    coils: int = 1
+    coils: Annotated[int, Ge(1)] = 1
     matrix: Triple = (1.0, 1.0, 1.0)
-    elliptical: tuple[int, ...] = ()
+    elliptical: tuple[Axis, ...] = ()
     filter: Filter = "none"
-    filter_strength: float = 0.0
-    filtered: tuple[int, ...] = (0, 1, 2)
+    filter_strength: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    filtered: tuple[Axis, ...] = (0, 1, 2)
     partial_fourier: float = 1.0
-    partial_axis: int = 1
+    partial_axis: Axis = 1
     homodyne: bool = False
     acceleration: int = 1
-    normalised: float = 0.0
-    blur: float = 0.0
-    rotation: Triple = (0.0, 0.0, 0.0)
+    normalised: Annotated[float, Interval(ge=0, le=2)] = 0.0
+    blur: Annotated[float, Interval(ge=-2, le=8)] = 0.0
+    rotation: tuple[Degrees, Degrees, Degrees] = (0.0, 0.0, 0.0)
     interpolation: Literal[1, 3] = 1
-    bits: int = 0
+    bits: Annotated[int, Interval(ge=0, le=24)] = 0
     masked: bool = False
 
     def __post_init__(self) -> None:
@@ -83,6 +88,12 @@ class Acquisition:
             raise ConfigError(f"partial Fourier is {self.partial_fourier}; it lies in (0.5, 1]")
         if not 1 <= self.acceleration <= 8:
             raise ConfigError(f"the acceleration is {self.acceleration}; it lies between 1 and 8")
+        self.colour()  # raises where the matrix or the ellipse is none
+
+    @property
+    def is_uneven(self) -> bool:
+        """True if sigma varies over the image."""
+        return self.acceleration > 1 or self.normalised > 0
 
     def colour(self) -> Colour:
         """Spectrum of the noise of each real component, before any resampling."""
@@ -184,24 +195,31 @@ class Acquired:
     acquisition: Acquisition = field(repr=False)
 
 
-def acquire(image: Image, acquisition: Acquisition, rng: np.random.Generator) -> Acquired:
+def acquire(
+    image: Image,
+    acquisition: Acquisition,
+    rng: np.random.Generator,
+    *,
+    fields: np.random.Generator | None = None,
+) -> Acquired:
     """The image as acquired, with and without noise.
 
     Args:
         image: (X, Y, Z), clean, on the intensity scale.
         acquisition: What to simulate.
-        rng: Source of the noise, of the coils and of the fields.
+        rng: Source of the noise.
+        fields: Source of the coils and of the normalisation; `rng` if not given.
     """
-    a = acquisition
+    a, fields = acquisition, fields or rng
     clean = np.abs(filtered(image, a._signal()))
     sigma: float | Image = a.sigma
     if a.acceleration > 1:
-        gain = g_factor(image.shape, a.coils, a.acceleration, a.partial_axis, rng)
+        gain = g_factor(image.shape, a.coils, a.acceleration, a.partial_axis, fields)
         sigma = (a.sigma * np.sqrt(a.acceleration) * gain).astype(np.float32)
     law = NoiseLaw(a.kind, a.coils if a.kind == "ncchi" else 1, sigma, a.colour())
     noisy = law.added_to(clean, rng)
     if a.normalised:
-        bias = smooth_field(image.shape, a.normalised, rng)
+        bias = smooth_field(image.shape, a.normalised, fields)
         noisy, clean, sigma = noisy * bias, clean * bias, np.asarray(sigma, np.float32) * bias
         law = replace(law, sigma=sigma)
     if any(a.rotation):
@@ -327,60 +345,22 @@ def _resampled(
     (2 + cos(pi f)) / 3 at frequency f of Nyquist along each axis, a cubic spline that of its
     cardinal spline.
     """
-    matrix = _rotation(a.rotation)
-    centre = (np.array(noisy.shape) - 1) / 2
-    offset = centre - matrix @ centre
-
-    def turn(image: Image, order: int) -> Image:
-        out: Image = ndimage.affine_transform(
-            image, matrix, offset, order=order, mode="mirror", output=np.float32
-        )
-        return out
-
     windows, mean = [], 1.0
     for axis in range(3):
         f = np.linspace(0, law.colour.edge[axis], _KNOTS)
-        power = _spline_power(a.interpolation, f)
+        power = spline_power(a.interpolation, f)
         known = np.asarray(law.colour.window[axis])
         knots = np.linspace(0, 1, len(known)) if len(known) > 1 else [0.0]
         before = np.interp(np.linspace(0, 1, _KNOTS), knots, known) ** 2
         mean *= float(np.sum(before * power) / np.sum(before))
         windows.append(tuple(float(v) for v in np.sqrt(before * power)))
     colour = replace(law.colour, window=(windows[0], windows[1], windows[2]))
-    sigma = law.sigma if isinstance(law.sigma, float) else turn(law.sigma, 1)
+    sigma = law.sigma if isinstance(law.sigma, float) else rotated(law.sigma, a.rotation, 1)
     sigma = sigma * np.sqrt(mean) if isinstance(sigma, float) else sigma * np.float32(np.sqrt(mean))
     law = replace(law, sigma=sigma, colour=colour)
-    noisy, clean = (np.maximum(turn(v, a.interpolation), 0) for v in (noisy, clean))
+    turned = [rotated(v, a.rotation, a.interpolation) for v in (noisy, clean)]
+    noisy, clean = (np.maximum(v, 0) for v in turned)
     return noisy, clean, law
-
-
-def _rotation(degrees: Triple) -> NDArray[np.float64]:
-    out = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        out = turn @ out
-    return out
-
-
-def _spline_power(order: int, f: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean power that interpolation between the samples leaves at frequency f of Nyquist."""
-    shift = (np.arange(16) + 0.5) / 16
-    if order == 1:
-        taps, weights = np.array([0, 1]), np.stack([1 - shift, shift])
-        prefilter = np.ones_like(f)
-    else:
-        taps = np.array([-1, 0, 1, 2])
-        t = shift
-        weights = (
-            np.stack([(1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3])
-            / 6
-        )
-        prefilter = 6 / (4 + 2 * np.cos(np.pi * f))
-    response = np.einsum("ts,tf->sf", weights, np.exp(1j * np.pi * taps[:, None] * f))
-    return np.asarray(np.mean(np.abs(response) ** 2, axis=0) * prefilter**2, np.float64)
 
 
 def _rounded(image: Image, bits: int) -> Image:

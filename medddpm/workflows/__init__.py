@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from medddpm.workflows.data_reporting import data_report
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
-    from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate, simulate
+    from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate
     from medddpm.workflows.memorising import memorisation
     from medddpm.workflows.preparing import PrepareOptions, prepare
     from medddpm.workflows.replaying import replay
     from medddpm.workflows.reporting import report
     from medddpm.workflows.restoring import RestoredScan, restore
+    from medddpm.workflows.simulating import simulate
     from medddpm.workflows.sweeping import sweep
     from medddpm.workflows.training import train
     from medddpm.workflows.withdrawing import withdraw
@@ -65,7 +66,7 @@ _HOMES = {
     "replay": "replaying",
     "report": "reporting",
     "restore": "restoring",
-    "simulate": "measure",
+    "simulate": "simulating",
     "sweep": "sweeping",
     "train": "training",
     "withdraw": "withdrawing",

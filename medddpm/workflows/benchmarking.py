@@ -7,7 +7,9 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
+from functools import cache, lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,22 @@ from medddpm.errors import ConfigError
 from medddpm.evaluation.benchmark import (
     BenchmarkOptions,
     Case,
+    NoiseName,
     Outcome,
     Source,
+    Spoilt,
     prepare_case,
     run_method,
+    spoil,
 )
 from medddpm.evaluation.benchmark_figures import Planes, axial_plane, method_label
-from medddpm.evaluation.benchmark_page import benchmark_page
+from medddpm.evaluation.benchmark_page import Slices, benchmark_page
 from medddpm.evaluation.bootstrap import choose_reference, summarise
 from medddpm.evaluation.methods import Method, parse_methods
 from medddpm.evaluation.peers import peer_version
 from medddpm.io import read_volume
+from medddpm.preprocess.acquisition_words import in_words
+from medddpm.preprocess.simulated_scan import parse_acquisition
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import file_stem, plain, staged, write_csv, write_html, write_json
@@ -49,6 +56,24 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """A file: its name, which is in the seed of the noise, and its checksum."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of a scan: kind and level of its noise, method, and where that gets its sigma."""
+
+    noise: NoiseName
+    sigma: float
+    method: Method
+    source: Source
+
+
+@dataclass(frozen=True)
 class BenchmarkRun:
     """What all rows of one run share: its options, and what its methods need."""
 
@@ -59,6 +84,14 @@ class BenchmarkRun:
     weights: str
     gmap: Volume | None
     gmap_sha256: str
+
+    def trials(self) -> Iterator[Trial]:
+        """All rows of a scan, noise by noise."""
+        options = self.options
+        for noise, sigma in product(options.noises, options.sigmas):
+            for method in self.methods:
+                for source in options.sources(method, noise):
+                    yield Trial(noise, sigma, method, source)
 
     def restorer(self, method: Method) -> Restorer | None:
         """What holds the method's model, if it has one."""
@@ -111,14 +144,15 @@ def benchmark(
     run = prepare_run(settings, gmap, weights, device)
     with staged(out):
         pass  # the folder exists and takes files, before any work
-    total = len(files) * len(settings.sigmas) * sum(len(settings.sources(m)) for m in run.methods)
+    total = len(files) * sum(1 for _ in run.trials())
     rows: list[Row] = []
-    slices: dict[tuple[float, str], Planes] = {}
+    slices: Slices = {}
     for index, path in enumerate(files):
         for row, kept in _rows_of(path, out / "rows", run, with_slice=index == 0):
             rows.append(row)
             if index == 0:
-                slices |= _slices_of(row, kept)
+                for place, planes in _slices_of(row, kept).items():
+                    slices.setdefault(place, {}).update(planes)
             if on_row:
                 on_row(row)
             if on_progress:
@@ -134,10 +168,12 @@ def prepare_run(
     """Find the packages and load the models that the methods need.
 
     Raises:
-        ConfigError: One is missing, or two maps of the noise were asked for.
+        ConfigError: One is missing, or a map of the noise has no use.
     """
     if gmap is not None and options.noise.gfactor:
         raise ConfigError("a g-map and a simulated g-factor were both asked for; give one")
+    if gmap is not None and "white" not in options.noises:
+        raise ConfigError("a g-map amplifies white noise: ask for it too, with --noise white")
     methods = parse_methods(options.methods)
     peers = {method.name: peer_version(method.name) for method in methods}
     wanted = {method.weights or str(weights) for method in methods if method.needs_model}
@@ -151,33 +187,37 @@ def _rows_of(
     path: Path, folder: Path, run: BenchmarkRun, *, with_slice: bool
 ) -> Iterator[tuple[Row, Path]]:
     """Each row of one scan with its file: read where it is there, else computed and kept."""
-    scan = checksum([path])
-    case: Case | None = None
-    for sigma in run.options.sigmas:
-        for method in run.methods:
-            for source in run.options.sources(method):
-                kept = folder / f"{_key(run, scan, sigma, method, source)}.json"
-                if not kept.exists():
-                    case = case or prepare_case(read_volume(path), run.options, run.gmap)
-                    outcome = run_method(
-                        case, sigma, method, source, run.options, run.restorer(method)
-                    )
-                    _keep(kept, outcome, case if with_slice else None)
-                yield json.loads(kept.read_text(encoding="utf-8")), kept
+    scan, options = Scan(file_stem(path), checksum([path])), run.options
+    prepare = cache(lambda: prepare_case(read_volume(path), options, run.gmap))
+
+    @lru_cache(maxsize=1)
+    def spoilt(noise: NoiseName, sigma: float) -> Spoilt:
+        return spoil(prepare(), sigma, noise, options)
+
+    for trial in run.trials():
+        kept = folder / f"{_key(run, scan, trial)}.json"
+        if not kept.exists():
+            made, restorer = spoilt(trial.noise, trial.sigma), run.restorer(trial.method)
+            outcome = run_method(made, trial.method, trial.source, restorer, options.noise.seed)
+            _keep(kept, outcome, made.case if with_slice else None)
+        yield json.loads(kept.read_text(encoding="utf-8")), kept
 
 
-def _key(run: BenchmarkRun, scan: str, sigma: float, method: Method, source: Source) -> str:
+def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
     """A name for all that a row depends on."""
+    noise, given = run.options.noise, run.options.acquisition
+    white = {"noise": asdict(noise), "gmap": run.gmap_sha256}
+    own = None if given is None or trial.noise == "ellipse" else asdict(given)
     parts = {
-        "scan": scan,
-        "noise": asdict(run.options.noise),
-        "gmap": run.gmap_sha256,
+        "scan": astuple(scan),
+        "noise": trial.noise,
+        **(white if trial.noise == "white" else {"seed": noise.seed, "acquisition": own}),
         "crop": run.options.crop,
-        "sigma": sigma,
-        "method": method.label,
-        "sigma_source": source,
-        "versions": [versions()["medddpm"], run.peers[method.name]],
-        "weights": run.digest(method),
+        "sigma": trial.sigma,
+        "method": trial.method.label,
+        "sigma_source": trial.source,
+        "versions": [versions()["medddpm"], run.peers[trial.method.name]],
+        "weights": run.digest(trial.method),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -188,7 +228,7 @@ def _keep(kept: Path, outcome: Outcome, case: Case | None) -> None:
     with staged(kept.parent) as work:
         if case is not None:
             geometry = case.volume.geometry
-            images = {"clean": case.volume.data, "noisy": outcome.noisy}
+            images = {"clean": outcome.clean, "noisy": outcome.noisy}
             arrays: dict[str, Any] = {}
             for name, image in (images | {"restored": outcome.restored}).items():
                 plane, arrays["aspect"] = axial_plane(image, geometry.orientation, geometry.spacing)
@@ -197,13 +237,13 @@ def _keep(kept: Path, outcome: Outcome, case: Case | None) -> None:
         write_json(work / kept.name, outcome.row)
 
 
-def _slices_of(row: Row, kept: Path) -> dict[tuple[float, str], Planes]:
+def _slices_of(row: Row, kept: Path) -> Slices:
     path = kept.with_suffix(".npz")
     if row["method"] == "identity" or not path.exists():
         return {}
     with np.load(path) as file:
         planes = Planes(file["clean"], file["noisy"], file["restored"], float(file["aspect"]))
-    return {(row["sigma"], method_label(row)): planes}
+    return {(row["noise"], row["sigma"]): {method_label(row): planes}}
 
 
 def _facts(run: BenchmarkRun, files: list[Path]) -> dict[str, Any]:
@@ -233,20 +273,31 @@ def _processor() -> str:
 
 
 def _write(
-    out: Path,
-    rows: list[Row],
-    summary: list[Row],
-    facts: dict[str, Any],
-    slices: dict[tuple[float, str], Planes],
+    out: Path, rows: list[Row], summary: list[Row], facts: dict[str, Any], slices: Slices
 ) -> tuple[str, ...]:
     """Write the tables and the page, all at once; returns their names."""
-    by_sigma: dict[float, dict[str, Planes]] = {}
-    for (sigma, label), planes in slices.items():
-        by_sigma.setdefault(sigma, {})[label] = planes
+    acquisitions = _acquisitions(rows)
     with staged(out) as folder:
-        write_csv(folder / "rows.csv", with_units(rows))
+        write_csv(folder / "rows.csv", with_units([_flat(row) for row in rows]))
         write_csv(folder / "summary.csv", with_units(summary))
-        write_json(folder / "results.json", facts | {"summary": summary})
-        page = benchmark_page(summary, plain(facts), by_sigma)
+        results = facts | {"acquisitions": acquisitions, "summary": summary}
+        write_json(folder / "results.json", results)
+        page = benchmark_page(summary, plain(facts), slices, acquisitions)
         write_html(folder / "index.html", page)
     return "rows.csv", "summary.csv", "results.json", "index.html"
+
+
+def _flat(row: Row) -> Row:
+    """A row whose acquisition is one cell: JSON."""
+    made = row["acquisition"]
+    return row | {"acquisition": "" if made is None else json.dumps(made)}
+
+
+def _acquisitions(rows: list[Row]) -> list[Row]:
+    """What was simulated for each scan and kind of noise, in words; the levels are left out."""
+    found = {
+        (row["case"], row["noise"]): in_words(parse_acquisition(row["acquisition"], row["case"]))
+        for row in rows
+        if row["acquisition"] is not None
+    }
+    return [{"case": case, "noise": noise, "words": said} for (case, noise), said in found.items()]

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from medddpm.curation.manifest import SPLITS, ScanRow, read_manifest
 from medddpm.errors import ConfigError, OutputError
+from medddpm.evaluation.benchmark_figures import NOISE_WORDS
 from medddpm.evaluation.data_report import DataReport, describe_data, name_some
 from medddpm.evaluation.data_report_page import (
     Results,
@@ -153,7 +154,15 @@ def _quality(results: Path, scans: Sequence[ScanRow], metric: Metric) -> Results
     used, warning = (held_out, "") if held_out else (pairs, _NOT_HELD_OUT)
     if all(row["method"] == "identity" for _, row in used):
         raise ConfigError(f"{path} holds only the noisy scans ('identity'), and no restoration")
+    if len({row.get("noise") for row in rows}) > 1:
+        used = [(scan, row | {"method": _method(row)}) for scan, row in used]
     return Results(compare_groups(used, metric), _which(used, pairs), warning, unknown)
+
+
+def _method(row: Row) -> str:
+    """What restored a scan, and from which kind of noise; the noisy scan keeps its name."""
+    name, noise = str(row["method"]), str(row["noise"])
+    return name if name == "identity" else f"{name}, {NOISE_WORDS.get(noise, noise)}"
 
 
 def _sigma_column(path: Path) -> str:

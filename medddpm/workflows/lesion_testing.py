@@ -139,7 +139,7 @@ def _cells_of(path: Path, folder: Path, options: LesionOptions, run: BenchmarkRu
 
 def _trials(options: LesionOptions, run: BenchmarkRun) -> Iterator[Trial]:
     for draw, sigma, method in product(range(options.draws), options.run.sigmas, run.methods):
-        for source in options.run.sources(method):
+        for source in options.run.sources(method, "white"):
             yield Trial(draw, sigma, method, source)
 
 

@@ -1,8 +1,8 @@
-"""Simulate noise, estimate it, and compare scans: the verbs that need no model."""
+"""Estimate noise, and compare scans: verbs that need no model."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ from medddpm.io import (
     without_padding,
     write_volume,
 )
-from medddpm.preprocess import degrade, noise
+from medddpm.preprocess import noise
 from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.preprocess.values import Looked, look, measure_noise
 from medddpm.restoration.blank import first_frame
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged, write_json
-from medddpm.workflows.provenance import describe_input, source_files, versions
+from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged
+from medddpm.workflows.provenance import source_files
 
 
 @dataclass(frozen=True)
@@ -45,58 +45,6 @@ class Evaluation:
     restored: dict[str, Any]
     noisy: dict[str, Any] | None
     data_range: float
-
-
-def simulate(
-    clean: str | Path,
-    noisy: str | Path,
-    sigma: float,
-    *,
-    noise_settings: NoiseSettings | None = None,
-    gmap: str | Path | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> Path:
-    """Write a scan with noise of a known size; returns the path of the NIfTI file.
-
-    Args:
-        clean: A scan; its grid and units are kept.
-        noisy: A .nii.gz file or a folder.
-        sigma: Standard deviation as a fraction of the intensity scale.
-        noise_settings: Law of the noise; Rician if not given.
-        gmap: A scan on the same grid that multiplies sigma.
-        seed: Fixes the noise.
-        overwrite: Replace an existing output.
-    """
-    clean = Path(clean)
-    gmap = None if gmap is None else Path(gmap)
-    settings = noise_settings or NoiseSettings()
-    volume = without_padding(read_volume(clean))
-    check_magnitude(volume)
-    target = plan_targets([volume], noisy, format="nifti", label="desc-noisy")[0]
-    inputs = [*source_files(volume), *([gmap] if gmap else [])]
-    check_targets([target.image, target.sidecar], overwrite=overwrite, inputs=inputs)
-    gain = None
-    if gmap is not None:
-        gain_volume = read_volume(gmap)
-        volume.geometry.require_match(gain_volume.geometry, f"the g-map {gmap.name}")
-        gain = gain_volume.frame(0)
-    result = degrade.simulate(
-        volume, sigma, kind=settings.kind, coils=settings.coils, gmap=gain, seed=seed
-    )
-    scale = intensity_scale(volume.frame(0))
-    report = {
-        "noise": asdict(settings) | {"sigma_fraction": sigma, "sigma": sigma * scale},
-        "intensity_scale": scale,
-        "gmap": gmap is not None,
-        "seed": seed,
-        "input": describe_input(volume),
-        "versions": versions(),
-    }
-    with staged(target.folder) as folder:
-        write_volume(result, folder / target.image.name)
-        write_json(folder / target.sidecar.name, report)
-    return target.image
 
 
 def estimate_noise(

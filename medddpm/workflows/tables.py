@@ -20,7 +20,7 @@ _METRICS = {
 
 def with_units(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of simulated noise for a CSV file: the names of their columns say the unit of sigma."""
-    units = {"sigma": "sigma_fraction", "sigma_told": "sigma_told_fraction"}
+    units = {name: f"{name}_fraction" for name in ("sigma", "sigma_true", "sigma_told")}
     return [{units.get(name, name): value for name, value in row.items()} for row in rows]
 
 

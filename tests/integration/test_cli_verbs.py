@@ -307,7 +307,8 @@ def test_simulate_estimate_and_evaluate(
     cli: Cli, clean_nifti: Path, tmp_path: Path, save_nifti: Any, phantom: Volume
 ) -> None:
     noisy = tmp_path / "n.nii.gz"
-    assert cli("simulate", clean_nifti, noisy, "--sigma", 0.05, "--seed", 4).exit_code == 0
+    white = ("--sigma", 0.05, "--seed", 4, "--noise", "white")  # on the finished scan
+    assert cli("simulate", clean_nifti, noisy, *white).exit_code == 0
     told = json.loads((tmp_path / "n.json").read_text())["noise"]
     found = json.loads(cli("estimate-noise", noisy, "--json").stdout)[0]["frames"][0]
     assert found["sigma"] == pytest.approx(told["sigma"], rel=0.3)

@@ -13,20 +13,24 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import ConfigError, GeometryError
-from medddpm.evaluation.benchmark import BenchmarkOptions, prepare_case, run_method
+from medddpm.evaluation.benchmark import BenchmarkOptions, prepare_case, run_method, spoil
 from medddpm.evaluation.bootstrap import bootstrap_interval, choose_reference, summarise
 from medddpm.evaluation.degradation import NoiseModel, degrade
 from medddpm.evaluation.memory_meter import MemoryMeter
 from medddpm.evaluation.methods import parse_method
 from medddpm.evaluation.peers import PEERS
+from medddpm.preprocess.acquisition import Acquisition
 from medddpm.preprocess.degrade import add_noise
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
 from medddpm.workflows.benchmarking import benchmark
 from medddpm.workflows.scan_list import named_scans, scan_files
 
 Head = Callable[..., NDArray[np.float32]]
-QUICK = BenchmarkOptions(sigmas=(0.05, 0.1), methods=("identity", "shrinkage"))
+# These tests are of white noise on the finished scan; test_benchmark_acquired.py has the rest.
+WHITE: Any = {"noises": ("white",)}
+QUICK = BenchmarkOptions(sigmas=(0.05, 0.1), methods=("identity", "shrinkage"), **WHITE)
 
 
 @pytest.fixture
@@ -45,10 +49,9 @@ def folder(scan: Volume, tmp_path: Path, save_nifti: Any) -> Path:
 
 
 def run(scan: Volume, name: str, sigma: float = 0.05, source: Any = "blind", **options: Any) -> Any:
-    settings = BenchmarkOptions(**{"methods": (name,), **options})
-    return run_method(
-        prepare_case(scan, settings), sigma, parse_method(name), source, settings, None
-    )
+    settings = BenchmarkOptions(**{"methods": (name,), **WHITE, **options})
+    spoilt = spoil(prepare_case(scan, settings), sigma, "white", settings)
+    return run_method(spoilt, parse_method(name), source, None)
 
 
 def test_shrinkage_beats_the_noisy_scan_and_every_region_is_scored(scan: Volume) -> None:
@@ -84,10 +87,15 @@ def test_told_and_blind_sigma(scan: Volume) -> None:
     assert blind != told
     assert parse_method("tv@oracle").label == "tv"
     assert parse_method("mean@noise_map=off").changes == {"noise_map": "off"}
-    assert BenchmarkOptions().sources(parse_method("mean@shifts=1,oracle")) == ("oracle",)
+    sources = BenchmarkOptions().sources
+    assert sources(parse_method("mean@shifts=1,oracle"), "white") == ("oracle",)
+    assert sources(parse_method("bm4d"), "white") == ("blind",)
+    assert sources(parse_method("bm4d"), "acquired") == ("oracle",)
+    assert sources(parse_method("bm4d@blind"), "acquired") == ("blind",)
+    assert sources(parse_method("mean"), "ellipse") == ("blind",)
     both = BenchmarkOptions(sigma_source="both")
-    assert both.sources(parse_method("mean")) == ("oracle", "blind")
-    assert both.sources(parse_method("identity")) == ("none",)
+    assert both.sources(parse_method("mean"), "acquired") == ("oracle", "blind")
+    assert both.sources(parse_method("identity"), "acquired") == ("none",)
 
 
 def test_noise_is_the_same_for_all_and_differs_between_scans(scan: Volume) -> None:
@@ -142,7 +150,7 @@ def test_our_own_methods_need_and_use_weights(
     folder: Path, tmp_path: Path, tiny_weights: Path, scan: Volume
 ) -> None:
     methods = ("identity", "vae", "mean", "mean@fidelity=0")
-    options = BenchmarkOptions(sigmas=(0.05,), methods=methods, crop=(32, 32, 32))
+    options = BenchmarkOptions(sigmas=(0.05,), methods=methods, crop=(32, 32, 32), **WHITE)
     done = benchmark(folder, tmp_path / "out", options=options, weights=tiny_weights, include="a*")
     assert [row["method"] for row in done.rows] == list(methods)
     scores = [row["psnr"] for row in done.rows]
@@ -174,7 +182,7 @@ def test_methods_without_a_package_remove_noise_and_bias(name: str, coils: int) 
     generator = torch.Generator().manual_seed(0)
     kind: Any = "rician" if coils else "gaussian"
     y = add_noise(torch.from_numpy(x), 0.08, kind=kind, generator=generator).numpy()
-    error = PEERS[name](y, 0.08, coils) - x
+    error = PEERS[name](y, NoiseLaw(kind, 1, 0.08)) - x
     if name != "identity":
         assert error.std() < 0.6 * (y - x).std()
         assert abs(error.mean()) < 0.004
@@ -187,6 +195,7 @@ def test_the_interval_covers_the_mean_and_is_paired() -> None:
     rows = [
         {
             "case": case,
+            "noise": "white",
             "sigma": 0.1,
             "method": name,
             "sigma_source": "none",
@@ -232,7 +241,18 @@ def test_bad_methods(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"sigmas": ()}, {"sigmas": (0.0,)}, {"crop": (4, 40, 40)}, {"methods": ()}]
+    "options",
+    [
+        {"sigmas": ()},
+        {"sigmas": (0.0,)},
+        {"crop": (4, 40, 40)},
+        {"methods": ()},
+        {"noises": ()},
+        {"noises": ("white", "white")},
+        {"noise": NoiseModel("gaussian")},  # white noise that nobody asked for
+        {"noise": NoiseModel(gfactor=True), "noises": ("ellipse",)},
+        {"acquisition": Acquisition(0.0), "noises": ("white",)},
+    ],
 )
 def test_bad_options(options: Any) -> None:
     with pytest.raises(ConfigError):
@@ -261,6 +281,6 @@ def test_bad_scans_and_maps(
         benchmark(folder, tmp_path / "out", options=QUICK, gmap=gmap)
     monkeypatch.setitem(sys.modules, "bm4d", None)
     with pytest.raises(ConfigError, match="bm4d is not installed"):
-        PEERS["bm4d"](np.ones((8, 8, 8), np.float32), 0.1, 1)
+        PEERS["bm4d"](np.ones((8, 8, 8), np.float32), NoiseLaw("rician", 1, 0.1))
     with pytest.raises(ConfigError, match="no case"):
         bootstrap_interval([])

@@ -37,7 +37,9 @@ def scan(head: Head) -> Volume:
 
 
 def _options(*methods: str, **changes: Any) -> LesionOptions:
-    run = BenchmarkOptions(sigmas=(0.05,), methods=methods, noise=NoiseModel("gaussian"))
+    run = BenchmarkOptions(
+        sigmas=(0.05,), methods=methods, noises=("white",), noise=NoiseModel("gaussian")
+    )
     return LesionOptions(**{"run": run, "diameters": (3.0, 6.0), "count": 4} | changes)
 
 
@@ -106,7 +108,11 @@ def test_summary_pairs_methods_and_bounds_what_it_says(scan: Volume) -> None:
         ({"diameters": ()}, "diameters are"),
         ({"contrasts": (0.5,)}, "contrasts are"),
         ({"count": 1}, "2 lesions"),
-        ({"run": BenchmarkOptions(noise=NoiseModel(gfactor=True))}, "even noise"),
+        (
+            {"run": BenchmarkOptions(noises=("white",), noise=NoiseModel(gfactor=True))},
+            "even noise",
+        ),
+        ({"run": BenchmarkOptions()}, "white noise alone"),
     ],
 )
 def test_options_that_make_no_sense(changes: dict[str, Any], says: str) -> None:
