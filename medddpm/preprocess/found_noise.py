@@ -33,6 +33,10 @@ _LEAST_SEEN = 0.25
 """Share of the noise that second differences must see, to tell its level."""
 _FEWEST_BLOCKS = 2000
 """For a colour to be believed where k-space shows no edge: fewer blocks see too much anatomy."""
+_DOUBTFUL = 0.15
+"""Relative error of sigma from which the lower end of its 95 % interval is taken."""
+_FAINT = 0.02
+"""Of the intensity scale: in noise below it, what varies may as well be anatomy."""
 _NEARLY_WHITE = 0.25
 """Log of the response of second differences: beyond this the noise is too far from white."""
 
@@ -119,8 +123,13 @@ def find_noise(
         error = float(1 / np.hypot(1 / fit.error, 1 / air.error))
         fit = replace(fit, sigma=_together(air, fit), error=error)
         method, num_voxels = "air", air.num_voxels
+    if fit.error > _DOUBTFUL:  # too much was anatomy: better some noise left than anatomy removed
+        fit = replace(fit, sigma=fit.sigma * float(np.exp(-2 * fit.error)))
     windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
-    field = noise_field(blocks, replace(on_grid, window=windows), fit.sigma, dof)
+    colour = replace(on_grid, window=windows)
+    field = None
+    if fit.sigma > _FAINT * scale:
+        field = noise_field(blocks, colour, fit.sigma, dof)
     sigma = fit.sigma if field is None else field.sigma(image.shape)
     law = NoiseLaw(kind, coils, sigma, replace(support.colour(), window=windows))
     clean = intensity_scale(image, mask, sigma=fit.sigma)
@@ -213,7 +222,9 @@ def _white(
     coils: int,
 ) -> FoundNoise:
     dof = degrees_of_freedom(kind, coils)
-    field = None if blocks is None else noise_field(blocks, WHITE, found.sigma, dof)
+    field = None
+    if blocks is not None and found.fraction > _FAINT:
+        field = noise_field(blocks, WHITE, found.sigma, dof)
     law = NoiseLaw(kind, coils, found.sigma if field is None else field.sigma(shape))
     return FoundNoise(
         law, found.scale, found.fraction, found.method, found.error, (0.0,) * 3, found.num_voxels
