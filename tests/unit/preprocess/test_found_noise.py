@@ -1,0 +1,64 @@
+"""The noise of a scan is found with its support: edges, ellipse, level; white noise stays white."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medddpm.preprocess.acquisition import Acquisition, acquire
+from medddpm.preprocess.found_noise import find_noise, known_noise, white_noise
+from medddpm.preprocess.noise_law import WHITE, Colour, NoiseLaw
+
+Head = Callable[..., NDArray[np.float32]]
+SHAPE = (96, 96, 80)
+
+
+@pytest.fixture
+def clean(head: Head) -> NDArray[np.float32]:
+    return head(SHAPE) / 1000
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.08])
+@pytest.mark.parametrize("elliptical", [(), (0, 1), (0, 1, 2)])
+def test_edges_and_level_of_a_zero_filled_scan(
+    clean: NDArray[np.float32], sigma: float, elliptical: tuple[int, ...]
+) -> None:
+    a = Acquisition(sigma, matrix=(0.65, 0.65, 0.8), elliptical=elliptical)
+    found = find_noise(acquire(clean, a, np.random.default_rng(1)).noisy)
+    np.testing.assert_allclose(found.law.colour.edge, a.matrix, atol=0.06)
+    assert found.fraction == pytest.approx(sigma, rel=0.2)
+    assert found.method in ("air", "foreground")
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.08])
+def test_white_noise_stays_white(clean: NDArray[np.float32], sigma: float) -> None:
+    made = acquire(clean, Acquisition(sigma), np.random.default_rng(2))
+    found = find_noise(made.noisy)
+    assert found.law.colour == WHITE
+    assert found.fraction == pytest.approx(sigma, rel=0.06)
+    assert white_noise(made.noisy).law.colour == WHITE
+
+
+def test_a_filter_shows_in_the_window(clean: NDArray[np.float32]) -> None:
+    a = Acquisition(
+        0.06, matrix=(0.7, 0.7, 1.0), filter="hann", filter_strength=0.8, filtered=(0, 1)
+    )
+    found = find_noise(acquire(clean, a, np.random.default_rng(3)).noisy)
+    window = found.law.colour.window[0]
+    assert window[-1] < 0.75 * window[0]
+    assert found.fraction == pytest.approx(0.06, rel=0.25)
+
+
+def test_what_is_known_is_taken(clean: NDArray[np.float32]) -> None:
+    law = NoiseLaw(sigma=0.05, colour=Colour((0.7, 0.7, 1.0)))
+    noisy = law.added_to(clean, np.random.default_rng(4))
+    known = known_noise(noisy, law)
+    assert (known.sigma, known.method, known.law) == (0.05, "given", law)
+    varied = replace(law, sigma=np.full(SHAPE, 0.05, np.float32))
+    assert known_noise(noisy, varied).fraction == pytest.approx(known.fraction, rel=1e-3)
+    assert known_noise(noisy, varied).evened.law.sigma == pytest.approx(0.05, rel=1e-3)
+    assert known.estimate.sigma == 0.05
