@@ -16,6 +16,7 @@ from medddpm.cli import (
     lesions,
     memorisation,
     prepare,
+    repeats,
     report,
     scans,
     serve_dicom,
@@ -62,8 +63,8 @@ def _root(
 
 
 for part in (
-    *(scans, simulate, report, cohort, serve_dicom, benchmark, lesions, prepare, data_report),
-    *(training, sweep, memorisation, calibrate, calibrate_guard, shipped),
+    *(scans, simulate, report, cohort, serve_dicom, benchmark, lesions, repeats),
+    *(prepare, data_report, training, sweep, memorisation, calibrate, calibrate_guard, shipped),
 ):
     part.register(app)
 

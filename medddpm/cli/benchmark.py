@@ -20,7 +20,8 @@ from medddpm.cli.options import (
     parse_crop,
     parse_device,
 )
-from medddpm.cli.run import reports_errors
+from medddpm.cli.repeats import say_repeats, say_repeats_row
+from medddpm.cli.run import LeftOut, reports_errors
 from medddpm.errors import ConfigError
 
 _METHODS = ["identity", "shrinkage", "mean"]
@@ -82,11 +83,16 @@ def benchmark(
     ] = None,
     include: Annotated[str, typer.Option(help="Pattern of scan names.")] = "*",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many scans.")] = None,
+    repeats: Annotated[
+        Path | None,
+        typer.Option(help="Repeats with noise of their own too, as for `medddpm repeats`."),
+    ] = None,
     weights: Weights = "default",
     device: Device = "auto",
     seed: Seed = 0,
 ) -> None:
     """Compare denoisers, ours and others, on clean scans with simulated noise."""
+    left_out = LeftOut()
     with progress("benchmark") as step:
         from medddpm.evaluation.benchmark import BenchmarkOptions
         from medddpm.evaluation.benchmark_figures import method_label
@@ -111,8 +117,11 @@ def benchmark(
             device=parse_device(device),
             include=include,
             limit=limit,
+            repeats=repeats,
             on_row=_say_row,
+            on_repeats=say_repeats_row,
             on_progress=partial(step, "benchmark"),
+            on_error=left_out,
         )
     wide = max(len(method_label(line)) for line in done.summary)
     typer.echo(
@@ -125,7 +134,10 @@ def benchmark(
             f"{line['psnr']:>6.2f} {line['ssim']:>7.4f} {line['gain']:>+6.2f}  "
             f"{line['gain_low']:+.2f} to {line['gain_high']:+.2f} dB"
         )
+    if done.repeats is not None:
+        say_repeats(done.repeats)
     typer.echo(f"gains are over {done.summary[0]['gain_over']}; the page is {out / 'index.html'}")
+    left_out.exit_if_any(len(done.rows))
 
 
 def _noises(

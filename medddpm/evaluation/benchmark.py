@@ -23,7 +23,7 @@ from medddpm.evaluation.degradation import (
 from medddpm.evaluation.memory_meter import MemoryMeter
 from medddpm.evaluation.methods import CEILING, Method, parse_methods, round_trip
 from medddpm.evaluation.peers import PEERS
-from medddpm.evaluation.regions import central_box, find_regions, region_scores
+from medddpm.evaluation.regions import Box, central_box, find_regions, region_scores
 from medddpm.preprocess.acquisition import Acquisition
 from medddpm.preprocess.found_noise import find_noise, white_noise
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
@@ -170,15 +170,19 @@ def prepare_case(volume: Volume, options: BenchmarkOptions, gmap: Volume | None 
     scale = intensity_scale(image, inside)
     box = central_box(inside, options.crop)
     regions = {name: mask[box] for name, mask in find_regions(image, inside).items()}
-    affine = volume.affine.copy()
-    affine[:3, 3] = (volume.affine @ [*(s.start for s in box), 1])[:3]
-    part = np.ascontiguousarray(image[box])
-    gain = simulated_gfactor(part.shape) if options.noise.gfactor else None
+    part = cropped(volume, box)
+    gain = simulated_gfactor(part.data.shape) if options.noise.gfactor else None
     if gmap is not None:
         gain = _given_gain(volume, gmap)[box]
-    return Case(
-        Volume(part, Geometry(part.shape, affine), case_id=volume.case_id), scale, regions, gain
-    )
+    return Case(part, scale, regions, gain)
+
+
+def cropped(volume: Volume, box: Box) -> Volume:
+    """The box of the first frame, where it lies in space; without header."""
+    affine = volume.affine.copy()
+    affine[:3, 3] = (volume.affine @ [*(s.start for s in box), 1])[:3]
+    part = np.ascontiguousarray(volume.frame(0)[box], dtype=np.float32)
+    return Volume(part, Geometry(part.shape, affine), case_id=volume.case_id)
 
 
 def spoil(case: Case, sigma: float, noise: NoiseName, options: BenchmarkOptions) -> Spoilt:

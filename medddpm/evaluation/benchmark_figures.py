@@ -93,6 +93,35 @@ def montage(panels: Mapping[str, Planes], sigma: float) -> bytes:
     return _png(figure)
 
 
+def repeat_picture(panels: Mapping[str, Planes], sigma: float) -> bytes:
+    """A row a method: a repeat, restored, the mean of the other repeats, and what was removed.
+
+    Args:
+        panels: By method, all of the same slice; the mean of the others is their `clean`.
+        sigma: Noise as a fraction of the scale; what was removed is shown within 4 sigma.
+    """
+    first = next(iter(panels.values()))
+    height, width = first.clean.shape
+    ratio = first.aspect * height / width
+    size = (4 * _PANEL_INCHES, len(panels) * (_PANEL_INCHES * ratio + 0.1) + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels), 4, squeeze=False)
+    titles = ("a repeat", "restored", "mean of the others", "removed")
+    span, (low, high) = _ERROR_SIGMAS * sigma, _WINDOW
+    for line, (name, planes) in zip(axes, panels.items(), strict=True):
+        images = (planes.noisy, planes.restored, planes.clean)
+        for panel, image in zip(line, images, strict=False):
+            panel.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=planes.aspect)
+        removed = planes.noisy - planes.restored
+        line[3].imshow(removed, cmap="RdBu_r", vmin=-span, vmax=span, aspect=planes.aspect)
+        line[0].set_ylabel(name.replace("@", "\n@"), fontsize=9)
+        for panel in line:
+            panel.set(xticks=[], yticks=[])
+    for panel, title in zip(axes[0], titles, strict=True):
+        panel.set_title(title, fontsize=9)
+    return _png(figure)
+
+
 def score_plot(summary: Sequence[Row]) -> bytes:
     """PSNR and SSIM in the foreground against sigma, one line a method; a row a kind of noise."""
     figure, rows = _rows(summary)

@@ -63,6 +63,7 @@ def benchmark_page(
     facts: Mapping[str, Any],
     slices: Slices,
     acquisitions: Sequence[Row] = (),
+    more: Sequence[str] = (),
 ) -> str:
     """The page: plots, a table for each noise with its montage, and how it was made.
 
@@ -71,6 +72,7 @@ def benchmark_page(
         facts: JSON-able: options, versions, machine.
         slices: What the montages show.
         acquisitions: What was simulated: case, noise and words.
+        more: HTML that follows the tables.
     """
     noises = list(dict.fromkeys(line["noise"] for line in summary))
     parts = [
@@ -95,6 +97,7 @@ def benchmark_page(
         parts.append(
             table(["scan", "noise", "law, acquisition, what was done since"], rows, words=2)
         )
+    parts += more
     made = escape(json.dumps(facts, indent=2, sort_keys=True))
     parts.append(f"{heading('How it was made')}<pre>{made}</pre>")
     return html_page("Denoising benchmark", parts)

@@ -18,11 +18,14 @@ from skimage.restoration import denoise_tv_chambolle
 
 from medddpm.errors import ConfigError, missing_extra
 from medddpm.preprocess.noise_law import NoiseLaw
+from medddpm.preprocess.tiles import pad_mirrored
 from medddpm.shrinkage import Shrinkage
 
 Image = NDArray[np.float32]
 Peer = Callable[[Image, NoiseLaw], Image]
 """(y, law) -> x_hat: y (X, Y, Z) on the intensity scale, as is sigma, which is one number."""
+_LEAST_EDGE = 6
+"""Voxels an axis that the shrinkage needs."""
 _TV_WEIGHT = 0.5
 """In units of sigma: best of 0.3 to 1.5 on a T1w and a T2w training scan, sigma 0.03 to 0.15."""
 
@@ -34,7 +37,8 @@ def identity(y: Image, law: NoiseLaw) -> Image:
 
 def shrinkage(y: Image, law: NoiseLaw) -> Image:
     """Sliding DCT shrinkage alone, without a network, with the colour of the noise."""
-    padded = np.pad(y, [(0, n % 2) for n in y.shape], mode="edge")
+    x, y_, z = (max(_LEAST_EDGE, n + n % 2) for n in y.shape)
+    padded = pad_mirrored(y, (x, y_, z))
     level = torch.full((1, 1, 1, 1, 1), _sigma(law))
     colour = torch.from_numpy(law.colour.block_std())[None]
     spacing, coils = torch.ones(1, 3), torch.tensor([law.num_coils])

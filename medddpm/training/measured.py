@@ -7,7 +7,6 @@ where the noise varies over the scan, and repeats on the grid of the packed scan
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medddpm.curation.cache import Case, find_scans, foreground_box
+from medddpm.curation.repeats import UNLIKE, find_unlike, group_runs, noise_level
 from medddpm.errors import ConfigError, MedddpmError
 from medddpm.preprocess.acquisition import smooth_field
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
@@ -31,11 +31,8 @@ from medddpm.training.stages import held_patches
 from medddpm.volume import Volume
 
 Array = NDArray[np.float32]
-_UNLIKE = 1.5
-"""Repeats that differ by this many times the noise have moved, or are not of one contrast."""
 _LEAST = 0.001
 """Sigma of a noisy scan: less is lost in the rounding of the cache."""
-_MAD_TO_STD = 1.4826
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def pack_repeats(data: Path, folder: Path) -> list[str]:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     names, left_out = [], []
-    for paths in _runs(find_scans(data)):
+    for paths in group_runs(find_scans(data)):
         try:
             volumes = [read_volume(path) for path in paths]
             if sum(volume.num_frames for volume in volumes) == 1:
@@ -112,7 +109,7 @@ def pack_repeats(data: Path, folder: Path) -> list[str]:
             continue
         if num_unlike:
             left_out.append(
-                f"repeats of {paths[0].name}: {num_unlike} differ from the first by over {_UNLIKE} "
+                f"repeats of {paths[0].name}: {num_unlike} differ from the first by over {UNLIKE} "
                 "times the noise: something moved, or the contrast is another"
             )
         if len(stack) > 1:
@@ -122,26 +119,14 @@ def pack_repeats(data: Path, folder: Path) -> list[str]:
     return left_out
 
 
-def _runs(paths: Iterable[Path]) -> list[list[Path]]:
-    groups: dict[Path, list[Path]] = {}
-    for path in paths:
-        groups.setdefault(path.with_name(re.sub(r"_run-\d+", "", path.name)), []).append(path)
-    return list(groups.values())
-
-
 def _repeats(volumes: list[Volume]) -> tuple[NDArray[np.float16], int]:
     """The frames that are like the first, as they are packed, and how many are not."""
     for volume in volumes[1:]:
         volumes[0].geometry.require_match(volume.geometry, volume.case_id)
     frames = [v.frame(i) for v in volumes for i in range(v.num_frames)]
-    first, like = frames[0], frames[:1]
-    mask = foreground_mask(first)
-    sigma = estimate_noise(first, spacing=volumes[0].spacing).sigma
-    for frame in frames[1:]:
-        # The median of |difference| sees a shift of the intensities as well as a movement.
-        spread = _MAD_TO_STD * float(np.median(np.abs(frame - first)[mask]))
-        if spread < _UNLIKE * np.sqrt(2) * sigma:
-            like.append(frame)
+    first, mask = frames[0], foreground_mask(frames[0])
+    unlike = find_unlike(frames, 0, mask, noise_level(first, volumes[0].spacing))
+    like = [frame for frame, out in zip(frames, unlike, strict=True) if not out]
     box = foreground_box(mask)
     stack = np.stack([frame[box] for frame in like]) / intensity_scale(first, mask)
     return np.clip(stack, 0, 8).astype(np.float16), len(frames) - len(like)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate
     from medddpm.workflows.memorising import memorisation
     from medddpm.workflows.preparing import PrepareOptions, prepare
+    from medddpm.workflows.repeat_testing import repeat_test
     from medddpm.workflows.replaying import replay
     from medddpm.workflows.reporting import report
     from medddpm.workflows.restoring import RestoredScan, restore
@@ -40,6 +41,7 @@ __all__ = [
     "memorisation",
     "prepare",
     "quickstart",
+    "repeat_test",
     "replay",
     "report",
     "restore",
@@ -63,6 +65,7 @@ _HOMES = {
     "memorisation": "memorising",
     "prepare": "preparing",
     "quickstart": "example",
+    "repeat_test": "repeat_testing",
     "replay": "replaying",
     "report": "reporting",
     "restore": "restoring",

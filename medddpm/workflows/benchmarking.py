@@ -4,55 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, field
 from functools import cache, lru_cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from medddpm.errors import ConfigError
 from medddpm.evaluation.benchmark import (
     BenchmarkOptions,
-    Case,
     NoiseName,
-    Outcome,
-    Source,
     Spoilt,
     prepare_case,
     run_method,
     spoil,
 )
-from medddpm.evaluation.benchmark_figures import Planes, axial_plane, method_label
+from medddpm.evaluation.benchmark_figures import method_label
 from medddpm.evaluation.benchmark_page import Slices, benchmark_page
 from medddpm.evaluation.bootstrap import choose_reference, summarise
-from medddpm.evaluation.methods import Method, parse_methods
-from medddpm.evaluation.peers import peer_version
-from medddpm.io import read_volume
+from medddpm.evaluation.html_page import heading
+from medddpm.evaluation.repeats_page import repeats_parts
+from medddpm.io import OnError, read_volume
 from medddpm.preprocess.acquisition_words import in_words
 from medddpm.preprocess.simulated_scan import parse_acquisition
-from medddpm.restoration.restorer import Restorer
-from medddpm.volume import Volume
+from medddpm.workflows.benchmark_run import (
+    BenchmarkRun,
+    Row,
+    Trial,
+    keep_row,
+    kept_planes,
+    prepare_run,
+    run_facts,
+)
 from medddpm.workflows.outputs import file_stem, plain, staged, write_csv, write_html, write_json
 from medddpm.workflows.provenance import checksum, versions
+from medddpm.workflows.repeat_testing import (
+    RepeatTest,
+    find_repeats,
+    measure_repeats,
+    repeat_facts,
+)
 from medddpm.workflows.scan_list import named_scans
 from medddpm.workflows.tables import with_units
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All rows, their summary a noise level and method, and what was written."""
+    """All rows, their summary a noise level and method, what was written; and what repeats told."""
 
     rows: list[Row] = field(repr=False)
     summary: list[Row] = field(repr=False)
     paths: list[Path]
+    repeats: RepeatTest | None = None
 
 
 @dataclass(frozen=True)
@@ -61,46 +63,6 @@ class Scan:
 
     name: str
     sha256: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One row of a scan: kind and level of its noise, method, and where that gets its sigma."""
-
-    noise: NoiseName
-    sigma: float
-    method: Method
-    source: Source
-
-
-@dataclass(frozen=True)
-class BenchmarkRun:
-    """What all rows of one run share: its options, and what its methods need."""
-
-    options: BenchmarkOptions
-    methods: list[Method]
-    peers: dict[str, str]
-    restorers: dict[str, Restorer]
-    weights: str
-    gmap: Volume | None
-    gmap_sha256: str
-
-    def trials(self) -> Iterator[Trial]:
-        """All rows of a scan, noise by noise."""
-        options = self.options
-        for noise, sigma in product(options.noises, options.sigmas):
-            for method in self.methods:
-                for source in options.sources(method, noise):
-                    yield Trial(noise, sigma, method, source)
-
-    def restorer(self, method: Method) -> Restorer | None:
-        """What holds the method's model, if it has one."""
-        return self.restorers[method.weights or self.weights] if method.needs_model else None
-
-    def digest(self, method: Method) -> str:
-        """Checksum of the method's weights."""
-        restorer = self.restorer(method)
-        return restorer.model.digest if restorer else ""
 
 
 def benchmark(
@@ -113,10 +75,13 @@ def benchmark(
     device: str = "auto",
     include: str = "*",
     limit: int | None = None,
+    repeats: str | Path | None = None,
     on_row: Callable[[Row], None] | None = None,
+    on_repeats: Callable[[Row], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_error: OnError | None = None,
 ) -> Benchmark:
-    """Compare denoisers on clean scans with simulated noise.
+    """Compare denoisers on clean scans with simulated noise, and on repeats with their own.
 
     Each row is a file in `out`/rows, named by a hash of all that it depends on: a run that was
     stopped, or has new methods, computes only what is missing.
@@ -130,8 +95,11 @@ def benchmark(
         device: Where it runs.
         include: Pattern (fnmatch) of scan names.
         limit: At most so many scans.
+        repeats: Repeats of scans, as in `repeat_test`: a second table, in repeats.csv.
         on_row: Called with each row.
+        on_repeats: Called with each row of the second table.
         on_progress: Called with how much is done, and of how much.
+        on_error: Called with the error of a repeated scan that is left out, of several.
 
     Raises:
         ConfigError: An option cannot be used, a package is missing, or there is no scan.
@@ -141,9 +109,13 @@ def benchmark(
     gmap = None if gmap is None else Path(gmap)
     settings = options or BenchmarkOptions()
     files = named_scans(data, include, limit)
+    repeated = [] if repeats is None else find_repeats([Path(repeats)])
     run = prepare_run(settings, gmap, weights, device)
     with staged(out):
         pass  # the folder exists and takes files, before any work
+    tested = None
+    if repeated:
+        tested = measure_repeats(repeated, out / "rows", run, on_row=on_repeats, on_error=on_error)
     total = len(files) * sum(1 for _ in run.trials())
     rows: list[Row] = []
     slices: Slices = {}
@@ -158,29 +130,9 @@ def benchmark(
             if on_progress:
                 on_progress(len(rows), total)
     summary = summarise(rows, choose_reference(settings.labels, settings.reference))
-    names = _write(out, rows, summary, _facts(run, files), slices)
-    return Benchmark(rows, summary, [out / name for name in names])
-
-
-def prepare_run(
-    options: BenchmarkOptions, gmap: Path | None, weights: str | Path, device: str
-) -> BenchmarkRun:
-    """Find the packages and load the models that the methods need.
-
-    Raises:
-        ConfigError: One is missing, or a map of the noise has no use.
-    """
-    if gmap is not None and options.noise.gfactor:
-        raise ConfigError("a g-map and a simulated g-factor were both asked for; give one")
-    if gmap is not None and "white" not in options.noises:
-        raise ConfigError("a g-map amplifies white noise: ask for it too, with --noise white")
-    methods = parse_methods(options.methods)
-    peers = {method.name: peer_version(method.name) for method in methods}
-    wanted = {method.weights or str(weights) for method in methods if method.needs_model}
-    restorers = {name: Restorer.from_pretrained(name, device) for name in sorted(wanted)}
-    gain = None if gmap is None else read_volume(gmap)
-    mark = "" if gmap is None else checksum([gmap])
-    return BenchmarkRun(options, methods, peers, restorers, str(weights), gain, mark)
+    facts = run_facts(run, [file_stem(path) for path in files])
+    names = _write(out, rows, summary, facts, slices, tested)
+    return Benchmark(rows, summary, [out / name for name in names], tested)
 
 
 def _rows_of(
@@ -199,7 +151,11 @@ def _rows_of(
         if not kept.exists():
             made, restorer = spoilt(trial.noise, trial.sigma), run.restorer(trial.method)
             outcome = run_method(made, trial.method, trial.source, restorer, options.noise.seed)
-            _keep(kept, outcome, made.case if with_slice else None)
+            images = {"clean": outcome.clean, "noisy": outcome.noisy}
+            images |= {"restored": outcome.restored}
+            keep_row(
+                kept, outcome.row, images if with_slice else {}, made.case.volume, made.case.scale
+            )
         yield json.loads(kept.read_text(encoding="utf-8")), kept
 
 
@@ -222,69 +178,38 @@ def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _keep(kept: Path, outcome: Outcome, case: Case | None) -> None:
-    """Write a row, and beside it the slice of a case for the montage, if there is one."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with staged(kept.parent) as work:
-        if case is not None:
-            geometry = case.volume.geometry
-            images = {"clean": outcome.clean, "noisy": outcome.noisy}
-            arrays: dict[str, Any] = {}
-            for name, image in (images | {"restored": outcome.restored}).items():
-                plane, arrays["aspect"] = axial_plane(image, geometry.orientation, geometry.spacing)
-                arrays[name] = plane / np.float32(case.scale)
-            np.savez(work / kept.with_suffix(".npz").name, **arrays)
-        write_json(work / kept.name, outcome.row)
-
-
 def _slices_of(row: Row, kept: Path) -> Slices:
-    path = kept.with_suffix(".npz")
-    if row["method"] == "identity" or not path.exists():
+    planes = None if row["method"] == "identity" else kept_planes(kept)
+    if planes is None:
         return {}
-    with np.load(path) as file:
-        planes = Planes(file["clean"], file["noisy"], file["restored"], float(file["aspect"]))
     return {(row["noise"], row["sigma"]): {method_label(row): planes}}
 
 
-def _facts(run: BenchmarkRun, files: list[Path]) -> dict[str, Any]:
-    found = versions() | {name: text for name, text in run.peers.items() if text}
-    return {
-        "options": asdict(run.options) | {"gmap_sha256": run.gmap_sha256},
-        "scans": [file_stem(path) for path in files],
-        "weights_sha256": {name: r.model.digest for name, r in run.restorers.items()},
-        "versions": found,
-        "machine": {
-            "system": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "device": next((str(r.device) for r in run.restorers.values()), "cpu"),
-        },
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def _write(
-    out: Path, rows: list[Row], summary: list[Row], facts: dict[str, Any], slices: Slices
+    out: Path,
+    rows: list[Row],
+    summary: list[Row],
+    facts: dict[str, Any],
+    slices: Slices,
+    tested: RepeatTest | None,
 ) -> tuple[str, ...]:
     """Write the tables and the page, all at once; returns their names."""
     acquisitions = _acquisitions(rows)
+    more = [] if tested is None else ["repeats.csv"]
+    parts: list[str] = []
     with staged(out) as folder:
         write_csv(folder / "rows.csv", with_units([_flat(row) for row in rows]))
         write_csv(folder / "summary.csv", with_units(summary))
         results = facts | {"acquisitions": acquisitions, "summary": summary}
+        if tested is not None:
+            write_csv(folder / "repeats.csv", tested.rows)
+            results["repeats"] = repeat_facts(tested)
+            shown = repeats_parts(tested.rows, tested.scans, tested.summary, tested.slices)
+            parts = [heading("Truth from repeats"), *shown]
         write_json(folder / "results.json", results)
-        page = benchmark_page(summary, plain(facts), slices, acquisitions)
+        page = benchmark_page(summary, plain(facts), slices, acquisitions, parts)
         write_html(folder / "index.html", page)
-    return "rows.csv", "summary.csv", "results.json", "index.html"
+    return "rows.csv", "summary.csv", *more, "results.json", "index.html"
 
 
 def _flat(row: Row) -> Row:

@@ -27,7 +27,7 @@ from medddpm.evaluation.real_lesion_trial import (
     summarise_own_lesions,
 )
 from medddpm.io import read_volume
-from medddpm.workflows.benchmarking import BenchmarkRun, prepare_run
+from medddpm.workflows.benchmark_run import BenchmarkRun, prepare_run
 from medddpm.workflows.outputs import file_stem, staged, write_csv, write_json
 from medddpm.workflows.provenance import checksum, versions
 from medddpm.workflows.scan_list import named_scans, subjects_of
