@@ -42,6 +42,12 @@ _LEAST_FALL = 14.0
 reaches 13, as anatomy is left within the edge."""
 _CORNER_FALL = 10.0
 """The same for the corners beyond an ellipse."""
+_CORNER_DROP = 6.0
+"""dB of the drop at an ellipse."""
+_RINGS = ((0.75, 0.88), (0.88, 0.97), (1.04, 1.14), (1.14, 1.28))
+"""Radii within and beyond an ellipse, in units of the edges."""
+_STEEPER = 0.7
+"""Distance of the first two rings over that of the two beside the ellipse."""
 _SHIFT = 0.02
 """The drop is steepest this far beyond the edge, as the border of the body blurs the spectrum."""
 _WHOLE = 0.95
@@ -163,6 +169,11 @@ class _Spectrum:
                 low, high = 0.0, 1.0
             out = out * along(((line >= low) & (line <= high)).astype(np.float32), axis)
         return out
+
+    def mean_db(self, region: Image) -> float:
+        """Mean log power in a region of k-space, in dB."""
+        weight = np.broadcast_to(region, self.power_db.shape)
+        return float(np.sum(self.power_db * weight) / max(float(np.sum(weight)), 1.0))
 
     def quiet_level(self, region: Image) -> float:
         """Noise density of flat tissue in a region of k-space: standard deviation of white noise.
@@ -314,13 +325,15 @@ def _ellipse(spectrum: _Spectrum, edge: Triple, axes: Sequence[int]) -> tuple[in
 
 
 def _lacks_corners(spectrum: _Spectrum, pair: tuple[int, int], edge: Triple) -> bool:
+    """True if the power drops at the ellipse, and not as steadily as by a filter."""
     lines = [spectrum.frequencies[a] / edge[a] for a in pair]
     radius = np.sqrt(along(lines[0] ** 2, pair[0]) + along(lines[1] ** 2, pair[1]))
-    whole = {a: (0.2 * edge[a], 0.97 * edge[a]) for a in pair}
     other = ({0, 1, 2} - set(pair)).pop()
-    low = 0.0 if spectrum.shape[other] < 2 * _LEAST else 0.06 * edge[other]
-    box = spectrum.band(whole | {other: (low, 0.4 * edge[other])}, _QUIET)
-    inside = box * ((radius > 0.75) & (radius < 0.95))
-    beyond = box * ((radius > 1.05) & (radius < 1.3))
-    levels = spectrum.quiet_level(inside), spectrum.quiet_level(beyond)
+    oblique = {a: (0.35 * edge[a], 0.97 * edge[a]) for a in pair}
+    box = spectrum.band(oblique | {other: (0.0, 0.35 * edge[other])}, _QUIET)
+    rings = [box * ((radius > low) & (radius < high)) for low, high in _RINGS]
+    falls = -np.diff([spectrum.mean_db(ring) for ring in rings])
+    if falls[1] < _CORNER_DROP or _STEEPER * falls[1] < falls[0] + _LEAST_DROP:
+        return False
+    levels = [spectrum.quiet_level(rings[0] + rings[1]), spectrum.quiet_level(rings[2] + rings[3])]
     return bool(np.isfinite(levels).all()) and fall_db(*levels) > _CORNER_FALL
