@@ -35,6 +35,7 @@ from medddpm.preprocess.simulated_scan import (
     choose_acquisition,
     law_times,
 )
+from medddpm.preprocess.values import require_sign
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
 
@@ -164,8 +165,10 @@ def prepare_case(volume: Volume, options: BenchmarkOptions, gmap: Volume | None 
     Raises:
         GeometryError: The map lies on another grid.
         ConfigError: The map holds negative or non-finite values.
+        VolumeReadError: The scan has values that its noise would cut off.
     """
     image = np.asarray(volume.frame(0), np.float32)
+    require_sign(image, options.noise.kind)
     inside = foreground_mask(image)
     scale = intensity_scale(image, inside)
     box = central_box(inside, options.crop)

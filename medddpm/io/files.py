@@ -67,6 +67,8 @@ _LONGEST_NAME = 255
 _LONGEST_PATH = 4096
 """Bytes, with the one that ends it (PATH_MAX of Linux)."""
 _LONGEST_SUFFIX = 8
+_BYTES = range(0xDC80, 0xDD00)
+"""Characters that stand for bytes that are no UTF-8 (PEP 383)."""
 
 
 def check_name(path: Path) -> None:
@@ -130,7 +132,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> Path:
 
 def is_folder(path: Path) -> bool:
     """True if a folder, and no link to one, stands at `path`."""
-    return path.is_dir() and not path.is_symlink()
+    return _is_folder(path) and not path.is_symlink()
 
 
 def first_twin(names: Iterable[str], folder: Path) -> str | None:
@@ -160,6 +162,21 @@ def _ignores_case(folder: Path) -> bool:
             return probe.with_name(probe.name.upper()).exists()
     except OSError:  # read-only: whoever writes will say so
         return False
+
+
+@contextmanager
+def named_in_utf8(path: Path) -> Iterator[Path]:
+    """The path; while the block runs a link to it, if its name holds bytes that are no UTF-8.
+
+    For libraries that take names as text, such as safetensors.
+    """
+    if all(ord(character) not in _BYTES for character in os.fspath(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="medddpm-") as folder:
+        link = Path(folder) / "link"
+        link.symlink_to(path.absolute())
+        yield link
 
 
 @contextmanager

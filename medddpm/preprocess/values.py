@@ -176,10 +176,9 @@ def require_sign(image: Image, kind: NoiseKind) -> float:
         return share
     raise VolumeReadError(
         f"{_percent(share)} of the voxels are negative (down to {image.min():.4g}), which no "
-        "magnitude image is, and noise of the law that is assumed cuts them off. If the scan was "
-        "standardised, shifted or corrected, or has a real part, give --noise gaussian (in cohorts "
-        "and Python restore.noise=gaussian). A phase or field map is not for restoration. Negative "
-        "padding is to be set to 0 first"
+        "magnitude image is: they would be cut off. If the scan was standardised, shifted or "
+        "corrected, give --noise gaussian (in cohorts, BIDS and Python restore.noise=gaussian); a "
+        "phase or a field map is not for restoration; negative padding is to be set to 0 first"
     )
 
 
@@ -217,7 +216,7 @@ def measure_noise(
     find = white_noise if white else find_noise
     if told is not None and not seen.is_blank:
         if not isinstance(told, NoiseLaw):
-            told = NoiseLaw(kind, coils, told)
+            told = NoiseLaw(kind, coils, float(told))  # numpy has floats of its own
             with suppress(ConfigError):  # too small to tell its colour
                 found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
                 told = replace(told, colour=found.law.colour)
@@ -334,4 +333,4 @@ def _words_of_spikes(spikes: Mask) -> str:
 def _words_of_quiet(image: Image) -> str:
     values = np.unique(image)
     few = f"only {values.size} different values" if values.size <= _FEW else "neighbours are equal"
-    return f"no noise to be seen in this scan ({few}): nothing is removed from it"
+    return f"no noise to be seen in this scan ({few}): there is nothing to remove"

@@ -26,6 +26,7 @@ from medddpm.diffusion.prediction import TERMINAL_SHARE
 from medddpm.diffusion.unet import LatentUNet
 from medddpm.errors import CheckpointError, ConfigError
 from medddpm.guard import check_guards
+from medddpm.io.files import named_in_utf8
 from medddpm.networks import colour_features, log_spacing, scaled_log_sigma, space_to_depth
 from medddpm.restoration.spec import AutoencoderSpec, ModelSpec
 from medddpm.restoration.weights_file import Header, header_text, open_weights, read_header
@@ -168,7 +169,8 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float16) 
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata=metadata)
+        with named_in_utf8(path.parent) as folder:
+            save_file(tensors, folder / partial.name, metadata=metadata)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -189,7 +191,8 @@ def with_card(
             if not k.startswith(_ARRAYS) or "guard" in card
         }
     tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in (arrays or {}).items()}
-    save_file(tensors, target, metadata=header_text(header.spec, card))
+    with named_in_utf8(target.parent) as folder:
+        save_file(tensors, folder / target.name, metadata=header_text(header.spec, card))
 
 
 def load_model(path: Path) -> Model:

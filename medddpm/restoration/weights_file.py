@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from medddpm.errors import CheckpointError
+from medddpm.io.files import named_in_utf8
 from medddpm.restoration.card import Card
 from medddpm.restoration.interval import interval_table
 from medddpm.restoration.spec import ModelSpec
@@ -66,7 +67,7 @@ def open_weights(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise CheckpointError(f"weights file {path} does not exist; see `medddpm info default`")
     try:
-        with safe_open(path, framework="pt") as file:
+        with named_in_utf8(path) as name, safe_open(name, framework="pt") as file:
             yield file
     except CheckpointError:
         raise

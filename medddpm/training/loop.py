@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medddpm.errors import SamplingDivergedError
+from medddpm.io.files import named_in_utf8
 from medddpm.networks import channels_last
 from medddpm.training.batches import Share, prefetched, seed_of
 from medddpm.training.fabric import any_process, average, peak_memory_gb
@@ -219,7 +220,8 @@ class _Training:
         self._save()
         self.fabric.barrier()
         keep_best = self.options.patience and self.best.exists()
-        values = load_file(self.best) if keep_best else self.ema.values
+        with named_in_utf8(self.best) as best:
+            values = load_file(best) if keep_best else self.ema.values
         self.network.load_state_dict(values)
 
     def _batches(self) -> Generator[tuple[Share, Any]]:

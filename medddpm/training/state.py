@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medddpm.errors import CheckpointError, OutputError
+from medddpm.io.files import named_in_utf8
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -104,7 +105,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial, metadata=metadata)
+        with named_in_utf8(path.parent) as folder:
+            save_file(tensors, folder / partial.name, metadata=metadata)
         _flush(partial)
         os.replace(partial, path)
         _flush(path.parent)
@@ -132,7 +134,7 @@ def load_state(
 ) -> dict[str, Any]:
     """Restore what `save_state` wrote, in place; returns its facts."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with named_in_utf8(path) as named, safe_open(named, framework="pt") as file:
             facts: dict[str, Any] = json.loads(file.metadata()["facts"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         network.load_state_dict(_part(tensors, "net."))

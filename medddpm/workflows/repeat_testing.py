@@ -40,6 +40,7 @@ from medddpm.workflows.outputs import (
     plain,
     staged,
     write_csv,
+    write_html,
     write_json,
 )
 from medddpm.workflows.provenance import versions, voxel_checksum

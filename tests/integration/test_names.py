@@ -16,6 +16,7 @@ import pytest
 import medddpm
 from medddpm import workflows
 from medddpm.config import load_config
+from medddpm.restoration.model import load_model, save_model, with_card
 from medddpm.volume import Volume
 
 Cli = Callable[..., Any]
@@ -65,6 +66,23 @@ def test_every_verb_takes_a_name_in_latin1(
     assert cli("benchmark", clean, *words).exit_code == 0
     page = (out / "bench" / "index.html").read_bytes()
     assert page.decode("utf-8")
+
+
+def test_weights_in_a_folder_in_latin1(
+    latin1: Path, tmp_path: Path, tiny_weights: Path, cli: Cli
+) -> None:
+    """Read and written, though safetensors takes names as text."""
+    weights = named(latin1.parent, b"\xfcber.safetensors", tiny_weights)
+    out = latin1.parent / "out"
+    assert cli("restore", latin1, out, "--weights", weights).exit_code in (0, 6)
+    [sidecar] = out.glob("*.json")
+    assert cli("replay", sidecar).exit_code == 0
+    assert cli("info", weights).exit_code == 0
+    model = load_model(weights)
+    save_model(latin1.parent / "again.safetensors", model)
+    with_card(weights, latin1.parent / "card.safetensors", {"name": "other"})
+    assert load_model(latin1.parent / "again.safetensors").card == model.card
+    assert load_model(latin1.parent / "card.safetensors").card["name"] == "other"
 
 
 def test_a_cohort_goes_on_over_any_name(
