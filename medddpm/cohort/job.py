@@ -41,15 +41,8 @@ from medddpm.restoration.restorer import Restored, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import OutputFormat, Target, plan_targets, stage_prefix, staged
 from medddpm.workflows.provenance import STATEMENT
-from medddpm.workflows.restoring import (
-    MAPS,
-    RestoredScan,
-    Run,
-    check_format,
-    check_scan,
-    only_magnitudes,
-    write_restored,
-)
+from medddpm.workflows.restorable import check_format, check_scan, only_magnitudes
+from medddpm.workflows.restoring import MAPS, RestoredScan, Run, write_restored
 
 _T = TypeVar("_T")
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENODEV}

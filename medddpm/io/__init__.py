@@ -23,8 +23,9 @@ from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
 from medddpm.io.files import atomic_path, check_name, check_output, check_there, checksum
 from medddpm.io.image_files import find_images
-from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
+from medddpm.io.nifti import nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
+from medddpm.io.nifti_forms import Trust
 from medddpm.io.stored import NumberType, Stored, stored_as
 from medddpm.volume import Volume
 
