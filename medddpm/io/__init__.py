@@ -14,6 +14,7 @@ from medddpm.io.dicom import (
     read_dicom,
     read_series,
     series_shape,
+    why_left_out,
 )
 from medddpm.io.dicom_kind import check_magnitude, why_no_magnitude
 from medddpm.io.dicom_label import series_label
@@ -55,6 +56,7 @@ __all__ = [
     "scan_shape",
     "series_label",
     "stored_as",
+    "why_left_out",
     "why_no_magnitude",
     "with_padding",
     "without_padding",
