@@ -281,7 +281,7 @@ def _told_apart(known: Sequence[float], digits: int) -> bool:
 
 
 def _text(number: float, digits: int) -> str:
-    small = 0 < abs(number) < 10**-digits
+    small, number = 0 < abs(number) < 10**-digits, number + 0.0  # no -0
     return f"{number:.{digits}g}" if small else f"{number:.{digits}f}"
 
 

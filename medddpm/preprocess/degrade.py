@@ -24,7 +24,7 @@ from torch import Tensor
 from medddpm.errors import ConfigError, GeometryError, ShapeError
 from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind, check_noise
-from medddpm.preprocess.values import require_sign
+from medddpm.preprocess.values import require_signs
 from medddpm.volume import Volume
 
 __all__ = [
@@ -111,8 +111,7 @@ def simulate(
     check_noise(kind, coils)
     if not (math.isfinite(sigma_fraction) and sigma_fraction >= 0):
         raise ConfigError(f"sigma is {sigma_fraction}; give a finite fraction, zero or more")
-    for index in range(volume.num_frames):
-        require_sign(volume.frame(index), kind)
+    require_signs(volume, kind)
     sigma: float | Tensor = sigma_fraction * intensity_scale(volume.frame(0))
     if gmap is not None:
         sigma = sigma * _gmap_tensor(gmap, volume.geometry.shape)

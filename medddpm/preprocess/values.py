@@ -8,7 +8,8 @@ Spikes, a grey background and a scan without any noise are found here too.
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from medddpm.preprocess.intensity import (
     zero_background,
 )
 from medddpm.preprocess.noise_law import NoiseKind, NoiseLaw
+from medddpm.volume import Volume
 
 Image = NDArray[np.float32]
 
@@ -93,11 +95,6 @@ class Looked:
         """What the report says of it."""
         return {**self.facts, "notices": list(self.notices)}
 
-    def warn(self, name: str) -> None:
-        """Say what a person should know, as warnings that name the scan."""
-        for notice in self.notices:
-            warnings.warn(f"{name}: {notice}", ValuesWarning, stacklevel=3)
-
     @property
     def is_blank(self) -> bool:
         """True if there is one value only, and so no scale."""
@@ -147,6 +144,30 @@ def look(image: NDArray[Any], kind: NoiseKind) -> Looked:
         background = zero_background(values)
     kept = _either(spikes, background)
     return Looked(shown, original, floor, kept, False, facts, tuple(notices))
+
+
+def look_at(volume: Volume, index: int, kind: NoiseKind) -> Looked:
+    """`look` at one frame of a scan; what it says, as a warning or an error, names the scan."""
+    with _naming(volume, index):
+        seen = look(volume.frame(index), kind)
+    for notice in seen.notices:
+        warnings.warn(f"{volume.frame_name(index)}: {notice}", ValuesWarning, stacklevel=3)
+    return seen
+
+
+def require_signs(volume: Volume, kind: NoiseKind) -> None:
+    """`require_sign` of every frame of a scan, with its name in the error."""
+    for index in range(volume.num_frames):
+        with _naming(volume, index):
+            require_sign(volume.frame(index), kind)
+
+
+@contextmanager
+def _naming(volume: Volume, index: int) -> Iterator[None]:
+    try:
+        yield
+    except VolumeReadError as error:
+        raise VolumeReadError(f"{volume.frame_name(index)}: {error}") from None
 
 
 def _from_zero(values: Image, kind: NoiseKind) -> tuple[Image, float]:

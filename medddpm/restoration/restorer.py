@@ -26,7 +26,7 @@ from medddpm.preprocess.intensity import foreground_mask, zero_background
 from medddpm.preprocess.noise import expected_magnitude
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
-from medddpm.preprocess.values import Looked, look, measure_noise
+from medddpm.preprocess.values import Looked, look_at, measure_noise
 from medddpm.restoration.blank import first_frame, shown_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
@@ -151,8 +151,7 @@ class Restorer:
         for index in range(volume.num_frames):
             seed = volume_seed(options.seed, volume.case_id, index)
             step = _scaled_progress(on_progress, index, volume.num_frames)
-            seen = look(image.frame(index), options.noise)
-            seen.warn(volume.frame_name(index))
+            seen = look_at(image, index, options.noise)
             frames.append(self._restore_seen(seen, volume, law, seed, options, step))
         facts = self._facts(frames, options, time.perf_counter() - began)
         data = [f.mean for f in frames]

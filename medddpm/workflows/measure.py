@@ -23,7 +23,7 @@ from medddpm.preprocess import noise
 from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
-from medddpm.preprocess.values import Looked, look, measure_noise
+from medddpm.preprocess.values import Looked, look_at, measure_noise
 from medddpm.restoration.blank import first_frame
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged
@@ -82,8 +82,7 @@ def estimate_noise(
 
 def _measured(volume: Volume, index: int, settings: NoiseSettings) -> tuple[Looked, FoundNoise]:
     """One frame as it was looked at, and its noise."""
-    seen = look(volume.frame(index), settings.kind)
-    seen.warn(volume.frame_name(index))
+    seen = look_at(volume, index, settings.kind)
     return seen, measure_noise(
         seen, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
     )

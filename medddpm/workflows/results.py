@@ -62,7 +62,9 @@ class Result:
         return found
 
     def read_map(self, name: str) -> Volume | None:
-        """A map of an ensemble such as "std"; None if there is none."""
+        """A map of an ensemble such as "std"; None if there is none, or nothing was restored."""
+        if all(frame["sigma"]["method"] == "none" for frame in self.facts["frames"]):
+            return None
         for file in self.map_files(name):
             path = self.sidecar.with_name(file)
             if path.is_file():

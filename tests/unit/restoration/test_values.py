@@ -162,3 +162,21 @@ def test_the_bytes_of_a_magnitude_stay(restorer: Restorer, noisy: Image, tmp_pat
     again = restorer.restore(scan(noisy), sigma=result.facts["frames"][0]["sigma"]["sigma"])
     assert result.facts["frames"][0]["values"] == {"negative_share": 0.0, "notices": []}
     assert again.volume.data.std() == pytest.approx(result.volume.data.std(), rel=1e-3)
+
+
+def test_what_is_said_names_the_scan_and_the_frame(restorer: Restorer, noisy: Image) -> None:
+    film = scan(np.stack([noisy, noisy - 500], -1))
+    with pytest.raises(VolumeReadError, match=r"^scan frame 1: .* of the voxels are negative"):
+        restorer.restore(film)
+    with pytest.raises(VolumeReadError, match=r"^scan: .* of the voxels are negative"):
+        restorer.restore(scan(noisy - 500))
+
+
+def test_a_negative_spike_lies_in_its_interval(restorer: Restorer, noisy: Image) -> None:
+    image = noisy.copy()
+    image[20, 20, 20] = -1e7
+    with pytest.warns(ValuesWarning, match="1 voxel"):
+        result = restorer.restore(scan(image), mode="ensemble", samples=2, steps=1)
+    assert result.lower is not None
+    assert result.volume.data[20, 20, 20] == result.lower.data[20, 20, 20] == np.float32(-1e7)
+    assert (result.lower.data <= result.volume.data).all()
