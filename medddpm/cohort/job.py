@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -31,7 +32,13 @@ from medddpm.cohort.records import (
     still_holds,
 )
 from medddpm.cohort.sources import Job
-from medddpm.errors import CheckpointError, MedddpmError, OutputError, VolumeReadError
+from medddpm.errors import (
+    CheckpointError,
+    MedddpmError,
+    OutputError,
+    ValuesWarning,
+    VolumeReadError,
+)
 from medddpm.io import DicomOptions, Trust, read_series, read_volumes
 from medddpm.io.files import check_name, check_there, remove
 from medddpm.io.nifti import suffix_of
@@ -41,15 +48,8 @@ from medddpm.restoration.restorer import Restored, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.outputs import OutputFormat, Target, plan_targets, stage_prefix, staged
 from medddpm.workflows.provenance import STATEMENT
-from medddpm.workflows.restoring import (
-    MAPS,
-    RestoredScan,
-    Run,
-    check_format,
-    check_scan,
-    only_magnitudes,
-    write_restored,
-)
+from medddpm.workflows.restorable import check_format, check_scan, only_magnitudes
+from medddpm.workflows.restoring import MAPS, RestoredScan, Run, write_restored
 
 _T = TypeVar("_T")
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENODEV}
@@ -207,13 +207,19 @@ def _restore(job: Job, settings: Settings) -> Outcome:
     return Outcome(
         job.name,
         "flagged" if flags else "restored",
-        reason="; ".join([*flags, *notes]),
+        reason="; ".join([*flags, *notes, *_notices(scans)]),
         outputs=[str(Path(job.folder) / scan.image.name) for scan in scans],
         sigma=scans[0].frame["sigma"]["fraction"],
         checksum=before,
         stamp=marks,
         settings=settings.fingerprint,
     )
+
+
+def _notices(scans: list[RestoredScan]) -> list[str]:
+    """What a person should know of the values of the scans, each sentence once."""
+    frames = [frame for scan in scans for frame in scan.facts["frames"]]
+    return list(dict.fromkeys(text for f in frames for text in f["values"].get("notices", ())))
 
 
 def _read(job: Job, settings: Settings) -> list[Volume]:
@@ -254,7 +260,9 @@ def _check_free(targets: list[Target], folder: Path, job: Job, settings: Setting
 
 def _compute(volumes: list[Volume], settings: Settings) -> list[Restored]:
     restorer = _restorer(settings)
-    return [restorer.restore(volume, options=settings.options) for volume in volumes]
+    with warnings.catch_warnings():  # the outcome says it
+        warnings.simplefilter("ignore", ValuesWarning)
+        return [restorer.restore(volume, options=settings.options) for volume in volumes]
 
 
 class _Network:

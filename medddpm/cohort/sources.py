@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medddpm.bids.names import find_bids_scans, is_bids, output_stem
+from medddpm.bids.names import find_bids_scans, is_bids, output_stem, reasons
 from medddpm.errors import ConfigError, ContentAbsentError, MedddpmError
-from medddpm.io import find_images, find_series
+from medddpm.io import find_images, find_series, why_left_out
 from medddpm.io.files import first_twin, is_absent
 from medddpm.io.image_files import images_of, parts_of
 from medddpm.io.nifti import suffix_of
@@ -87,10 +87,11 @@ def find_jobs(source: Path, out: Path) -> Found:
     else:
         if source.resolve() in (out.resolve(), *out.resolve().parents):
             raise ConfigError(f"{out} lies in {source}: what was restored would be restored again")
-        jobs, broken = _series_jobs(source)
+        jobs, broken, left_out = _series_jobs(source)
         jobs += file_jobs((p.relative_to(source), p) for p in _images(source))
     if not jobs and not broken:
-        raise ConfigError(f"{source} holds no NIfTI, MGH or DICOM scan")
+        why = "; ".join(["", *reasons(left_out)])
+        raise ConfigError(f"{source} holds no NIfTI, MGH or DICOM scan to restore{why}")
     refuse_meeting(jobs, out)
     return Found(sorted(jobs, key=lambda job: job.name), broken, left_out)
 
@@ -149,7 +150,7 @@ def _images(folder: Path) -> Iterator[Path]:
     yield from (path for path in find_images(folder) if _LABEL not in path.name)
 
 
-def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
+def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str], dict[str, str]]:
     """Series of a DICOM tree; messages name no file, since its name may name a patient."""
     broken: dict[str, str] = {}
 
@@ -165,8 +166,15 @@ def _series_jobs(source: Path) -> tuple[list[Job], dict[str, str]]:
             text = f"a DICOM file is damaged ({type(error).__name__}); `medddpm info` names it"
         broken[f"unreadable-{digest}"] = text
 
-    series = find_series(source, keep)
-    return [Job(name=item.tag, files=item.files) for item in series], broken
+    jobs: list[Job] = []
+    left_out: dict[str, str] = {}
+    for item in find_series(source, keep):
+        why = why_left_out(item.files)
+        if why:
+            left_out[item.tag] = why
+        else:
+            jobs.append(Job(name=item.tag, files=item.files))
+    return jobs, broken, left_out
 
 
 def _listed(manifest: Path) -> Iterator[Job]:

@@ -14,6 +14,7 @@ from medddpm.io.dicom import (
     read_dicom,
     read_series,
     series_shape,
+    why_left_out,
 )
 from medddpm.io.dicom_kind import check_magnitude, why_no_magnitude
 from medddpm.io.dicom_label import series_label
@@ -23,8 +24,9 @@ from medddpm.io.dicom_page import write_dicom_page
 from medddpm.io.dicom_write import DicomOptions, check_dicom, write_dicom
 from medddpm.io.files import atomic_path, check_name, check_output, check_there, checksum
 from medddpm.io.image_files import find_images
-from medddpm.io.nifti import Trust, nifti_shape, read_nifti, suffix_of
+from medddpm.io.nifti import nifti_shape, read_nifti, suffix_of
 from medddpm.io.nifti import write_nifti as write_volume
+from medddpm.io.nifti_forms import Trust
 from medddpm.io.stored import NumberType, Stored, stored_as
 from medddpm.volume import Volume
 
@@ -54,6 +56,7 @@ __all__ = [
     "scan_shape",
     "series_label",
     "stored_as",
+    "why_left_out",
     "why_no_magnitude",
     "with_padding",
     "without_padding",

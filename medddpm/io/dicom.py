@@ -25,6 +25,7 @@ from medddpm.errors import (
 )
 from medddpm.io.dicom_files import files_under, is_directory_record, read_header
 from medddpm.io.dicom_geometry import Headers, Slice, Stack, stack
+from medddpm.io.dicom_kind import holds_magnitude, kind_of
 from medddpm.io.dicom_padding import Mask, is_padding
 from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.io.dicom_slices import read_pixels, slice_pixels, slices_of, split
@@ -142,6 +143,24 @@ def find_series(path: str | Path, on_error: OnError) -> list[SeriesFiles]:
             )
         )
     return series
+
+
+def why_left_out(files: Sequence[Path]) -> str:
+    """Why a series is not restored, "" if an image of it may be, or cannot be judged.
+
+    Headers are read until one is a magnitude, so most often one.
+    """
+    why = ""
+    with quiet_pydicom():
+        for path in files:
+            try:
+                header = read_header(path)
+                if header is None or holds_magnitude(header):
+                    return ""
+                why = why or kind_of(header).why_no_magnitude
+            except VolumeReadError:  # whoever reads it says what is wrong
+                return ""
+    return why or "it shows no magnitude"
 
 
 def read_series(files: Sequence[Path], *, force: bool = False) -> list[Volume]:

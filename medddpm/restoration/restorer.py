@@ -31,7 +31,7 @@ from medddpm.restoration.blank import first_frame, shown_frame
 from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.model import Model, find_weights, load_model
-from medddpm.restoration.moments import Moments
+from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
 from medddpm.restoration.tile import TileRestorer, uses_bf16
@@ -39,9 +39,6 @@ from medddpm.volume import Volume
 
 Array = NDArray[np.float32]
 OnProgress = Callable[[int, int], None]
-_SPREAD_REACH = 1.0
-"""Voxels (standard deviation of a Gaussian) over which the variance of an ensemble is smoothed:
-eight samples alone know it to a quarter, and it changes slowly."""
 
 __all__ = ["RestoreOptions", "Restored", "Restorer"]
 
@@ -71,14 +68,15 @@ class Restored:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: sigma and the guard's verdict, the scan, its uncertainty."""
-        first = self.facts["frames"][shown_frame(self.facts)]
+        index = shown_frame(self.facts)
+        first = self.facts["frames"][index]
         flags = "; ".join(first["guard"]["messages"])
         verdict = f"flagged: {flags}" if flags else "no check raised a flag"
         words = f"{self.volume.case_id} restored, sigma {first['sigma']['sigma']:.4g}; {verdict}"
         ras = self.volume.to_ras()
-        scans = {"restored": ras.frame(0)}
+        scans = {"restored": ras.frame(index)}
         if self.std is not None:
-            scans["uncertainty (std)"] = self.std.to_ras().frame(0)
+            scans["uncertainty (std)"] = self.std.to_ras().frame(index)
         return mime_bundle(scans, ras.affine, words)
 
 
@@ -163,7 +161,7 @@ class Restorer:
         std = [f.std for f in frames if f.std is not None]
         width = [f.half_width for f in frames if f.half_width is not None]
         least = -np.inf if options.noise == "gaussian" else 0
-        lower = [np.maximum(m - w, least) for m, w in zip(data, width, strict=True)]
+        lower = [np.minimum(np.maximum(m - w, least), m) for m, w in zip(data, width, strict=True)]
         upper = [m + w for m, w in zip(data, width, strict=True)]
         mean, low, high = (with_padding(_assemble(volume, p), volume) for p in (data, lower, upper))
         spread = without_padding(_assemble(volume, std))
@@ -280,7 +278,7 @@ class Restorer:
             moments.add(total[x, yy, z])
         if not np.isfinite(moments.mean).all():
             raise SamplingDivergedError("the restoration holds NaN or infinity; nothing was kept")
-        std = _smooth_spread(moments.std()) if num_samples > 1 else None
+        std = smooth_spread(moments.std()) if num_samples > 1 else None
         return moments.mean, std, num_tiles
 
     def _guard(
@@ -377,11 +375,6 @@ def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
     removed = frame.y - expected_magnitude(x_hat, frame.law.sigma, frame.law.dof)
     out: Array = x_hat + gaussian_filter(removed, options.give_back, truncate=3.0)
     return out if options.noise == "gaussian" else np.maximum(out, 0)
-
-
-def _smooth_spread(std: Array) -> Array:
-    out: Array = np.sqrt(gaussian_filter(np.square(std), _SPREAD_REACH))
-    return out
 
 
 def _assemble(volume: Volume, frames: list[Array]) -> Volume:

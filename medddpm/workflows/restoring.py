@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -10,22 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medddpm.display import mime_bundle
-from medddpm.errors import ConfigError, LeftOutWarning, VolumeReadError
+from medddpm.errors import ConfigError
 from medddpm.io import (
     DicomOptions,
     NumberType,
     OnError,
     Quantity,
     Trust,
-    check_dicom,
     find_images,
     holds_dicom,
-    is_parametric_map,
     read_dicom,
     read_volume,
     read_volumes,
     stored_as,
-    why_no_magnitude,
     write_volume,
 )
 from medddpm.restoration.blank import blank_frames, shown_frame
@@ -55,6 +51,12 @@ from medddpm.workflows.provenance import (
     source_files,
     versions,
     voxel_checksum,
+)
+from medddpm.workflows.restorable import (
+    check_format,
+    check_scan,
+    only_magnitudes,
+    say_left_out,
 )
 
 OnProgress = Callable[[str, int, int], None]
@@ -90,7 +92,7 @@ class RestoredScan:
         trust = self.facts["run"]["trust"]
         ras = read_volume(self.image, force=True, trust=trust).to_ras()
         words = ". ".join([self.summary, *(f"Flagged: {flag}" for flag in self.flags)])
-        return mime_bundle({self.image.name: ras.frame(0)}, ras.affine, words)
+        return mime_bundle({self.image.name: ras.frame(shown_frame(self.facts))}, ras.affine, words)
 
     @property
     def frame(self) -> dict[str, Any]:
@@ -206,29 +208,6 @@ def restore(
     return done
 
 
-def only_magnitudes(volumes: list[Volume]) -> tuple[list[Volume], list[str]]:
-    """Scans that may be restored, and why others are left out: phase, field maps and the like."""
-    whys = [why_no_magnitude(volume) for volume in volumes]
-    kept = [volume for volume, why in zip(volumes, whys, strict=True) if not why]
-    notes = [
-        f"{volume.case_id} is left out: {why}; `medddpm convert` takes it"
-        for volume, why in zip(volumes, whys, strict=True)
-        if why
-    ]
-    return kept, notes
-
-
-def _say_left_out(notes: Sequence[str], on_error: OnError | None, *, is_all: bool) -> None:
-    """Warn of what is left out; where nothing else is there it is an error."""
-    for text in notes:
-        if not is_all:
-            warnings.warn(text, LeftOutWarning, stacklevel=3)
-        elif on_error is None:
-            raise VolumeReadError(text)
-        else:
-            on_error(VolumeReadError(text))
-
-
 def _scans(
     source: Path, output: Path, run: Run, on_error: OnError | None, on_note: Callable[[str], None]
 ) -> list[Volume | Path]:
@@ -249,7 +228,7 @@ def _scans(
         return found
     read = read_dicom if images else partial(read_volumes, trust=run.trust)
     volumes, notes = only_magnitudes(read(source, force=run.force, on_error=on_error))
-    _say_left_out(notes, on_error, is_all=not volumes and not found)
+    say_left_out(notes, on_error, is_all=not volumes and not found)
     for volume in volumes:
         with one_scan(volume.case_id, on_error):
             _check(volume, run)
@@ -288,27 +267,6 @@ def _check_targets(
         inputs=[p for s in scans for p in ([s] if isinstance(s, Path) else source_files(s))],
         folders=[target.image for target in targets] if run.format == "dicom" else (),
     )
-
-
-def check_scan(volume: Volume) -> None:
-    """Refuse a Parametric Map, such as one of ours that came back with its study."""
-    if is_parametric_map(volume):
-        raise VolumeReadError("this is a Parametric Map, not a scan; there is nothing to restore")
-
-
-def check_format(volume: Volume, format: OutputFormat, dicom: DicomOptions | None = None) -> None:
-    """Refuse to derive DICOM from a scan that was not DICOM, not MR, or does not fit into it."""
-    if format == "dicom" and volume.format != "dicom":
-        raise ConfigError(
-            "--format dicom derives a series from DICOM input, and this is none; restore to NIfTI, "
-            "and `medddpm convert` makes DICOM of it"
-        )
-    if format == "dicom" and volume.modality not in ("", "MR"):
-        raise ConfigError(
-            f"--format dicom derives MR series, and this one is {volume.modality}; write NIfTI"
-        )
-    if format == "dicom":
-        check_dicom(volume, dicom or DicomOptions())
 
 
 def write_restored(restored: Restored, volume: Volume, target: Target, run: Run) -> RestoredScan:

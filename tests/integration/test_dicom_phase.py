@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,11 @@ def test_in_a_cohort_and_in_prepare(
     assert result.exit_code in (0, 6), result.stderr
     assert "is left out: it shows the phase" in (out / "cohort.csv").read_text()
     assert len(list(out.glob("*.nii.gz"))) == 1
+    alone = phase(dicom_series, magnitude.parent / "phase", magnitude, volume, TYPES[0])
+    result = cli("cohort", magnitude.parent, out, "--weights", tiny_weights, "--workers", 1)
+    assert result.exit_code in (0, 6), result.stderr
+    assert "left out, 1 x: it shows the phase" in result.stderr
+    shutil.rmtree(alone)
     assert cli("prepare", magnitude, tmp_path / "prepared").exit_code == 0
     [row] = read_ledger(tmp_path / "prepared" / "ledger.csv")
     assert row.code == "not-magnitude"
