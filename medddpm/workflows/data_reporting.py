@@ -118,7 +118,7 @@ def _read_ledger(path: Path) -> list[Row]:
 def _read_csv(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) -> list[Row]:
     """The lines of a table that has at least the needed columns; what is not there is ""."""
     names = (*needed, *wanted)
-    return [{name: line.get(name, "") for name in names} for line in read_table(path, needed)]
+    return [{name: line.get(name) for name in names} for line in read_table(path, needed)]
 
 
 def _rows_file(results: Path) -> Path:
