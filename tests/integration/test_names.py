@@ -214,7 +214,7 @@ def test_python_takes_text(
     assert workflows.estimate_noise(noisy)[0][1][0].sigma > 0
     white = NoiseSettings()
     noised = workflows.simulate(clean, f"{tmp_path}/n.nii.gz", 0.05, scanner=white, gmap=clean)
-    assert noised.is_file()
+    assert noised.noisy.is_file()
     assert workflows.convert(noisy, f"{tmp_path}/conv")[0].is_file()
     assert workflows.report(str(done.image), out=f"{tmp_path}/page.html").pages
     assert workflows.report([str(done.sidecar)], overwrite=True, reference=clean).pages
