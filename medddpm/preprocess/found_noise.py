@@ -35,8 +35,8 @@ _LEAST_SEEN = 0.25
 """Share of the noise that second differences must see, to tell its level."""
 _FEWEST_BLOCKS = 2000
 """For a colour to be believed where k-space shows no edge: fewer blocks see too much anatomy."""
-_DOUBTFUL = 0.15
-"""Relative error of sigma from which the lower end of its 95 % interval is taken."""
+_DOUBTFUL = 0.25
+"""Relative error of sigma from which the lower end of its interval is taken."""
 _FAINT = 0.02
 """Of the intensity scale: in noise below it, what varies may as well be anatomy."""
 _NEARLY_WHITE = 0.25
@@ -120,7 +120,7 @@ def find_noise(
     fit = None if blocks is None else fit_blocks(blocks, on_grid, dof)
     if blocks is None or fit is None or (support == Support() and _is_white(fit)):
         found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
-        return _white(found, blocks, image.shape, kind, coils)
+        return _white(found, blocks, mask, kind, coils)
     fit = _sharpened(fit, small, small_mask, axes, dof, replace(on_grid, window=fit.windows), scale)
     method: Method = "foreground"
     num_voxels = 64 * fit.num_blocks
@@ -130,13 +130,13 @@ def find_noise(
         fit = replace(fit, sigma=_together(air, fit), error=error)
         method, num_voxels = "air", air.num_voxels
     if fit.error > _DOUBTFUL:  # too much was anatomy: better some noise left than anatomy removed
-        fit = replace(fit, sigma=fit.sigma * float(np.exp(-2 * fit.error)))
+        fit = replace(fit, sigma=fit.sigma * float(np.exp(-1.2 * fit.error)))
     windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
     colour = replace(on_grid, window=windows)
     field = None
     if fit.sigma > _FAINT * scale:
         field = noise_field(blocks, colour, fit.sigma, dof)
-    sigma = fit.sigma if field is None else field.sigma(image.shape)
+    sigma = fit.sigma if field is None else _bounded(field.sigma(image.shape), mask, fit.sigma)
     law = NoiseLaw(kind, coils, sigma, replace(support.colour(), window=windows))
     clean = intensity_scale(image, mask, sigma=fit.sigma)
     error = IN_NINE_OF_TEN * fit.error
@@ -171,7 +171,14 @@ def white_noise(
     axes, mask = seen_axes(spacing, image.shape), foreground_mask(image)
     blocks = body_blocks(image, mask, axes, intensity_scale(image, mask))
     found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
-    return _white(found, blocks, image.shape, kind, coils)
+    return _white(found, blocks, mask, kind, coils)
+
+
+def _bounded(sigma: NDArray[np.float32], mask: Mask, level: float) -> NDArray[np.float32]:
+    """A map whose median in the body is the level; far from the body its cosines say nothing."""
+    ratio = sigma / np.float32(np.median(sigma[mask]))
+    low, high = np.percentile(ratio[mask], [1, 99])
+    return np.asarray(level * np.clip(ratio, low, high), np.float32)
 
 
 def _sharpened(
@@ -226,7 +233,7 @@ def _is_white(fit: BlockFit) -> bool:
 def _white(
     found: NoiseEstimate,
     blocks: Blocks | None,
-    shape: tuple[int, ...],
+    mask: Mask,
     kind: NoiseKind,
     coils: int,
 ) -> FoundNoise:
@@ -234,7 +241,8 @@ def _white(
     field = None
     if blocks is not None and found.fraction > _FAINT:
         field = noise_field(blocks, WHITE, found.sigma, dof)
-    law = NoiseLaw(kind, coils, found.sigma if field is None else field.sigma(shape))
+    sigma = found.sigma if field is None else _bounded(field.sigma(mask.shape), mask, found.sigma)
+    law = NoiseLaw(kind, coils, sigma)
     return FoundNoise(
         law, found.scale, found.fraction, found.method, found.error, (0.0,) * 3, found.num_voxels
     )
