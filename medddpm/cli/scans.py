@@ -163,16 +163,23 @@ def estimate_noise(
     map_path: Annotated[
         str | None, typer.Option("--map", help="Also write sigma at every voxel (one scan).")
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Also write a PNG of k-space, its edges and sigma (one scan)."),
+    ] = None,
     force: Force = False,
     trust: Trust = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Estimate the noise of a scan: in its units, as a fraction, how, and the error bar."""
-    from dataclasses import asdict
-
+    """Estimate the noise of a scan: its level with an error bar, how it varies, its k-space."""
     left_out = LeftOut()
     with progress("estimate-noise"):
-        from medddpm.workflows.measure import NoiseSettings, write_noise_map
+        from medddpm.preprocess.noise_words import noise_facts, noise_words
+        from medddpm.workflows.measure import (
+            NoiseSettings,
+            write_noise_map,
+            write_noise_picture,
+        )
         from medddpm.workflows.measure import estimate_noise as run
 
         settings = NoiseSettings(noise, coils)
@@ -181,25 +188,21 @@ def estimate_noise(
                 source, map_path, noise_settings=settings, trust=trust, overwrite=overwrite
             )
         found = run(source, noise_settings=settings, force=force, trust=trust, on_error=left_out)
+        if picture is not None and found:
+            write_noise_picture(picture, found[0][0], found[0][1][0], overwrite=overwrite)
+    rows = []
+    for volume, frames in found:
+        grid = volume.geometry.shape, volume.spacing
+        rows.append(
+            {"case_id": volume.case_id, "frames": [noise_facts(frame, *grid) for frame in frames]}
+        )
+        if as_json:
+            continue
+        for index, frame in enumerate(frames):
+            for line in noise_words(frame, *grid):
+                typer.echo(f"{volume.frame_name(index)}: {line}")
     if as_json:
-        rows = [
-            {"case_id": volume.case_id, "frames": [asdict(e) for e in estimates]}
-            for volume, estimates in found
-        ]
         typer.echo(json.dumps(rows, indent=2))
-        left_out.exit_if_any(len(found))
-        return
-    for volume, estimates in found:
-        for index, estimate in enumerate(estimates):
-            name = volume.frame_name(index)
-            if estimate.method == "none":
-                typer.echo(f"{name}: no noise to be seen")
-                continue
-            typer.echo(
-                f"{name}: sigma {estimate.sigma:.5g} in scan units, "
-                f"{estimate.fraction:.4f} of the intensity scale, +- {100 * estimate.error:.1f} %, "
-                f"from the {estimate.method} ({estimate.num_voxels} voxels)"
-            )
     left_out.exit_if_any(len(found))
 
 

@@ -107,19 +107,6 @@ def crop_shape(shape: Sequence[int], edge: Sequence[float]) -> tuple[int, int, i
     return x, y, z
 
 
-def cropped(image: Image, shape: tuple[int, int, int]) -> Image:
-    """The image on a coarser grid of the same field of view: high frequencies left out.
-
-    In the cosine basis (mirror boundaries); intensities stay as they are.
-    """
-    if image.shape == shape:
-        return image
-    x, y, z = (slice(0, n) for n in shape)
-    kept = fft.dctn(image, norm="ortho")[x, y, z]
-    out: Image = fft.idctn(kept, norm="ortho") * np.sqrt(np.prod(shape) / image.size)
-    return out.astype(np.float32)
-
-
 @dataclass(frozen=True)
 class _Spectrum:
     """The Fourier transform of the faded body, and where flat tissue is."""

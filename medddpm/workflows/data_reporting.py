@@ -115,9 +115,10 @@ def _read_ledger(path: Path) -> list[Row]:
     return _read_csv(path, ("code", "reason")) if path.exists() else []
 
 
-def _read_csv(path: Path, needed: Sequence[str]) -> list[Row]:
-    """The lines of a table that has at least the needed columns; empty cells are ""."""
-    return [{name: line[name] for name in needed} for line in read_table(path, needed)]
+def _read_csv(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) -> list[Row]:
+    """The lines of a table that has at least the needed columns; what is not there is ""."""
+    names = (*needed, *wanted)
+    return [{name: line.get(name) for name in names} for line in read_table(path, needed)]
 
 
 def _rows_file(results: Path) -> Path:
@@ -132,7 +133,7 @@ def _quality(results: Path, scans: Sequence[ScanRow], metric: Metric) -> Results
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; give the folder of `medddpm benchmark`")
     sigma = _sigma_column(path)
-    rows = _read_csv(path, ("case", "method", sigma, "sigma_source", metric))
+    rows = _read_csv(path, ("case", "method", sigma, "sigma_source", metric), ("noise",))
     rows = [{("sigma" if name == sigma else name): row[name] for name in row} for row in rows]
     for number, row in enumerate(rows, start=2):
         for name in ("sigma", metric):
@@ -154,7 +155,7 @@ def _quality(results: Path, scans: Sequence[ScanRow], metric: Metric) -> Results
     used, warning = (held_out, "") if held_out else (pairs, _NOT_HELD_OUT)
     if all(row["method"] == "identity" for _, row in used):
         raise ConfigError(f"{path} holds only the noisy scans ('identity'), and no restoration")
-    if len({row.get("noise") for row in rows}) > 1:
+    if len({row["noise"] for row in rows}) > 1:
         used = [(scan, row | {"method": _method(row)}) for scan, row in used]
     return Results(compare_groups(used, metric), _which(used, pairs), warning, unknown)
 

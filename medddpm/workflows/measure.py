@@ -13,16 +13,18 @@ from medddpm.evaluation.metrics import evaluate_arrays
 from medddpm.io import (
     OnError,
     Trust,
+    atomic_path,
     check_magnitude,
+    check_output,
     read_volume,
     read_volumes,
     without_padding,
     write_volume,
 )
-from medddpm.preprocess import noise
 from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.preprocess.noise_words import noise_words
 from medddpm.preprocess.values import Looked, look_at, measure_noise
 from medddpm.restoration.blank import first_frame
 from medddpm.volume import Volume
@@ -54,8 +56,8 @@ def estimate_noise(
     force: bool = False,
     trust: Trust | None = None,
     on_error: OnError | None = None,
-) -> list[tuple[Volume, list[noise.NoiseEstimate]]]:
-    """Each scan of a file or folder with the noise estimate of each of its frames.
+) -> list[tuple[Volume, list[FoundNoise]]]:
+    """Each scan of a file or folder with the noise of each of its frames.
 
     Args:
         source: A scan, or a folder of DICOM series.
@@ -73,9 +75,7 @@ def estimate_noise(
             check_magnitude(volume)
             image = without_padding(volume)
             first_frame(image)
-            estimates = [
-                _measured(image, index, settings)[1].estimate for index in range(image.num_frames)
-            ]
+            estimates = [_measured(image, index, settings)[1] for index in range(image.num_frames)]
             found.append((volume, estimates))
     return found
 
@@ -120,6 +120,27 @@ def write_noise_map(
     with staged(target.folder) as folder:
         write_volume(volume.with_data(maps), folder / target.image.name)
     return target.image
+
+
+def write_noise_picture(
+    output: str | Path, volume: Volume, found: FoundNoise, *, overwrite: bool = False
+) -> Path:
+    """Write a PNG of the first frame's k-space, of the edges that were found and of sigma.
+
+    Args:
+        output: A .png file.
+        volume: The scan.
+        found: Its noise, from `estimate_noise`.
+        overwrite: Replace an existing output.
+    """
+    from medddpm.evaluation.noise_figure import noise_picture
+
+    path = check_output(output, overwrite)
+    image = without_padding(volume).frame(0)
+    picture = noise_picture(image, found, noise_words(found, image.shape, volume.spacing))
+    with atomic_path(path) as partial:
+        partial.write_bytes(picture)
+    return path
 
 
 def evaluate(

@@ -91,7 +91,7 @@ def test_nifti_deeper_down_is_for_cohort(cli: Cli, scans: Path, tmp_path: Path) 
         ("restore", "I", "O", "--overwrite"),
         ("convert", "I", "O", "--overwrite"),
         ("simulate", "I", "O", "--sigma", "0.05", "--overwrite"),
-        ("simulate", "C", "O", "--sigma", "0.05", "--gmap", "I", "--overwrite"),
+        ("simulate", "C", "O", "--sigma", "0.05", "--noise", "white", "--gmap", "I", "--overwrite"),
         ("estimate-noise", "I", "--map", "O", "--overwrite"),
     ],
 )

@@ -87,6 +87,24 @@ def write_rows(
     return path
 
 
+def test_each_kind_of_noise_is_judged_for_itself(prepared: Path, tmp_path: Path) -> None:
+    """Rows of two kinds share scan, level and method, and must not stand for each other."""
+    path = write_rows(tmp_path / "bench" / "rows.csv")
+    with path.open() as file:
+        header, *rows = list(csv.reader(file))
+    psnr = header.index("psnr")
+    better = [[r[0], "acquired", *r[2:psnr], str(float(r[psnr]) + 9), *r[psnr + 1 :]] for r in rows]
+    white = [[r[0], "white", *r[2:]] for r in rows]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *white, *better])
+    report = data_report(prepared, tmp_path / "page.html", results=path)
+    assert report.results is not None
+    names = [method.method for method in report.results.methods]
+    assert names == ["mean, white noise (blind)", "mean, noise as acquired (blind)"]
+    first, second = (method.groups[0].mean for method in report.results.methods)
+    assert second == pytest.approx(first + 9, abs=1e-6)
+
+
 def test_the_page_stands_alone_and_names_cannot_break_it(prepared: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "bench" / "rows.csv", worse=SITES[0])
     pages = [tmp_path / name for name in ("one.html", "two.html")]
