@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medddpm.errors import ConfigError
 from medddpm.evaluation.faults import NONE
 from medddpm.guard import CHECKS, Known, Range, Usual, room
+from medddpm.guard.known import FIXED
 
 Array = NDArray[np.float64]
 Side = tuple[str, str]
@@ -102,7 +103,7 @@ def excess(known: Known, trial: Trial) -> dict[Side, float]:
     expected, distance = known.expect(features, trial.level)
     found: dict[Side, float] = {(_STRANGE, _ABOVE): known.strangeness(features)}
     for name, middle in expected.items():
-        if name not in trial.findings:
+        if name not in trial.findings or name in FIXED:
             continue
         off = (trial.findings[name] - middle) / room(distance, name)
         found[name, _ABOVE] = off
@@ -189,6 +190,7 @@ def _usual(good: Sequence[Trial], reach: Mapping[Side, float]) -> Usual:
     sides = {
         name: (_widened(reach.get((name, _BELOW))), _widened(reach[name, _ABOVE]))
         for name in known.findings
+        if name not in FIXED
     }
     ranges: dict[str, Range] = {_STRANGE: (None, _widened(reach.get((_STRANGE, _ABOVE))))}
     for name, more in _RANGES.items():

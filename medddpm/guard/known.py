@@ -88,6 +88,11 @@ _ROOM = {"peak": 1.0, "tissue_shift": 1.0, "structure": 0.5}
 """Checks that depend less on what kind of scan it is."""
 
 
+FIXED: dict[str, Range] = {"noise_ratio": (0.6, 1.6)}
+"""Ranges that hold whatever the scan. The level of coloured noise is itself known to a fifth, in
+busy scans to a third: an alarm is for a sigma that is wrong, half or twice of what it should be."""
+
+
 @dataclass(frozen=True)
 class Usual:
     """The usual range of each check.
@@ -108,12 +113,12 @@ class Usual:
 
         Without features (hardly a body in the scan) only the fixed ranges hold.
         """
-        found = dict(self.ranges)
+        found = {**self.ranges, **FIXED}
         if features is None:
             return found
         expected, distance = self.known.expect(features, level)
         for name, (below, above) in self.reach.items():
-            if name in expected:
+            if name in expected and name not in FIXED:
                 middle, far = expected[name], room(distance, name)
                 low = None if below is None else middle - below * far
                 found[name] = (low, None if above is None else middle + above * far)

@@ -114,7 +114,7 @@ def find_noise(
     small = resampled(image, shape)
     ratio = [a / b for a, b in zip(shape, image.shape, strict=True)]
     on_grid = support.colour().on_grid(ratio)
-    small_mask = foreground_mask(small)
+    small_mask = mask if small.shape == mask.shape else foreground_mask(small)
     blocks = body_blocks(small, small_mask, axes, scale)
     dof = degrees_of_freedom(kind, coils)
     fit = None if blocks is None else fit_blocks(blocks, on_grid, dof)

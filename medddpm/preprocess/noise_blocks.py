@@ -106,7 +106,9 @@ def body_blocks(image: Image, mask: Mask, axes: Sequence[int], scale: float) -> 
     if len(long) < 2:
         return None
     x, y, z = ((4 if len(long) == 3 else 8) if a in long else 1 for a in range(3))
-    size = (x, y, z)
+    size, shape = (x, y, z), image.shape
+    box = body_box(mask)
+    image, mask = image[box], mask[box]
     slope = slope_of(image, long)[1]
     bases = [dct_basis(n) for n in size]
     parts = []
@@ -119,7 +121,7 @@ def body_blocks(image: Image, mask: Mask, axes: Sequence[int], scale: float) -> 
                 found.reshape(len(found), int(np.prod(size))).astype(np.float32),
                 blocks.mean(axis=(1, 2, 3)),
                 _cut(slope, size, start)[whole].mean(axis=(1, 2, 3)),
-                _centres(image.shape, size, start)[whole],
+                _centres(image.shape, size, start, box, shape)[whole],
             )
         )
     found_all = Blocks(size, *(np.concatenate(part) for part in zip(*parts, strict=True)))
@@ -130,13 +132,27 @@ def body_blocks(image: Image, mask: Mask, axes: Sequence[int], scale: float) -> 
     return found_all.kept(found_all.means >= bright)
 
 
+def body_box(mask: Mask) -> tuple[slice, slice, slice]:
+    """The box around the body, with a margin of 4 voxels."""
+    found = ndimage.find_objects(mask.astype(np.uint8))
+    box = found[0] if found else [slice(0, n) for n in mask.shape]
+    x, y, z = (
+        slice(max(0, b.start - 4), min(n, b.stop + 4)) for b, n in zip(box, mask.shape, strict=True)
+    )
+    return x, y, z
+
+
 def _centres(
-    shape: tuple[int, ...], size: tuple[int, int, int], start: tuple[int, int, int]
+    part: tuple[int, ...],
+    size: tuple[int, int, int],
+    start: tuple[int, int, int],
+    box: tuple[slice, slice, slice],
+    shape: tuple[int, ...],
 ) -> NDArray[np.float32]:
-    """(N, 3) centres of whole blocks from a corner on, as fractions of the image."""
+    """(N, 3) centres of whole blocks from a corner of a box on, as fractions of the image."""
     lines = [
-        (s + b * (np.arange((n - s) // b) + 0.5)) / n
-        for n, b, s in zip(shape, size, start, strict=True)
+        (place.start + s + b * (np.arange((m - s) // b) + 0.5)) / n
+        for m, b, s, place, n in zip(part, size, start, box, shape, strict=True)
     ]
     grid = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
     return grid.reshape(-1, 3).astype(np.float32)
@@ -145,10 +161,13 @@ def _centres(
 def slope_of(image: Image, axes: Sequence[int]) -> tuple[Image, Image]:
     """The image smoothed over two voxels along `axes`, and the square of its gradient."""
     smooth = ndimage.gaussian_filter(image, [2.0 if a in axes else 0.0 for a in range(3)])
-    slope = np.zeros_like(image)
+    slope = np.zeros_like(smooth)
     for axis in axes:
-        if image.shape[axis] > 1:
-            slope += np.gradient(smooth, axis=axis) ** 2
+        lines, out = np.moveaxis(smooth, axis, 0), np.moveaxis(slope, axis, 0)
+        if len(lines) > 2:
+            out[1:-1] += np.square(0.5 * (lines[2:] - lines[:-2]))
+            out[0] += np.square(lines[1] - lines[0])
+            out[-1] += np.square(lines[-1] - lines[-2])
     return smooth, slope
 
 
@@ -301,6 +320,8 @@ def _prior(logs: Line) -> Line:
 
 def flat_tissue(image: Image, mask: Mask, axes: Sequence[int], scale: float) -> Mask:
     """The flattest quarter of the body, away from its border and not dark."""
+    box, out = body_box(mask), np.zeros(mask.shape, bool)
+    image, mask = image[box], mask[box]
     smooth, slope = slope_of(image, axes)
     cross = ndimage.generate_binary_structure(3, 1)
     for axis in set(range(3)) - set(axes):
@@ -309,5 +330,5 @@ def flat_tissue(image: Image, mask: Mask, axes: Sequence[int], scale: float) -> 
     if inner.sum() < 1000:
         inner = mask.copy()
     inner &= smooth > min(0.35 * scale, float(np.median(smooth[inner])))
-    flat: Mask = inner & (slope <= np.quantile(slope[inner], 0.25))
-    return flat
+    out[box] = inner & (slope <= np.quantile(slope[inner], 0.25))
+    return out

@@ -83,11 +83,13 @@ class Field:
         level: Sigma where the cosines are zero.
         waves: (n, n, n) coefficients of products of cosines of log sigma.
         box: Lower and upper corner of the body, as fractions of the image.
+        limits: Least and most log sigma that the blocks show: cosines know nothing of the rest.
     """
 
     level: float
     waves: Line
     box: tuple[Line, Line]
+    limits: tuple[float, float]
 
     def sigma(self, shape: Sequence[int]) -> Image:
         """At every voxel of a grid that covers the image; beyond the body its border's."""
@@ -97,7 +99,7 @@ class Field:
             place = np.clip(((np.arange(n) + 0.5) / n - a) / (b - a), 0, 1)
             cosines = np.cos(np.pi * np.arange(len(self.waves))[:, None] * place)
             out = np.tensordot(out, cosines.astype(np.float32), (0, 0))
-        return np.asarray(self.level * np.exp(out), np.float32)
+        return np.asarray(self.level * np.exp(np.clip(out, *self.limits)), np.float32)
 
 
 def noise_field(blocks: Blocks, colour: Colour, sigma: float, dof: int) -> Field | None:
@@ -130,7 +132,8 @@ def noise_field(blocks: Blocks, colour: Colour, sigma: float, dof: int) -> Field
     cube = np.zeros((_ORDER + 1,) * 3)
     cube[tuple(orders.T)] = b / 2
     level = sigma * float(np.exp((found[0] - middle @ b) / 2))
-    return Field(level, cube, (low, high))
+    least, most = (float(v) for v in np.quantile(waves @ b / 2, [0.005, 0.995]))
+    return Field(level, cube, (low, high), (least, most))
 
 
 def _quiet(

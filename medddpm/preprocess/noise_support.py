@@ -37,6 +37,8 @@ _LEAST_DROP = 2.0
 """dB of a drop that the slopes on its two sides do not explain."""
 _SHARP = 12.0
 """A drop by so many dB is that of a box: it shows where it is; a lesser one is a filter's end."""
+_CANDIDATES = 4
+"""Drops along an axis, the largest first, that are asked for their noise."""
 _LEAST_FALL = 14.0
 """dB by which flat tissue is quieter beyond an edge; white noise over a scan that was zero-filled
 reaches 13, as anatomy is left within the edge."""
@@ -199,11 +201,13 @@ def _edge(spectrum: _Spectrum, axis: int) -> tuple[float, float]:
     if spectrum.shape[axis] < _LEAST:
         return 1.0, 0.0
     f, power = spectrum.profile(axis)
-    best, most = 1.0, 0.0
-    for place, drop in drops(f, power):
-        edge = place - _SHIFT
-        if drop > most and edge < _WHOLE and _falls(spectrum, axis, edge):
-            best, most = edge, drop
+    largest = sorted(drops(f, power), key=lambda found: -found[1])[:_CANDIDATES]
+    real = (
+        (place - _SHIFT, drop)
+        for place, drop in largest
+        if place - _SHIFT < _WHOLE and _falls(spectrum, axis, place - _SHIFT)
+    )
+    best, most = next(real, (1.0, 0.0))
     if best == 1:
         return 1.0, 0.0
     edge, roll = (best, 0.0) if most > _SHARP else _fitted(f, power, best)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from medddpm.errors import CheckpointError
 from medddpm.guard import CHECKS, Finding, Known, Usual, judge, room
 from medddpm.guard.checks import shown
-from medddpm.guard.known import uncalibrated
+from medddpm.guard.known import FIXED, uncalibrated
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_ranges_widen_with_the_distance(known: Known) -> None:
         assert high is not None
         assert high - low == pytest.approx(0.3 * room(distance, "peak"), rel=0.15)
         assert found["noise_level"] == (None, 0.3)
-    assert usual.of(None, 0.05) == {"noise_level": (None, 0.3)}
+    assert usual.of(None, 0.05) == {"noise_level": (None, 0.3), **FIXED}
 
 
 def test_every_check_has_words_that_can_be_filled() -> None:
