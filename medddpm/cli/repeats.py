@@ -110,7 +110,7 @@ def say_repeats(done: RepeatTest) -> None:
             typer.echo(f"  {words}")
         typer.echo(f"  {'method':<{wide}} {'removed':>7}  {'RMSE':<26} gain over doing nothing, dB")
         for row in mine:
-            share = f"{row['removed']:.0%}"
+            share = f"{round(100 * row['removed'])}%"
             typer.echo(
                 f"  {method_label(row):<{wide}} {share:>7}  {cell(row, 'rmse'):<26} "
                 f"{cell(row, 'gain')}"

@@ -110,7 +110,7 @@ def _difference(frame: Array, other: Array, inside: Mask) -> tuple[float, float,
 
 
 def split_power(differences: Sequence[Array], mean: Array, inside: Mask) -> tuple[float, float]:
-    """The mean square of differences between repeats, and what of it is noise.
+    """The mean squares of differences between repeats, summed, and what of them is noise.
 
     What is smooth times the brightness (12 terms: a gain, a slow field, another contrast) is
     fitted and taken off; the rest is measured in the tenth of each neighbourhood where `mean` is

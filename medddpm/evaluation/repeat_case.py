@@ -130,9 +130,8 @@ def _case(
     regions = {name: mask[box] for name, mask in regions.items()}
     here = [part[box][regions["foreground"]] for part in (sigma, spread, smooth)]
     low = float(np.mean(here[2] < _LOW_SNR * here[0]))
-    remarks += _said_limits(
-        1 - noise / total, (total * len(scaled) / (len(scaled) - 1)) ** 0.5, low
-    )
+    between = (total / (len(scaled) - 1)) ** 0.5
+    remarks += _said_limits(1 - noise / total, between, low)
     return RepeatCase(
         name,
         [cropped(volume, box) for volume in kept],

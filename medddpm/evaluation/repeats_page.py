@@ -130,17 +130,20 @@ def _table(rows: Sequence[Row]) -> str:
 
 def cell(row: Row, name: str) -> str:
     """A number of a row with its interval, in words where it is not known."""
-    form = _COLUMNS[name][1]
     factor = 100 if name.startswith(_PERCENT) else 1
+
+    def said(value: float) -> str:
+        text = _COLUMNS[name][1].format(factor * value)
+        return text if float(text) else text.replace("-", "+" if "+" in _COLUMNS[name][1] else "")
+
     low, value, high = (row.get(key) for key in (f"{name}_low", name, f"{name}_high"))
     if f"{name}_low" not in row:
-        return "" if value is None else form.format(factor * value)
+        return "" if value is None else said(value)
     if low is None:
         return "not known"
     if value is None:
-        return f"over {form.format(factor * low)}"
-    end = "more" if high is None else form.format(factor * high)
-    return f"{form.format(factor * value)} ({form.format(factor * low)} to {end})"
+        return f"over {said(low)}"
+    return f"{said(value)} ({said(low)} to {'more' if high is None else said(high)})"
 
 
 def _summary_table(summary: Sequence[Row]) -> str:

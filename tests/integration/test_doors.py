@@ -50,7 +50,7 @@ def test_a_folder_of_nifti(cli: Cli, scans: Path, tiny_weights: Path, tmp_path: 
     assert listing(tmp_path / "1.5T") == ["a_converted.nii.gz", "b_converted.nii.gz"]
     done = cli("estimate-noise", scans)
     assert done.exit_code == 0
-    assert done.stdout.count("sigma") == 2
+    assert done.stdout.count("in scan units, ") == 2
 
 
 def test_a_folder_of_nifti_with_two_of_one_name(

@@ -108,7 +108,7 @@ def test_repeats_that_are_none_are_seen(x: Image, change: Any) -> None:
 def test_sigma_that_is_far_too_high_hides_no_movement_among_three(x: Image) -> None:
     """Two repeats that are alike show how loud the noise is at most."""
     law, rng = NoiseLaw(sigma=SIGMA), np.random.default_rng(4)
-    frames = [law.added_to(x, rng), law.added_to(np.roll(x, 2, axis=1), rng)]
+    frames = [law.added_to(x, rng), law.added_to(np.roll(x, 3, axis=0), rng)]
     assert find_unlike(frames, 0, foreground_mask(x), 20 * SIGMA) == [False, False]
     frames.insert(1, law.added_to(x, rng))
     assert find_unlike(frames, 0, foreground_mask(x), 20 * SIGMA) == [False, False, True]

@@ -188,6 +188,15 @@ def test_methods_without_a_package_remove_noise_and_bias(name: str, coils: int) 
         assert abs(error.mean()) < 0.004
 
 
+@pytest.mark.parametrize("shape", [(24, 21, 3), (24, 24, 1), (20, 5, 4)])
+def test_the_base_takes_thin_scans(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(0)
+    y = NoiseLaw("gaussian", sigma=0.08).added_to(np.full(shape, 0.5, np.float32), rng)
+    found = PEERS["shrinkage"](y, NoiseLaw("gaussian", 1, 0.08))
+    assert found.shape == shape
+    assert (found - 0.5).std() < 0.6 * (y - 0.5).std()
+
+
 def test_the_interval_covers_the_mean_and_is_paired() -> None:
     rng = np.random.default_rng(0)
     low, high = bootstrap_interval(list(1 + 0.1 * rng.standard_normal(30)))
