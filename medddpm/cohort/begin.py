@@ -61,8 +61,8 @@ def check_settings(settings: Settings, *, resume: bool = False, overwrite: bool 
     if names and (resume or (holds_scans and not overwrite)):
         raise ConfigError(
             f"the run in {settings.out} was begun with another {', '.join(names)}, and results of "
-            "two settings do not mix: give the same, or another folder, or --overwrite without "
-            "--resume to restore all scans anew"
+            "two settings do not mix: give the same, or another folder, or --overwrite"
+            f"{' without --resume' if resume else ''} to restore all scans anew"
         )
 
 
