@@ -168,7 +168,7 @@ def prepare_case(volume: Volume, options: BenchmarkOptions, gmap: Volume | None 
         VolumeReadError: The scan has values that its noise would cut off.
     """
     image = np.asarray(volume.frame(0), np.float32)
-    require_sign(image, options.noise.kind)
+    require_sign(image, options.noise.kind if options.noises == ("white",) else "rician")
     inside = foreground_mask(image)
     scale = intensity_scale(image, inside)
     box = central_box(inside, options.crop)

@@ -198,8 +198,9 @@ def require_sign(image: Image, kind: NoiseKind) -> float:
     raise VolumeReadError(
         f"{_percent(share)} of the voxels are negative (down to {image.min():.4g}), which no "
         "magnitude image is: they would be cut off. If the scan was standardised, shifted or "
-        "corrected, give --noise gaussian (in cohorts, BIDS and Python restore.noise=gaussian); a "
-        "phase or a field map is not for restoration; negative padding is to be set to 0 first"
+        "corrected, take its noise for gaussian: --noise gaussian, in cohorts, BIDS and Python "
+        "restore.noise=gaussian. A phase or a field map is not for restoration; negative padding "
+        "is to be set to 0 first"
     )
 
 
@@ -238,6 +239,8 @@ def measure_noise(
     if told is not None and not seen.is_blank:
         if not isinstance(told, NoiseLaw):
             told = NoiseLaw(kind, coils, float(told))  # numpy has floats of its own
+            if seen.quiet:
+                return known_noise(seen.image, told)
             with suppress(ConfigError):  # too small to tell its colour
                 found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
                 told = replace(told, colour=found.law.colour)

@@ -22,6 +22,7 @@ from medddpm.preprocess.simulated_scan import (
     choose_acquisition,
     parse_acquisition,
 )
+from medddpm.preprocess.values import require_sign
 from medddpm.volume import Volume
 from medddpm.workflows.measure import NoiseSettings
 from medddpm.workflows.outputs import check_targets, plan_targets, staged, write_json
@@ -146,6 +147,8 @@ def _chosen(volume: Volume, sigma: float, scanner: Scanner, seed: int) -> Acquis
 
 def _as_acquired(volume: Volume, chosen: Acquisition, seed: int) -> tuple[Images, dict[str, Any]]:
     """The scan with and without noise, its sigma where that varies, and all it takes to redo it."""
+    for index in range(volume.num_frames):
+        require_sign(volume.frame(index), "rician")
     scale = intensity_scale(volume.frame(0))
     made = acquire_scan(volume, chosen, scale, seed)
     law = made.laws[0]  # that of all frames

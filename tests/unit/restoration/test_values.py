@@ -27,8 +27,9 @@ def restorer() -> Restorer:
 @pytest.fixture
 def clean(head: Any) -> Image:
     image: Image = head(SHAPE)
-    grain = ndimage.gaussian_filter(np.random.default_rng(1).normal(0, 800, image.shape), 1.5)
-    return np.maximum(image + np.where(image > 0, grain, 0), 0).astype(np.float32)
+    grain = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=image.shape), 2.5)
+    image = np.where((image > 0) & (grain > 0.2 * grain.std()), 1.3 * image, image)
+    return np.asarray(ndimage.gaussian_filter(image, 0.6), np.float32)
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_spike_stays_and_changes_nothing_else(
 
 
 def test_a_grey_background_stays(restorer: Restorer, clean: Image, noisy: Image) -> None:
-    outside = clean == 0
+    outside = clean < 20
     with pytest.warns(ValuesWarning, match="exactly 100"):
         grey = restorer.restore(scan(np.where(outside, 100, noisy))).volume.data
     masked = restorer.restore(scan(np.where(outside, 0, noisy))).volume.data
