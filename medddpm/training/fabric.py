@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from medddpm.errors import ConfigError, MedddpmError
+from medddpm.restoration.tile import has_bf16
 from medddpm.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def launch(options: TrainOptions) -> Fabric:
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     devices, nodes = _per_node(options)
+    bf16 = options.bf16 == "on" or (options.bf16 == "auto" and has_bf16(torch.device(kind)))
     several = devices * nodes > 1 or options.strategy == "ddp"
     try:
         with warnings.catch_warnings():
@@ -55,7 +57,7 @@ def launch(options: TrainOptions) -> Fabric:
                 devices=[int(number)] if number else devices,
                 num_nodes=nodes,
                 strategy=DDPStrategy(timeout=_PATIENCE) if several else "auto",
-                precision="bf16-mixed" if options.bf16 else "32-true",
+                precision="bf16-mixed" if bf16 else "32-true",
             )
             fabric.launch()
     except (ValueError, RuntimeError, OSError) as error:

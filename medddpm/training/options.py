@@ -111,6 +111,7 @@ class TrainOptions:
     Attributes:
         schedule: "constant" may run for as long as there is time, and "decay" ends such a run:
             linearly to zero over the last `decay_steps` (warmup, stable, decay; Hu et al. 2024).
+        bf16: Mixed precision; "auto" takes bfloat16 where the processor has it.
         patience: Stop after so many validations without a gain of the stage's main figure, and
             keep the weights of the best; 0 trains to the last step.
         mlflow: Folder for MLflow's database, or the address of a tracking server; empty for none.
@@ -127,7 +128,7 @@ class TrainOptions:
     weight_decay: Annotated[float, Ge(0)] = 0.0
     clip: _Positive = 2.0
     ema: _Fraction = 0.998
-    bf16: bool = True
+    bf16: Literal["auto", "on", "off"] = "auto"
     compile: bool = False
     seed: int = 0
     log_every: _Count = 25

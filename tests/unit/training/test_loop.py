@@ -24,7 +24,7 @@ from medddpm.training.log import RunLog
 from medddpm.training.loop import run_stage
 from medddpm.training.options import TrainOptions
 
-OPTIONS = TrainOptions(warmup=0, log_every=1, validate_every=10, bf16=False, device="cpu")
+OPTIONS = TrainOptions(warmup=0, log_every=1, validate_every=10, bf16="off", device="cpu")
 EVERY_STEP = 1e-9
 Spoil = Callable[[Tensor, Share], Tensor]
 

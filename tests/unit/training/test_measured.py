@@ -38,7 +38,7 @@ OPTIONS = Options(
     DiffusionOptions(channels=(8,), num_blocks=1, embedding_width=16, steps=2, batch=1),
     FidelityOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
     TrainOptions(
-        warmup=1, log_every=2, validate_every=4, validation_patches=2, bf16=False, device="cpu"
+        warmup=1, log_every=2, validate_every=4, validation_patches=2, bf16="off", device="cpu"
     ),
 )
 

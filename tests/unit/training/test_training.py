@@ -45,7 +45,7 @@ OPTIONS = Options(
     FidelityOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
     JointOptions(steps=4, batch=2, cond_dropout=0.3),
     TrainOptions(
-        warmup=1, log_every=2, validate_every=4, validation_patches=2, bf16=False, device="cpu"
+        warmup=1, log_every=2, validate_every=4, validation_patches=2, bf16="off", device="cpu"
     ),
 )
 
@@ -176,7 +176,7 @@ def test_both_networks_are_trained_at_once_on_coloured_noise(scans: Path, tmp_pa
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_all_stages_train_on_a_gpu(scans: Path, tmp_path: Path) -> None:
-    options = replace(OPTIONS, train=replace(OPTIONS.train, device="cuda", bf16=True))
+    options = replace(OPTIONS, train=replace(OPTIONS.train, device="cuda", bf16="on"))
     rows: list[dict[str, Any]] = []
     for stage in ("autoencoder", "diffusion", "fidelity"):
         train_stage(stage, options, scans, tmp_path / "run", on_log=rows.append)

@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
         "steps": 2,
         "batch": 1,
     },
-    "train": {"validation_patches": 1, "bf16": False, "device": "cpu"},
+    "train": {"validation_patches": 1, "bf16": "off", "device": "cpu"},
 }
 ALPHA = 0.1
 

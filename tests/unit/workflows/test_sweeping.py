@@ -51,7 +51,7 @@ SMALL = {
         "log_every": 1,
         "validate_every": 2,
         "validation_patches": 2,
-        "bf16": False,
+        "bf16": "off",
         "device": "cpu",
     },
     "restore": {"bf16": "off"},
