@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from medddpm import threads
+from medddpm.version import __version__
 
 if TYPE_CHECKING:
     from medddpm.config import Config, load_config
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from medddpm.restoration.restorer import RestoreOptions, Restorer
     from medddpm.volume import Geometry, Volume
     from medddpm.workflows import evaluate, restore
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Config",

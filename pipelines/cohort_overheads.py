@@ -24,7 +24,7 @@ from medddpm.cohort.pool import run_jobs
 from medddpm.cohort.records import Outcome, save_outcome, stamp
 from medddpm.cohort.run import make_settings
 from medddpm.cohort.sources import Job
-from medddpm.restoration.model import load_model
+from medddpm.model.model import load_model
 from medddpm.restoration.options import RestoreOptions
 
 

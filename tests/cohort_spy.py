@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.cohort import job
-from medddpm.workflows import outputs
+from medddpm.io import outputs
 
 HERE = Path(os.environ["SPY_FOLDER"])  # dask loads a copy of this file
 MODULE: Any = job

@@ -112,8 +112,8 @@ def _tiny_model(seed: int) -> Any:
     """A model of a few thousand weights, none of them zero, with plausible latent statistics."""
     import torch
 
-    from medddpm.restoration.model import Model
-    from medddpm.restoration.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec, ModelSpec
+    from medddpm.model.model import Model
+    from medddpm.model.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec, ModelSpec
 
     torch.manual_seed(seed)
     spec = ModelSpec(
@@ -137,7 +137,7 @@ def _tiny_model(seed: int) -> Any:
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file of a tiny random model: runs in a blink, restores nothing."""
-    from medddpm.restoration.model import save_model
+    from medddpm.model.model import save_model
 
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_model(path, _tiny_model(seed=0))

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from medddpm import __version__
 from medddpm.cli import (
     benchmark,
     calibrate,
@@ -32,6 +31,7 @@ from medddpm.cli.run import (
     set_debug,
     use_plain_warnings,
 )
+from medddpm.version import __version__
 
 app = typer.Typer(
     name="medddpm",

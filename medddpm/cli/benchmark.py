@@ -94,9 +94,9 @@ def benchmark(
     """Compare denoisers, ours and others, on clean scans with simulated noise."""
     left_out = LeftOut()
     with progress("benchmark") as step:
-        from medddpm.evaluation.benchmark import BenchmarkOptions
-        from medddpm.evaluation.benchmark_figures import method_label
-        from medddpm.workflows.benchmarking import benchmark as run
+        from medddpm.benchmark.figures import method_label
+        from medddpm.benchmark.measure import BenchmarkOptions
+        from medddpm.benchmark.run import benchmark as run
         from medddpm.workflows.simulating import read_acquisition
 
         options = BenchmarkOptions(
@@ -148,7 +148,7 @@ def _noises(
     Raises:
         ConfigError: There are two laws of white noise.
     """
-    from medddpm.evaluation.degradation import NoiseModel
+    from medddpm.benchmark.degradation import NoiseModel
 
     kinds = {kind for noise in noises if (kind := noise.white_kind) is not None}
     if len(kinds) > 1:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from medddpm import __version__
 from medddpm.cli.cohort import exit_code
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import parse_device, parse_sigma
@@ -21,9 +20,10 @@ from medddpm.cli.run import (
     use_plain_warnings,
 )
 from medddpm.errors import ConfigError, missing_extra
+from medddpm.version import __version__
 
 if TYPE_CHECKING:
-    from medddpm.cohort.bids_app import BidsRun
+    from medddpm.cohort.bids.app import BidsRun
     from medddpm.cohort.records import Outcome
 
 
@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @reports_errors
 def _run(given: argparse.Namespace) -> None:
-    from medddpm.bids.names import reasons
-    from medddpm.cohort.bids_app import group, participant
+    from medddpm.cohort.bids.app import group, participant
+    from medddpm.cohort.bids.names import reasons
     from medddpm.cohort.table import summary
 
     run = _bids_run(given)
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bids_run(given: argparse.Namespace) -> BidsRun:
-    from medddpm.cohort.bids_app import BidsRun
+    from medddpm.cohort.bids.app import BidsRun
     from medddpm.config import load_config
 
     if given.nprocs < 1:
@@ -120,7 +120,7 @@ def _bids_run(given: argparse.Namespace) -> BidsRun:
 
 def _validate(raw: Path) -> None:
     """Run the BIDS validator where it is installed; its errors end the run."""
-    from medddpm.cohort.bids_app import validation_errors
+    from medddpm.cohort.bids.app import validation_errors
 
     errors = validation_errors(raw)
     if errors is None:

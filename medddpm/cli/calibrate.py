@@ -47,8 +47,8 @@ def calibrate(
 ) -> None:
     """Make the 90 % intervals of an ensemble hold 90 %, on your own clean scans."""
     with progress("calibrate") as step:
+        from medddpm.calibration.run import calibrate as run
         from medddpm.restoration.options import RestoreOptions
-        from medddpm.workflows.calibrating import calibrate as run
 
         done = run(
             data,

@@ -46,8 +46,8 @@ def calibrate_guard(
 ) -> None:
     """Let the guard learn what good restorations look like, on your own clean scans."""
     with progress("calibrate-guard") as step:
+        from medddpm.calibration.run_guard import calibrate_guard as run
         from medddpm.restoration.options import RestoreOptions
-        from medddpm.workflows.calibrating_guard import calibrate_guard as run
 
         done = run(
             data,

@@ -36,7 +36,7 @@ def data_report(
     or a group is restored worse.
     """
     with progress("data-report"):
-        from medddpm.workflows.data_reporting import data_report as run
+        from medddpm.data_report.run import data_report as run
 
         done = run(prepared, out, results=results, metric=metric, overwrite=overwrite)
     for line in done.report.remarks:

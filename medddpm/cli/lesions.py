@@ -59,10 +59,10 @@ def lesions(
 ) -> None:
     """See what denoisers leave of lesions, planted in clean scans or their own."""
     with progress("lesions") as step:
-        from medddpm.evaluation.benchmark import BenchmarkOptions
-        from medddpm.evaluation.degradation import NoiseModel
-        from medddpm.evaluation.lesion_trial import LesionOptions
-        from medddpm.workflows.lesion_testing import lesion_test
+        from medddpm.benchmark.degradation import NoiseModel
+        from medddpm.benchmark.measure import BenchmarkOptions
+        from medddpm.lesions.run import lesion_test
+        from medddpm.lesions.trial import LesionOptions
 
         run = BenchmarkOptions(
             sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
@@ -103,7 +103,7 @@ def _say_cell(cell: dict[str, Any]) -> None:
 
 
 def _say_summary(lines: list[dict[str, Any]]) -> None:
-    from medddpm.evaluation.lesion_summary import method_name
+    from medddpm.lesions.summary import method_name
 
     names = [method_name(line["method"], line["sigma_source"]) for line in lines]
     wide = max(len(name) for name in names)
@@ -122,7 +122,7 @@ def _say_summary(lines: list[dict[str, Any]]) -> None:
 
 
 def _say_real(lines: list[dict[str, Any]]) -> None:
-    from medddpm.evaluation.lesion_summary import method_name
+    from medddpm.lesions.summary import method_name
 
     names = [method_name(line["method"], line["sigma_source"]) for line in lines]
     wide = max(len(name) for name in names)

@@ -43,7 +43,7 @@ def memorisation(
     3 unreadable weights or scans; 5 output.
     """
     with progress("memorisation") as report:
-        from medddpm.workflows.memorising import memorisation as find
+        from medddpm.memorisation.run import memorisation as find
 
         done = find(
             run,

@@ -59,9 +59,9 @@ def prepare(
     if out is None:
         raise ConfigError("give the folder to prepare too: medddpm prepare SOURCE OUT")
     with progress("prepare") as report:
-        from medddpm.curation.splits import parse_fractions
-        from medddpm.workflows.preparing import PrepareOptions
-        from medddpm.workflows.preparing import prepare as run
+        from medddpm.data.prepare import PrepareOptions
+        from medddpm.data.prepare import prepare as run
+        from medddpm.data.splits import parse_fractions
 
         options = PrepareOptions(
             table, consent, key, deidentify, deface, parse_fractions(split), seed, trust
@@ -89,7 +89,7 @@ def _say_summary(summary: dict[str, Any], out: Path) -> None:
 
 
 def _withdraw(out: Path, subject: str, runs: Path | None) -> None:
-    from medddpm.workflows.withdrawing import withdraw
+    from medddpm.data.withdraw import withdraw
 
     done = withdraw(out, subject, runs)
     typer.echo(f"{len(done.scans)} scans of {len(done.subjects)} subject(s) are gone from {out}")

@@ -14,7 +14,7 @@ from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights, parse_c
 from medddpm.cli.run import LeftOut, reports_errors
 
 if TYPE_CHECKING:
-    from medddpm.workflows.repeat_testing import RepeatTest
+    from medddpm.benchmark.run_repeats import RepeatTest
 
 _METHODS = ["identity", "shrinkage", "mean", "sample"]
 
@@ -61,9 +61,9 @@ def repeats(
     """
     left_out = LeftOut()
     with progress("repeats") as step:
-        from medddpm.evaluation.benchmark import BenchmarkOptions
-        from medddpm.evaluation.degradation import NoiseModel
-        from medddpm.workflows.repeat_testing import repeat_test
+        from medddpm.benchmark.degradation import NoiseModel
+        from medddpm.benchmark.measure import BenchmarkOptions
+        from medddpm.benchmark.run_repeats import repeat_test
 
         done = repeat_test(
             runs,
@@ -90,8 +90,8 @@ def repeats(
 
 def say_repeats_row(row: dict[str, Any]) -> None:
     """One line of news, for one row."""
-    from medddpm.evaluation.benchmark_figures import method_label
-    from medddpm.evaluation.repeats_page import cell
+    from medddpm.benchmark.figures import method_label
+    from medddpm.benchmark.repeats_page import cell
 
     gain, seconds = cell(row, "gain"), row["seconds"]
     say(f"{row['case']} {method_label(row)}: gain {gain} dB, {seconds:.1f} s a repeat")
@@ -99,8 +99,8 @@ def say_repeats_row(row: dict[str, Any]) -> None:
 
 def say_repeats(done: RepeatTest) -> None:
     """The tables, on standard output."""
-    from medddpm.evaluation.benchmark_figures import method_label
-    from medddpm.evaluation.repeats_page import cell, scan_lines
+    from medddpm.benchmark.figures import method_label
+    from medddpm.benchmark.repeats_page import cell, scan_lines
 
     wide = max(len(method_label(row)) for row in done.rows)
     for scan in done.scans:

@@ -17,8 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from medddpm import __version__
 from medddpm.errors import MedddpmError, VolumeReadError
+from medddpm.version import __version__
 
 P = ParamSpec("P")
 R = TypeVar("R")

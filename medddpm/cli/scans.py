@@ -217,8 +217,8 @@ def evaluate(
 ) -> None:
     """Compare a scan with its clean reference: PSNR, SSIM, NRMSE, HFEN, in the mask and overall."""
     with progress("evaluate"):
+        from medddpm.io.outputs import plain
         from medddpm.workflows.measure import evaluate as run
-        from medddpm.workflows.outputs import plain
         from medddpm.workflows.tables import evaluation_table
 
         result = run(reference, restored, noisy=noisy, mask=mask, trust=trust)
@@ -281,9 +281,9 @@ def info(
     """Describe weights (their card) or a scan (grid, scale, noise); no patient data."""
     left_out = LeftOut()
     with progress("info"):
+        from medddpm.io.outputs import plain
         from medddpm.workflows.describing import info as run
         from medddpm.workflows.describing import info_text
-        from medddpm.workflows.outputs import plain
 
         found = run(subject, on_error=left_out)
     if found.get("scans") != []:

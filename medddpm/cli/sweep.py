@@ -53,8 +53,8 @@ def sweep(
     if workers and scheduler:
         raise ConfigError("--workers starts a scheduler of its own; give it or --scheduler")
     with progress("sweep") as step:
-        from medddpm.workflows.sweeping import Cluster
-        from medddpm.workflows.sweeping import sweep as run
+        from medddpm.sweep.run import Cluster
+        from medddpm.sweep.run import sweep as run
 
         done = run(
             config,

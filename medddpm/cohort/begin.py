@@ -14,7 +14,7 @@ from medddpm.cohort.claims import claimed, holder_is_alive
 from medddpm.cohort.job import Settings
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.io import atomic_path
-from medddpm.workflows.outputs import write_json
+from medddpm.io.outputs import write_json
 
 
 @contextmanager

@@ -29,13 +29,13 @@ from medddpm.cohort.run import make_settings
 from medddpm.cohort.sources import Job, find_jobs
 from medddpm.errors import CohortError, MedddpmError
 from medddpm.io import Trust, atomic_path, scan_shape, write_volume
+from medddpm.io.outputs import OutputFormat, write_json
+from medddpm.model.model import load_model
 from medddpm.preprocess.tiles import plan_tiles
 from medddpm.restoration.memory import BYTES_A_VOLUME_VOXEL
-from medddpm.restoration.model import load_model
 from medddpm.restoration.options import RestoreOptions
 from medddpm.threads import available_cores
 from medddpm.volume import Geometry, Volume
-from medddpm.workflows.outputs import OutputFormat, write_json
 
 _EDGES = (48, 96)
 _BYTES_IN_HAND = 8

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from medddpm.bids.derivative import complete_sidecars
-from medddpm.bids.names import BidsTarget
+from medddpm.cohort.bids.derivative import complete_sidecars
+from medddpm.cohort.bids.names import BidsTarget
 from medddpm.cohort.claims import claimed
 from medddpm.cohort.records import (
     Outcome,
@@ -42,12 +42,12 @@ from medddpm.errors import (
 from medddpm.io import DicomOptions, Trust, read_series, read_volumes
 from medddpm.io.files import check_name, check_there, remove
 from medddpm.io.nifti import suffix_of
-from medddpm.restoration.model import read_card
+from medddpm.io.outputs import OutputFormat, Target, plan_targets, stage_prefix, staged
+from medddpm.io.provenance import STATEMENT
+from medddpm.model.model import read_card
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restored, Restorer
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import OutputFormat, Target, plan_targets, stage_prefix, staged
-from medddpm.workflows.provenance import STATEMENT
 from medddpm.workflows.restorable import check_format, check_scan, only_magnitudes
 from medddpm.workflows.restoring import MAPS, RestoredScan, Run, write_restored
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from medddpm.cohort.records import Outcome
 from medddpm.errors import VolumeReadError
-from medddpm.evaluation.report_group import GroupRow, Missing, group_page
 from medddpm.io import atomic_path
-from medddpm.workflows.outputs import file_stem, write_html
+from medddpm.io.outputs import file_stem, write_html
+from medddpm.io.results import read_result
+from medddpm.report.group import GroupRow, Missing, group_page
 from medddpm.workflows.reporting import link_to
-from medddpm.workflows.results import read_result
 
 NAME = "cohort.html"
 _ADVICE = (

@@ -13,8 +13,8 @@ from typing import Literal
 from medddpm.cohort.sources import Job
 from medddpm.errors import VolumeReadError
 from medddpm.io import atomic_path
-from medddpm.workflows.outputs import write_json
-from medddpm.workflows.provenance import checksum
+from medddpm.io.outputs import write_json
+from medddpm.io.provenance import checksum
 
 State = Literal["restored", "flagged", "failed", "busy", "stopped"]
 Stamp = list[list[int]]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from medddpm.bids.derivative import write_description
-from medddpm.bids.names import is_bids, reasons
 from medddpm.cohort.begin import begun
+from medddpm.cohort.bids.derivative import write_description
+from medddpm.cohort.bids.names import is_bids, reasons
 from medddpm.cohort.claims import release_run
 from medddpm.cohort.job import Settings, failure, find_done, sweep
 from medddpm.cohort.page import write_page
@@ -20,9 +20,9 @@ from medddpm.cohort.records import Outcome
 from medddpm.cohort.sources import Found, Job, find_jobs
 from medddpm.cohort.table import Counts, write_tables
 from medddpm.io import Trust
-from medddpm.restoration.model import find_weights, load_model
+from medddpm.io.outputs import OutputFormat
+from medddpm.model.model import find_weights, load_model
 from medddpm.restoration.options import RestoreOptions
-from medddpm.workflows.outputs import OutputFormat
 
 OnNews = Callable[[str], None]
 OnOutcome = Callable[[Outcome, int, int], None]

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medddpm.bids.names import find_bids_scans, is_bids, output_stem, reasons
+from medddpm.cohort.bids.names import find_bids_scans, is_bids, output_stem, reasons
 from medddpm.errors import ConfigError, ContentAbsentError, MedddpmError
 from medddpm.io import find_images, find_series, why_left_out
 from medddpm.io.files import first_twin, is_absent
 from medddpm.io.image_files import images_of, parts_of
 from medddpm.io.nifti import suffix_of
+from medddpm.io.outputs import file_stem, refuse_inputs
 from medddpm.io.tables import is_table, read_table
-from medddpm.workflows.outputs import file_stem, refuse_inputs
 
 _LABEL = "desc-denoised"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from medddpm.cohort.records import Outcome
 from medddpm.io import atomic_path
+from medddpm.io.outputs import write_json
+from medddpm.io.provenance import versions
 from medddpm.io.tables import write_table
-from medddpm.workflows.outputs import write_json
-from medddpm.workflows.provenance import versions
 
 COLUMNS = ("scan", "state", "error", "reason", "sigma", "seconds", "outputs", "checksum")
 

@@ -15,7 +15,6 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ParametricMapStorage
 
-from medddpm import __version__
 from medddpm.io.dicom_enhanced import set_content
 from medddpm.io.dicom_frames import add_frames
 from medddpm.io.dicom_pixels import frames_of, set_pixels
@@ -40,6 +39,7 @@ from medddpm.io.dicom_series import (
 )
 from medddpm.io.dicom_values import text
 from medddpm.io.files import atomic_path, check_output
+from medddpm.version import __version__
 from medddpm.volume import Volume
 
 Quantity = Literal["std", "lower", "upper"]

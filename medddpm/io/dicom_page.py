@@ -12,7 +12,6 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
-from medddpm import __version__
 from medddpm.io.dicom_pixels import TransferSyntax, compress
 from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.io.dicom_series import (
@@ -28,6 +27,7 @@ from medddpm.io.dicom_series import (
 )
 from medddpm.io.dicom_values import text
 from medddpm.io.files import atomic_path, check_output
+from medddpm.version import __version__
 from medddpm.volume import Volume
 
 _TITLE = "Restoration report"

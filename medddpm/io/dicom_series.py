@@ -18,10 +18,10 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
-from medddpm import __version__
 from medddpm.errors import GeometryError
 from medddpm.io.dicom_attributes import PATIENT, PATIENT_REQUIRED, STUDY
 from medddpm.io.dicom_values import sound_element, text, whole
+from medddpm.version import __version__
 from medddpm.volume import Volume
 
 SCHEME = "99MEDDDPM"

@@ -234,7 +234,7 @@ def nifti_header(volume: Volume) -> Any:
     Returns:
         nibabel Nifti1Header or Nifti2Header: float32, slope 1, the source's units or mm.
     """
-    from medddpm import __version__
+    from medddpm.version import __version__
 
     is_nifti = isinstance(volume.native, nib.nifti1.Nifti1Header)
     header = volume.native.copy() if is_nifti else nib.Nifti1Header()

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from medddpm.cohort.job import Settings, do_job
 from medddpm.cohort.sources import Job
-from medddpm.curation.acquisition import contrast_of_dicom
+from medddpm.data.acquisition import contrast_of_dicom
 from medddpm.errors import DicomSeriesError, OutputError
 from medddpm.io.dicom_files import read_object
 from medddpm.io.dicom_groups import items_of

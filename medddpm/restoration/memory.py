@@ -7,8 +7,8 @@ import math
 import torch
 
 from medddpm.errors import MemoryBudgetError
+from medddpm.model.model import Model
 from medddpm.preprocess.tiles import TilePlan
-from medddpm.restoration.model import Model
 
 _GB = 1e9
 _PROCESS = 0.9 * _GB

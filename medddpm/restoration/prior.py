@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medddpm.diffusion.denoiser import as_denoiser
 from medddpm.diffusion.samplers import SAMPLERS, SamplerName
-from medddpm.restoration.model import Model
+from medddpm.model.model import Model
 
 
 @torch.inference_mode()

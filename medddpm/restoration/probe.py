@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from medddpm.guard.latents import latent_features, latent_mask
+from medddpm.model.model import Model
 from medddpm.preprocess.tiles import TilePlan, pad_mirrored, plan_tiles
-from medddpm.restoration.model import Model
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.tile import uses_bf16
 

@@ -19,7 +19,9 @@ from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.io import with_padding, without_padding
 from medddpm.io.files import check_intensities
-from medddpm.networks import channels_last
+from medddpm.model.blocks import channels_last
+from medddpm.model.interval import NOMINAL, interval_table
+from medddpm.model.model import Model, find_weights, load_model
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.frame import Frame, make_frame
 from medddpm.preprocess.intensity import foreground_mask, zero_background
@@ -28,9 +30,7 @@ from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
 from medddpm.preprocess.values import Looked, look_at, measure_noise
 from medddpm.restoration.blank import first_frame, shown_frame
-from medddpm.restoration.interval import NOMINAL, interval_table
 from medddpm.restoration.memory import tile_batch
-from medddpm.restoration.model import Model, find_weights, load_model
 from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe

@@ -13,12 +13,12 @@ from medddpm.diffusion.denoiser import Denoiser, as_denoiser, classifier_free
 from medddpm.diffusion.guidance import guided
 from medddpm.diffusion.samplers import SAMPLERS, truncated_start
 from medddpm.diffusion.schedule import NoiseLevel
-from medddpm.networks import depth_to_space
+from medddpm.model.blocks import depth_to_space
+from medddpm.model.model import Model
+from medddpm.model.shrinkage import Evidence
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import Triple, noise_tile
-from medddpm.restoration.model import Model
 from medddpm.restoration.options import RestoreOptions
-from medddpm.shrinkage import Evidence
 
 Array = NDArray[np.float32]
 NoiseField = Callable[[int], Tensor]

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from medddpm.errors import ConfigError
-from medddpm.restoration.model import Model, load_model, save_model, with_card
-from medddpm.restoration.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec, ModelSpec
-from medddpm.shrinkage import weigh
+from medddpm.model.model import Model, load_model, save_model, with_card
+from medddpm.model.shrinkage import weigh
+from medddpm.model.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec, ModelSpec
 from medddpm.training.adapters import add_adapters, freeze, merge_adapters
 from medddpm.training.data import open_cache, record_subjects
 from medddpm.training.fabric import launch, on_first_process

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.curation.cache import (
+from medddpm.data.cache import (
     Case,
     PackedImage,
     build_cache,
     find_scans,
     read_index,
 )
-from medddpm.curation.manifest import SPLITS, ScanRow, Split, bids_subject, read_manifest
-from medddpm.curation.tables import write_text
+from medddpm.data.manifest import SPLITS, ScanRow, Split, bids_subject, read_manifest
+from medddpm.data.tables import write_text
 from medddpm.errors import ConfigError
 from medddpm.preprocess.acquisition import smooth_field
 from medddpm.preprocess.resample import resampled

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medddpm.curation.cache import Case
+from medddpm.data.cache import Case
 from medddpm.errors import ConfigError
 from medddpm.io import atomic_path, read_volume
 from medddpm.preprocess.resample import resampled

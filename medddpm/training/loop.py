@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medddpm.errors import SamplingDivergedError
 from medddpm.io.files import named_in_utf8
-from medddpm.networks import channels_last
+from medddpm.model.blocks import channels_last
 from medddpm.training.batches import Share, prefetched, seed_of
 from medddpm.training.fabric import any_process, average, peak_memory_gb
 from medddpm.training.guard import AdaptiveClip, LossWatch, stop_requests

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medddpm.curation.cache import Case, find_scans, foreground_box
-from medddpm.curation.repeats import UNLIKE, find_unlike, group_runs, noise_level
+from medddpm.data.cache import Case, find_scans, foreground_box
+from medddpm.data.repeats import UNLIKE, find_unlike, group_runs, noise_level
 from medddpm.errors import ConfigError, MedddpmError
 from medddpm.preprocess.acquisition import smooth_field
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval
 
-from medddpm.restoration.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec
+from medddpm.model.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec
 
 _FORBID: dict[str, str] = {"extra": "forbid"}
 _Fraction = Annotated[float, Interval(ge=0, le=1)]

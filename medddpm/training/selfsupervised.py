@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medddpm.networks import channels_last
-from medddpm.restoration.model import Model
+from medddpm.model.blocks import channels_last
+from medddpm.model.model import Model
 from medddpm.training.batches import NoisyBatch, Share, normal
 from medddpm.training.measured import MeasuredScans
 from medddpm.training.options import FidelityOptions

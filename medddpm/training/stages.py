@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medddpm.autoencoder.vae import CompactVae, kl_divergence
 from medddpm.diffusion.loss import diffusion_loss, min_snr_weight, sample_levels
 from medddpm.diffusion.prediction import interpolate, target, to_x0
-from medddpm.networks import channels_last, space_to_depth
-from medddpm.restoration.model import Model
-from medddpm.shrinkage import Evidence
+from medddpm.model.blocks import channels_last, space_to_depth
+from medddpm.model.model import Model
+from medddpm.model.shrinkage import Evidence
+from medddpm.model.vae import CompactVae, kl_divergence
 from medddpm.training.batches import (
     NoisyBatch,
     Share,

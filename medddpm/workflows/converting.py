@@ -15,8 +15,7 @@ from medddpm.io import (
     write_dicom,
     write_volume,
 )
-from medddpm.volume import Volume
-from medddpm.workflows.outputs import (
+from medddpm.io.outputs import (
     OutputFormat,
     Target,
     check_targets,
@@ -24,7 +23,8 @@ from medddpm.workflows.outputs import (
     plan_targets,
     staged,
 )
-from medddpm.workflows.provenance import source_files
+from medddpm.io.provenance import source_files
+from medddpm.volume import Volume
 
 
 def convert(

@@ -9,11 +9,11 @@ from typing import Any
 
 from medddpm.errors import ConfigError, VolumeReadError
 from medddpm.io import OnError, check_magnitude, read_volumes, without_padding
+from medddpm.io.provenance import describe_input
 from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.values import look, measure_noise
 from medddpm.restoration.blank import first_frame
 from medddpm.volume import Volume
-from medddpm.workflows.provenance import describe_input
 
 
 def info(subject: str | Path, *, on_error: OnError | None = None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def info(subject: str | Path, *, on_error: OnError | None = None) -> dict[str, A
 
 
 def _describe_weights(subject: str | Path) -> dict[str, Any]:
-    from medddpm.restoration.model import find_weights, load_model
+    from medddpm.model.model import find_weights, load_model
 
     path = find_weights(subject)
     model = load_model(path)

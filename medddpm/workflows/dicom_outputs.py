@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from medddpm.evaluation.page import pdf_of, report_page, rgb_of
-from medddpm.evaluation.picture import comparison_figure
-from medddpm.evaluation.report import decibels
 from medddpm.io import DicomOptions, Quantity, write_dicom, write_dicom_page, write_parametric_map
+from medddpm.io.outputs import Target
+from medddpm.report.facts import decibels
+from medddpm.report.picture import comparison_figure
+from medddpm.report.sheet import pdf_of, report_page, rgb_of
 from medddpm.restoration.blank import shown_frame
 from medddpm.restoration.restorer import Restored
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import Target
 
 
 def write_dicom_outputs(

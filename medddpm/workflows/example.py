@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.table import Table
 
 from medddpm.errors import VolumeReadError
-from medddpm.evaluation.picture import comparison_picture
 from medddpm.io import read_volume
+from medddpm.io.outputs import check_targets, staged
+from medddpm.report.picture import comparison_picture
 from medddpm.restoration.restorer import RestoreOptions
 from medddpm.share import share_dir
 from medddpm.workflows.measure import Evaluation, evaluate
-from medddpm.workflows.outputs import check_targets, staged
 from medddpm.workflows.reporting import report
 from medddpm.workflows.restoring import OnProgress, RestoredScan, restore
 from medddpm.workflows.tables import quickstart_table

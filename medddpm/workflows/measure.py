@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from medddpm.errors import ConfigError
-from medddpm.evaluation.metrics import evaluate_arrays
 from medddpm.io import (
     OnError,
     Trust,
@@ -21,6 +20,9 @@ from medddpm.io import (
     without_padding,
     write_volume,
 )
+from medddpm.io.outputs import check_targets, one_scan, plan_targets, staged
+from medddpm.io.provenance import source_files
+from medddpm.metrics.scores import evaluate_arrays
 from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
@@ -28,8 +30,6 @@ from medddpm.preprocess.noise_words import noise_words
 from medddpm.preprocess.values import Looked, look_at, measure_noise
 from medddpm.restoration.blank import first_frame
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import check_targets, one_scan, plan_targets, staged
-from medddpm.workflows.provenance import source_files
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def write_noise_picture(
         found: Its noise, from `estimate_noise`.
         overwrite: Replace an existing output.
     """
-    from medddpm.evaluation.noise_figure import noise_picture
+    from medddpm.report.noise_figure import noise_picture
 
     path = check_output(output, overwrite)
     image = without_padding(volume).frame(0)

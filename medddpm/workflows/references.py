@@ -7,9 +7,9 @@ from pathlib import Path
 
 from medddpm.errors import ConfigError
 from medddpm.io.image_files import find_images
+from medddpm.io.outputs import file_stem
+from medddpm.io.results import Result
 from medddpm.io.tables import is_table, read_table
-from medddpm.workflows.outputs import file_stem
-from medddpm.workflows.results import Result
 
 _COLUMNS = ("scan", "reference")
 

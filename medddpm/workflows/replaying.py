@@ -13,15 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import CheckpointError, MedddpmError, VolumeReadError
 from medddpm.io import DicomOptions, NumberType
+from medddpm.io.outputs import NIFTI_SUFFIXES, OutputFormat, Target
+from medddpm.io.provenance import machine, output_checksum, versions, voxel_checksum
+from medddpm.io.results import Result, find_source, read_result
 from medddpm.restoration.blank import shown_frame
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.number_type import in_type
-from medddpm.workflows.outputs import NIFTI_SUFFIXES, OutputFormat, Target
-from medddpm.workflows.provenance import machine, output_checksum, versions, voxel_checksum
 from medddpm.workflows.reporting import weights_of
 from medddpm.workflows.restoring import OnProgress, maps_of, write_images
-from medddpm.workflows.results import Result, find_source, read_result
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from medddpm.errors import CheckpointError, ConfigError, MedddpmError, OutputError, VolumeReadError
-from medddpm.evaluation.report import Figure, ReportScan, measure
-from medddpm.evaluation.report_group import GroupRow, group_page
-from medddpm.evaluation.report_page import report_page
 from medddpm.io import OnError, read_volume
+from medddpm.io.outputs import check_targets, names_folder, staged, write_html
+from medddpm.io.results import Result, find_results, find_source
+from medddpm.model.model import find_weights, read_card
+from medddpm.report.facts import Figure, ReportScan, measure
+from medddpm.report.group import GroupRow, group_page
+from medddpm.report.page import report_page
 from medddpm.restoration.blank import blank_frames, shown_frame
-from medddpm.restoration.model import find_weights, read_card
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import check_targets, names_folder, staged, write_html
 from medddpm.workflows.references import find_references
-from medddpm.workflows.results import Result, find_results, find_source
 
 INDEX = "index.html"
 

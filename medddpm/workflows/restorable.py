@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from medddpm.errors import ConfigError, LeftOutWarning, VolumeReadError
 from medddpm.io import DicomOptions, OnError, check_dicom, is_parametric_map, why_no_magnitude
+from medddpm.io.outputs import OutputFormat
 from medddpm.volume import Volume
-from medddpm.workflows.outputs import OutputFormat
 
 
 def only_magnitudes(volumes: list[Volume]) -> tuple[list[Volume], list[str]]:

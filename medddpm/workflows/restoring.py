@@ -24,13 +24,7 @@ from medddpm.io import (
     stored_as,
     write_volume,
 )
-from medddpm.restoration.blank import blank_frames, shown_frame
-from medddpm.restoration.model import find_weights
-from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
-from medddpm.volume import Volume
-from medddpm.workflows.dicom_outputs import write_dicom_outputs
-from medddpm.workflows.number_type import in_type, rounding_text, type_of
-from medddpm.workflows.outputs import (
+from medddpm.io.outputs import (
     OutputFormat,
     Target,
     check_targets,
@@ -40,7 +34,7 @@ from medddpm.workflows.outputs import (
     write_html,
     write_json,
 )
-from medddpm.workflows.provenance import (
+from medddpm.io.provenance import (
     STATEMENT,
     describe_input,
     input_path,
@@ -52,6 +46,12 @@ from medddpm.workflows.provenance import (
     versions,
     voxel_checksum,
 )
+from medddpm.model.model import find_weights
+from medddpm.restoration.blank import blank_frames, shown_frame
+from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
+from medddpm.volume import Volume
+from medddpm.workflows.dicom_outputs import write_dicom_outputs
+from medddpm.workflows.number_type import in_type, rounding_text, type_of
 from medddpm.workflows.restorable import (
     check_format,
     check_scan,
@@ -287,7 +287,7 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
         }
         if run.card is not None:
             # it draws, which takes a while to import
-            from medddpm.evaluation.report_page import report_page
+            from medddpm.report.page import report_page
             from medddpm.workflows.reporting import scan_of
 
             scan = scan_of(

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medddpm.errors import ConfigError
+from medddpm.io.outputs import check_targets, names_folder, staged
 from medddpm.share import share_dir
-from medddpm.workflows.outputs import check_targets, names_folder, staged
 
 
 def list_shipped(kind: str, suffix: str) -> list[tuple[str, str]]:

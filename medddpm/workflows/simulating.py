@@ -11,6 +11,8 @@ import numpy as np
 
 from medddpm.errors import ConfigError
 from medddpm.io import check_magnitude, read_volume, without_padding, write_volume
+from medddpm.io.outputs import check_targets, plan_targets, staged, write_json
+from medddpm.io.provenance import describe_input, source_files, versions
 from medddpm.io.yaml_text import parse_yaml
 from medddpm.preprocess import degrade
 from medddpm.preprocess.acquisition import Acquisition
@@ -25,8 +27,6 @@ from medddpm.preprocess.simulated_scan import (
 from medddpm.preprocess.values import require_sign
 from medddpm.volume import Volume
 from medddpm.workflows.measure import NoiseSettings
-from medddpm.workflows.outputs import check_targets, plan_targets, staged, write_json
-from medddpm.workflows.provenance import describe_input, source_files, versions
 
 Images = dict[str, Volume]
 """By what stands behind the name of the noisy scan; "" is that scan."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
-from medddpm.evaluation import metrics
+from medddpm.metrics import scores as metrics
 from medddpm.workflows.measure import Evaluation
 
 _METRICS = {
@@ -16,12 +16,6 @@ _METRICS = {
     "nrmse": ("NRMSE", "{:.4f}"),
     "hfen": ("HFEN", "{:.4f}"),
 }
-
-
-def with_units(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of simulated noise for a CSV file: the names of their columns say the unit of sigma."""
-    units = {name: f"{name}_fraction" for name in ("sigma", "sigma_true", "sigma_told")}
-    return [{units.get(name, name): value for name, value in row.items()} for row in rows]
 
 
 def evaluation_table(evaluation: Evaluation) -> str:

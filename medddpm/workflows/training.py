@@ -10,12 +10,12 @@ from typing import Any
 from medddpm.config import Config, dump_config
 from medddpm.errors import MedddpmError, OutputError
 from medddpm.io import atomic_path
-from medddpm.restoration.model import find_weights
+from medddpm.io.outputs import check_targets, write_json
+from medddpm.io.provenance import versions
+from medddpm.model.model import find_weights
 from medddpm.training import StageName, begin_from, train_stage
 from medddpm.training.fabric import end_others, launch, leave, on_first_process
 from medddpm.training.options import Options
-from medddpm.workflows.outputs import check_targets, write_json
-from medddpm.workflows.provenance import versions
 
 
 def train(

@@ -105,7 +105,7 @@ def test_wrong_use(bids: Bids, raw: Path, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.peers
 def test_the_derivative_is_valid(bids: Bids, raw: Path, tmp_path: Path) -> None:
-    from medddpm.cohort.bids_app import validation_errors
+    from medddpm.cohort.bids.app import validation_errors
 
     tool = "bids-validator-deno"
     if not (shutil.which(tool) or shutil.which(tool, path=str(Path(sys.executable).parent))):

@@ -9,12 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medddpm.evaluation.benchmark import BenchmarkOptions, prepare_case
-from medddpm.evaluation.degradation import NoiseModel, degrade
+from medddpm.benchmark.degradation import NoiseModel, degrade
+from medddpm.benchmark.measure import BenchmarkOptions, prepare_case
+from medddpm.calibration.run import calibrate
 from medddpm.io import read_volume
-from medddpm.restoration.model import load_model
+from medddpm.model.model import load_model
 from medddpm.restoration.restorer import RestoreOptions, Restorer
-from medddpm.workflows.calibrating import calibrate
 
 OPTIONS = ["--samples", "2", "--steps", "1", "--sigma", "0.03", "--sigma", "0.09"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
-from medddpm.restoration.model import load_model
+from medddpm.model.model import load_model
 
 OPTIONS = ["--sigma", "0.05", "--sigma", "0.1"]
 

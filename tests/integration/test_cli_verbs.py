@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medddpm.restoration.model import with_card
+from medddpm.model.model import with_card
 from medddpm.volume import Volume
 
 Cli = Callable[..., Any]

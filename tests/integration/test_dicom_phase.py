@@ -11,7 +11,7 @@ import nibabel as nib
 import pytest
 from pydicom import dcmread
 
-from medddpm.curation.ledger import read_ledger
+from medddpm.data.ledger import read_ledger
 from medddpm.errors import LeftOutWarning, VolumeReadError
 from medddpm.restoration.options import RestoreOptions
 from medddpm.volume import Volume

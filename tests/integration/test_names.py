@@ -16,7 +16,7 @@ import pytest
 import medddpm
 from medddpm import workflows
 from medddpm.config import load_config
-from medddpm.restoration.model import load_model, save_model, with_card
+from medddpm.model.model import load_model, save_model, with_card
 from medddpm.volume import Volume
 from medddpm.workflows.measure import NoiseSettings
 

@@ -107,10 +107,10 @@ main()
 @pytest.mark.parametrize(
     "place",
     [
-        ("medddpm.curation.scan", "pack", 3),
-        ("medddpm.curation.cache", "_save", 4),
-        ("medddpm.workflows.preparing", "write_manifest", 1),
-        ("medddpm.workflows.preparing", "write_index", 1),
+        ("medddpm.data.scan", "pack", 3),
+        ("medddpm.data.cache", "_save", 4),
+        ("medddpm.data.prepare", "write_manifest", 1),
+        ("medddpm.data.prepare", "write_index", 1),
     ],
     ids=lambda place: place[1],
 )
@@ -135,7 +135,7 @@ def test_a_process_killed_in_any_phase_goes_on(
 def test_sigterm_is_clean(cli: Cli, bids: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = KILL.replace("signal.SIGKILL", "signal.SIGTERM")
-    words = ["medddpm.curation.scan", "pack", "3", "prepare", str(bids), str(out)]
+    words = ["medddpm.data.scan", "pack", "3", "prepare", str(bids), str(out)]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )
@@ -357,7 +357,7 @@ def test_a_withdrawal_that_was_killed_is_finished_by_another(
     assert cli("prepare", bids, out).exit_code == 0
     shutil.copytree(out, tmp_path / "copy")
     assert cli("prepare", out, "--withdraw", "sub-03").exit_code == 0
-    words = ["medddpm.workflows.withdrawing", place, "1", "prepare", str(tmp_path / "copy")]
+    words = ["medddpm.data.withdraw", place, "1", "prepare", str(tmp_path / "copy")]
     killed = subprocess.run(
         [sys.executable, "-c", KILL, *words, "--withdraw", "sub-03"],
         capture_output=True, check=False,
@@ -455,7 +455,7 @@ def test_what_a_person_changed_in_the_manifest_stays(cli: Cli, bids: Path, tmp_p
 def test_a_scan_that_meets_a_bug_does_not_end_the_run(
     cli: Cli, bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medddpm.curation import scan
+    from medddpm.data import scan
 
     whole = scan.pack
 

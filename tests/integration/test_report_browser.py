@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medddpm.evaluation.report import ReportScan
-from medddpm.evaluation.report_group import COLUMNS, GroupRow, group_page
-from medddpm.evaluation.report_page import report_page
+from medddpm.report.facts import ReportScan
+from medddpm.report.group import COLUMNS, GroupRow, group_page
+from medddpm.report.page import report_page
 from medddpm.volume import Geometry
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

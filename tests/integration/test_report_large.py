@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from medddpm.io import checksum
-from medddpm.workflows.provenance import STATEMENT, versions
+from medddpm.io.provenance import STATEMENT, versions
 
 pytest.importorskip("resource", reason="this system does not tell the memory of a command")
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from medddpm.evaluation.metrics import psnr
-from medddpm.evaluation.peers import PEERS, peer_version
+from medddpm.benchmark.peers import PEERS, peer_version
+from medddpm.metrics.scores import psnr
 from medddpm.preprocess.acquisition import Acquisition, acquire
 from medddpm.preprocess.degrade import add_noise
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseLaw

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from medddpm.cohort.bids_app import BidsRun, participant
+from medddpm.cohort.bids.app import BidsRun, participant
 from medddpm.share import share_dir
 
 pytest.importorskip("dask_jobqueue")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medddpm.evaluation.metrics import evaluate_arrays, ssim_image
+from medddpm.metrics.scores import evaluate_arrays, ssim_image
 from medddpm.preprocess.noise import estimate_noise
 
 pytestmark = pytest.mark.peers

@@ -15,14 +15,14 @@ import pytest
 
 from medddpm.cohort.sources import find_jobs
 from medddpm.config import load_config
-from medddpm.curation.consent import read_consent
-from medddpm.curation.manifest import read_manifest
-from medddpm.curation.scan_table import find_listed
+from medddpm.data.consent import read_consent
+from medddpm.data.manifest import read_manifest
+from medddpm.data.scan_list import scan_files
+from medddpm.data.scan_table import find_listed
 from medddpm.errors import ConfigError, MedddpmError
 from medddpm.io.tables import read_table, write_table
 from medddpm.node.options import load_options
 from medddpm.share import share_dir
-from medddpm.workflows.scan_list import scan_files
 
 FEW, MANY = range(25), range(25, 500)
 SEEDS = [pytest.param(FEW, id="few"), pytest.param(MANY, id="many", marks=pytest.mark.slow)]

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from medddpm.autoencoder.codec import LatentCodec
-from medddpm.autoencoder.fidelity import FidelityDecoder
-from medddpm.autoencoder.monai_vae import StemmedAutoencoderKL
-from medddpm.autoencoder.vae import CompactVae, kl_divergence
-from medddpm.networks import NormedConv, space_to_depth
-from medddpm.shrinkage import Evidence, Shrinkage
+from medddpm.model.blocks import NormedConv, space_to_depth
+from medddpm.model.codec import LatentCodec
+from medddpm.model.fidelity import FidelityDecoder
+from medddpm.model.monai_vae import StemmedAutoencoderKL
+from medddpm.model.shrinkage import Evidence, Shrinkage
+from medddpm.model.vae import CompactVae, kl_divergence
 
 
 def small_vae() -> CompactVae:

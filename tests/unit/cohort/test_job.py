@@ -19,10 +19,10 @@ from medddpm.cohort.claims import claimed
 from medddpm.cohort.job import Settings, do_job
 from medddpm.cohort.run import make_settings
 from medddpm.cohort.sources import Job, find_jobs
+from medddpm.io.results import read_result
 from medddpm.restoration.options import RestoreOptions
 from medddpm.volume import Volume
 from medddpm.workflows.restoring import restore
-from medddpm.workflows.results import read_result
 
 OPTIONS = RestoreOptions(sigma=50.0)
 

@@ -10,11 +10,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from medddpm.curation import deidentify
-from medddpm.curation.consent import read_consent, why_not
-from medddpm.curation.manifest import ScanRow
-from medddpm.curation.private import Pseudonyms, only_one, pseudonyms_of
-from medddpm.curation.sources import Found
+from medddpm.data import deidentify
+from medddpm.data.consent import read_consent, why_not
+from medddpm.data.manifest import ScanRow
+from medddpm.data.private import Pseudonyms, only_one, pseudonyms_of
+from medddpm.data.sources import Found
 from medddpm.errors import ConfigError, MissingExtraError, OutputError
 
 HEADER = ("subject", "state", "scope", "date")

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medddpm.benchmark import peers
+from medddpm.benchmark.degradation import NoiseModel, added_law, degrade, rms_sigma
+from medddpm.benchmark.measure import BenchmarkOptions, prepare_case, run_method, spoil
+from medddpm.benchmark.methods import parse_method
+from medddpm.benchmark.run import benchmark
 from medddpm.errors import ConfigError
-from medddpm.evaluation import peers
-from medddpm.evaluation.benchmark import BenchmarkOptions, prepare_case, run_method, spoil
-from medddpm.evaluation.degradation import NoiseModel, added_law, degrade, rms_sigma
-from medddpm.evaluation.methods import parse_method
 from medddpm.preprocess.acquisition import Acquisition
 from medddpm.preprocess.noise_law import Colour, NoiseLaw
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
-from medddpm.workflows.benchmarking import benchmark
 
 Head = Callable[..., NDArray[np.float32]]
 ROTATED = Acquisition(0.0, rotation=(40.0, 0.0, -40.0))

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medddpm.curation.cache import pack, write_index
-from medddpm.curation.manifest import ScanRow, Split, write_manifest
+from medddpm.data.cache import pack, write_index
+from medddpm.data.manifest import ScanRow, Split, write_manifest
 from medddpm.errors import ConfigError
 from medddpm.training.data import PackedScans, check_split, open_cache, record_subjects
 from medddpm.volume import Volume

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from medddpm.errors import ConfigError
-from medddpm.restoration.model import load_model
+from medddpm.model.model import load_model
 from medddpm.training import train_stage
 from medddpm.training.data import PackedScans, build_cache, find_scans
 from medddpm.training.measured import MeasuredScans, measure_noise, pack_repeats
@@ -82,7 +82,7 @@ def test_sigma_is_measured_once_and_kept(cache: Path, tmp_path: Path, phantom: V
 
 
 def test_a_scan_without_noise_is_no_noisy_scan(tmp_path: Path, phantom: Volume) -> None:
-    from medddpm.curation.cache import pack, write_index
+    from medddpm.data.cache import pack, write_index
 
     flat = phantom.with_data((phantom.data > 0) * 500.0 + (phantom.data > 500) * 300.0)
     case = pack(replace(flat, case_id="flat"), tmp_path)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medddpm.autoencoder.fidelity import FidelityDecoder
+from medddpm.model.fidelity import FidelityDecoder
+from medddpm.model.model import load_model
+from medddpm.model.shrinkage import Shrinkage
 from medddpm.preprocess.degrade import add_noise
 from medddpm.preprocess.noise import chi_moments
-from medddpm.restoration.model import load_model
-from medddpm.shrinkage import Shrinkage
 from medddpm.training.batches import NoisyBatch, Share
 from medddpm.training.measured import MeasuredScans
 from medddpm.training.options import FidelityOptions

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from medddpm.curation.cache import build_cache, find_scans, pack, write_index
+from medddpm.data.cache import build_cache, find_scans, pack, write_index
 from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.io import read_volume
 from medddpm.preprocess.noise_law import NoiseKind
@@ -143,7 +143,7 @@ def test_all_stages_fill_one_weights_file(scans: Path, tmp_path: Path) -> None:
         path = train_stage(stage, OPTIONS, scans, out, on_log=rows.append)
         assert (out / stage / "log.csv").read_text().startswith("step,key,value")
         assert list((out / stage / "previews").glob("*.png"))
-    from medddpm.restoration.model import load_model
+    from medddpm.model.model import load_model
 
     card = load_model(path).card
     assert set(card["stages"]) == {"autoencoder", "diffusion", "fidelity"}

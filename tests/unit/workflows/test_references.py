@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from medddpm.errors import ConfigError
+from medddpm.io.results import Result
 from medddpm.workflows.references import find_references
-from medddpm.workflows.results import Result
 
 
 @pytest.fixture

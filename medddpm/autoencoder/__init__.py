@@ -1,1 +1,0 @@
-"""Image and latent: the VAE, its codec and the fidelity decoder."""

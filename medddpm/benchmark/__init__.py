@@ -1,0 +1,1 @@
+"""Denoisers compared on simulated noise and on repeats."""

@@ -1,0 +1,133 @@
+"""What a benchmark can run, by name: ours with its settings, the VAE alone, and the peers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from medddpm.benchmark.peers import PEERS, SIGMA_FREE
+from medddpm.errors import ConfigError
+from medddpm.io.yaml_text import parse_yaml
+from medddpm.preprocess.tiles import batches, pad_mirrored, plan_tiles
+from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.restorer import Restorer
+
+Image = NDArray[np.float32]
+
+OURS = ("mean", "sample", "ensemble")
+CEILING = "vae"
+NAMES = (*OURS, CEILING, *PEERS)
+_NOT_HERE = ("mode", "sigma", "noise", "coils", "seed")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a benchmark.
+
+    Attributes:
+        label: Its name and options, such as "mean@fidelity=0.5,shifts=4".
+        name: One of `NAMES`.
+        changes: Options of `Restorer.restore`; of ours only.
+        source: Where its sigma comes from, if that was asked for it alone.
+        weights: Its own weights, a shipped name or a file; those of the run if not given.
+    """
+
+    label: str
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    source: Literal["oracle", "blind"] | None = None
+    weights: str | None = None
+
+    @property
+    def needs_model(self) -> bool:
+        """True for our own methods and the VAE round trip."""
+        return self.name in (*OURS, CEILING)
+
+    @property
+    def needs_sigma(self) -> bool:
+        """True if it wants to know the level of the noise."""
+        return self.name != CEILING and self.name not in SIGMA_FREE
+
+
+def parse_method(text: str) -> Method:
+    """The method that "NAME" or "NAME@OPTION=VALUE,OPTION=VALUE" stands for.
+
+    "oracle" or "blind" among the options says where this method's sigma comes from, and
+    "weights=FILE" which model it is: so a run compares models.
+
+    Raises:
+        ConfigError: The name, an option or its value is none that can be used.
+
+    Example:
+        >>> parse_method("mean@fidelity=0.5").changes
+        {'fidelity': 0.5}
+    """
+    name, at, settings = text.partition("@")
+    if name not in NAMES:
+        raise ConfigError(f"method {name!r} is unknown; choose from {', '.join(NAMES)}")
+    parts = settings.split(",") if at else []
+    source: Literal["oracle", "blind"] | None = None
+    if "oracle" in parts:
+        source = "oracle"
+    elif "blind" in parts:
+        source = "blind"
+    parts = [part for part in parts if part not in ("oracle", "blind")]
+    label = f"{name}@{','.join(parts)}" if parts else name
+    weights = next((p.removeprefix("weights=") for p in parts if p.startswith("weights=")), None)
+    parts = [part for part in parts if not part.startswith("weights=")]
+    if (parts and name not in OURS) or (weights is not None and name not in (*OURS, CEILING)):
+        raise ConfigError(f"method {text!r}: only {', '.join(OURS)} take settings")
+    given = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not equals or option in _NOT_HERE:
+            raise ConfigError(f"method {text!r}: {part!r} is no setting such as fidelity=0.5")
+        # For YAML off is False; here it is a choice.
+        what = f"method {text!r}: {option}"
+        given[option] = value if value in ("on", "off") else parse_yaml(value, what)
+    try:
+        options = TypeAdapter(RestoreOptions).validate_python(given)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise ConfigError(f"method {text!r}: {fault['loc'][0]}: {fault['msg']}") from None
+    changes = {option: getattr(options, option) for option in given}
+    return Method(label, name, changes, source, weights)
+
+
+def parse_methods(texts: Sequence[str]) -> list[Method]:
+    """Each of the methods, once.
+
+    Raises:
+        ConfigError: One is unknown, or there is none.
+    """
+    if not texts:
+        raise ConfigError("there is no method to run")
+    return [parse_method(text) for text in dict.fromkeys(texts)]
+
+
+@torch.inference_mode()
+def round_trip(restorer: Restorer, x: Image) -> Image:
+    """A clean image through the autoencoder and back, tile by tile: the ceiling of the method.
+
+    Args:
+        restorer: Holds the autoencoder.
+        x: (X, Y, Z) on the intensity scale.
+    """
+    options, codec = RestoreOptions(), restorer.model.codec
+    shape = (x.shape[0], x.shape[1], x.shape[2])
+    plan = plan_tiles(shape, options.tile, options.overlap, restorer.model.multiple)
+    padded, window = pad_mirrored(x, plan.padded), plan.window()
+    total, weight = np.zeros(plan.padded, np.float32), np.zeros(plan.padded, np.float32)
+    for [start] in batches(plan, 1, np.zeros(plan.padded, dtype=bool)):
+        place = plan.slices(start)
+        tile = torch.from_numpy(padded[place].copy()).to(restorer.device)[None, None]
+        total[place] += window * codec.decode(codec.encode(tile))[0, 0].float().cpu().numpy()
+        weight[place] += window
+    blended: Image = (total / weight)[tuple(slice(0, n) for n in shape)]
+    return blended

@@ -1,0 +1,148 @@
+"""A benchmark as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from medddpm.benchmark.figures import (
+    NOISE_WORDS,
+    Planes,
+    gain_plot,
+    method_label,
+    montage,
+    score_plot,
+)
+from medddpm.report.html import heading, html_page, image, paragraph, table
+
+Row = Mapping[str, Any]
+Slices = dict[tuple[str, float], dict[str, Planes]]
+"""By kind and level of noise, and by method, what the montages show."""
+
+_COLUMNS = {
+    "psnr": ("PSNR, dB", "{:.2f}"),
+    "gain": ("gain, dB", "{:+.2f}"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "nrmse": ("NRMSE", "{:.4f}"),
+    "hfen": ("HFEN", "{:.4f}"),
+    "psnr_dark": ("PSNR dark", "{:.2f}"),
+    "psnr_middle": ("middle", "{:.2f}"),
+    "psnr_bright": ("bright", "{:.2f}"),
+    "psnr_edges": ("edges", "{:.2f}"),
+    "psnr_whole": ("whole", "{:.2f}"),
+    "bias_dark": ("bias dark, %", "{:+.2f}"),
+    "bias_middle": ("middle, %", "{:+.2f}"),
+    "bias_bright": ("bright, %", "{:+.2f}"),
+    "bias_air": ("air, %", "{:+.2f}"),
+    "power_high": ("power at 0.5 to 0.8 Nyquist", "{:.2f}"),
+    "power_worst": ("power, worst", "{:.2f}"),
+    "seconds": ("seconds", "{:.1f}"),
+    "peak_gb": ("memory, GB", "{:.2f}"),
+}
+_LEGEND = (
+    "Means over the scans. PSNR, SSIM, NRMSE and HFEN are in the foreground unless a column says "
+    "otherwise; the data range is the intensity scale, the 99.5th percentile of the foreground. "
+    "Dark, middle and bright are classes of brightness of the clean scan. Bias is the mean error "
+    "in percent of the scale. Power is that of the restored foreground over the clean one's, in "
+    "shells of a tenth of the Nyquist frequency up to 0.8 of it; worst is the furthest from 1. "
+    "Memory is what the process grew by; seconds hold the estimate of sigma. Intervals are paired "
+    "95 % bootstrap intervals over the scans; of one scan they have no width."
+)
+_CHAIN = (
+    "Noise as acquired is white in k-space, on the acquired matrix; what the scanner does then "
+    "colours it. The truth is the clean scan through the same chain. Sigma is that of one real "
+    "component before parallel imaging amplifies it."
+)
+_MONTAGE = "One slice, all at the window 0 to 1.05 of the scale; errors below, within 4 sigma."
+
+
+def benchmark_page(
+    summary: Sequence[Row],
+    facts: Mapping[str, Any],
+    slices: Slices,
+    acquisitions: Sequence[Row] = (),
+    more: Sequence[str] = (),
+) -> str:
+    """The page: plots, a table for each noise with its montage, and how it was made.
+
+    Args:
+        summary: Lines of `bootstrap.summarise`.
+        facts: JSON-able: options, versions, machine.
+        slices: What the montages show.
+        acquisitions: What was simulated: case, noise and words.
+        more: HTML that follows the tables.
+    """
+    noises = list(dict.fromkeys(line["noise"] for line in summary))
+    parts = [
+        heading("Denoising benchmark", 1),
+        paragraph(f"{_LEGEND} Gains are over {summary[0]['gain_over']}."),
+        image(score_plot(summary), "PSNR and SSIM against sigma"),
+        image(gain_plot(summary), "gain over the reference, and PSNR against seconds"),
+    ]
+    if len(noises) > 1:
+        parts += [heading("The kinds of noise side by side"), _side_by_side(summary, noises)]
+    for noise, sigma in dict.fromkeys((line["noise"], line["sigma"]) for line in summary):
+        parts.append(heading(f"{NOISE_WORDS[noise]}, sigma {sigma:g} of the scale"))
+        here = [line for line in summary if (line["noise"], line["sigma"]) == (noise, sigma)]
+        parts.append(_table(here))
+        if slices.get((noise, sigma)):
+            parts.append(paragraph(_MONTAGE))
+            words = f"montage, {NOISE_WORDS[noise]}, sigma {sigma:g}"
+            parts.append(image(montage(slices[noise, sigma], sigma), words))
+    if acquisitions:
+        rows = [[a["case"], NOISE_WORDS[a["noise"]], a["words"]] for a in acquisitions]
+        parts += [heading("What was simulated"), paragraph(_CHAIN)]
+        parts.append(
+            table(["scan", "noise", "law, acquisition, what was done since"], rows, words=2)
+        )
+    parts += more
+    made = escape(json.dumps(facts, indent=2, sort_keys=True))
+    parts.append(f"{heading('How it was made')}<pre>{made}</pre>")
+    return html_page("Denoising benchmark", parts)
+
+
+def _side_by_side(summary: Sequence[Row], noises: Sequence[str]) -> str:
+    """PSNR and gain of each method, a column for each kind of noise."""
+    lines: dict[tuple[float, str], dict[str, list[Row]]] = {}
+    for line in summary:
+        place = lines.setdefault((line["sigma"], line["method"]), {})
+        place.setdefault(line["noise"], []).append(line)
+    body = []
+    for (sigma, method), by_noise in sorted(lines.items(), key=lambda item: item[0][0]):
+        for index in range(max(len(found) for found in by_noise.values())):
+            row = [f"{sigma:g}", method]
+            for noise in noises:
+                found = by_noise.get(noise, [])[index : index + 1]
+                row += _scores(found[0]) if found else ["", "", ""]
+            body.append(row)
+    columns = ("sigma is", "PSNR, dB", "gain, dB")
+    head = [f"{NOISE_WORDS[noise]}: {column}" for noise in noises for column in columns]
+    return table(["sigma", "method", *head], body)
+
+
+def _scores(line: Row) -> list[str]:
+    source = line["sigma_source"].replace("none", "")
+    return [source, *(_cell(line, name, _COLUMNS[name][1]) for name in ("psnr", "gain"))]
+
+
+def _table(lines: Sequence[Row]) -> str:
+    columns = {n: form for n, form in _COLUMNS.items() if any(n in line for line in lines)}
+    head = ["method", *(label for label, _ in columns.values()), "scans"]
+    body = [
+        [method_label(line)]
+        + [_cell(line, name, form) for name, (_, form) in columns.items()]
+        + [str(line["scans"])]
+        for line in lines
+    ]
+    return table(head, body)
+
+
+def _cell(line: Row, name: str, form: str) -> str:
+    if name not in line:
+        return ""
+    text = form.format(line[name] * (100 if name.startswith("bias") else 1))
+    if name == "gain":
+        text += f" ({line['gain_low']:+.2f} to {line['gain_high']:+.2f})"
+    return text

@@ -1,0 +1,228 @@
+"""Run a benchmark over a folder of clean scans; it goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, astuple, dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from medddpm.benchmark.figures import method_label
+from medddpm.benchmark.measure import (
+    BenchmarkOptions,
+    NoiseName,
+    Spoilt,
+    prepare_case,
+    run_method,
+    spoil,
+)
+from medddpm.benchmark.page import Slices, benchmark_page
+from medddpm.benchmark.repeats_page import repeats_parts
+from medddpm.benchmark.rows import (
+    BenchmarkRun,
+    Row,
+    Trial,
+    keep_row,
+    kept_planes,
+    prepare_run,
+    run_facts,
+    with_units,
+)
+from medddpm.benchmark.run_repeats import (
+    RepeatTest,
+    find_repeats,
+    measure_repeats,
+    repeat_facts,
+)
+from medddpm.data.scan_list import named_scans
+from medddpm.io import OnError, read_volume
+from medddpm.io.outputs import file_stem, plain, staged, write_csv, write_html, write_json
+from medddpm.io.provenance import checksum, versions
+from medddpm.metrics.bootstrap import choose_reference, summarise
+from medddpm.preprocess.acquisition_words import in_words
+from medddpm.preprocess.simulated_scan import parse_acquisition
+from medddpm.report.html import heading
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All rows, their summary a noise level and method, what was written; and what repeats told."""
+
+    rows: list[Row] = field(repr=False)
+    summary: list[Row] = field(repr=False)
+    paths: list[Path]
+    repeats: RepeatTest | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A file: its name, which is in the seed of the noise, and its checksum."""
+
+    name: str
+    sha256: str
+
+
+def benchmark(
+    data: str | Path,
+    out: str | Path,
+    *,
+    options: BenchmarkOptions | None = None,
+    gmap: str | Path | None = None,
+    weights: str | Path = "default",
+    device: str = "auto",
+    include: str = "*",
+    limit: int | None = None,
+    repeats: str | Path | None = None,
+    on_row: Callable[[Row], None] | None = None,
+    on_repeats: Callable[[Row], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_error: OnError | None = None,
+) -> Benchmark:
+    """Compare denoisers on clean scans with simulated noise, and on repeats with their own.
+
+    Each row is a file in `out`/rows, named by a hash of all that it depends on: a run that was
+    stopped, or has new methods, computes only what is missing.
+
+    Args:
+        data: A NIfTI file, a folder of them, or a CSV file with a column `file`.
+        out: Folder for rows.csv, summary.csv, results.json and index.html.
+        options: What is compared.
+        gmap: A scan on the grid of all of them that multiplies sigma.
+        weights: Our model, unless a method names its own ("mean@weights=FILE").
+        device: Where it runs.
+        include: Pattern (fnmatch) of scan names.
+        limit: At most so many scans.
+        repeats: Repeats of scans, as in `repeat_test`: a second table, in repeats.csv.
+        on_row: Called with each row.
+        on_repeats: Called with each row of the second table.
+        on_progress: Called with how much is done, and of how much.
+        on_error: Called with the error of a repeated scan that is left out, of several.
+
+    Raises:
+        ConfigError: An option cannot be used, a package is missing, or there is no scan.
+        GeometryError: The map lies on another grid than a scan.
+    """
+    data, out = Path(data), Path(out)
+    gmap = None if gmap is None else Path(gmap)
+    settings = options or BenchmarkOptions()
+    files = named_scans(data, include, limit)
+    repeated = [] if repeats is None else find_repeats([Path(repeats)])
+    run = prepare_run(settings, gmap, weights, device)
+    with staged(out):
+        pass  # the folder exists and takes files, before any work
+    tested = None
+    if repeated:
+        tested = measure_repeats(repeated, out / "rows", run, on_row=on_repeats, on_error=on_error)
+    total = len(files) * sum(1 for _ in run.trials())
+    rows: list[Row] = []
+    slices: Slices = {}
+    for index, path in enumerate(files):
+        for row, kept in _rows_of(path, out / "rows", run, with_slice=index == 0):
+            rows.append(row)
+            if index == 0:
+                for place, planes in _slices_of(row, kept).items():
+                    slices.setdefault(place, {}).update(planes)
+            if on_row:
+                on_row(row)
+            if on_progress:
+                on_progress(len(rows), total)
+    summary = summarise(rows, choose_reference(settings.labels, settings.reference))
+    facts = run_facts(run, [file_stem(path) for path in files])
+    names = _write(out, rows, summary, facts, slices, tested)
+    return Benchmark(rows, summary, [out / name for name in names], tested)
+
+
+def _rows_of(
+    path: Path, folder: Path, run: BenchmarkRun, *, with_slice: bool
+) -> Iterator[tuple[Row, Path]]:
+    """Each row of one scan with its file: read where it is there, else computed and kept."""
+    scan, options = Scan(file_stem(path), checksum([path])), run.options
+    prepare = cache(lambda: prepare_case(read_volume(path), options, run.gmap))
+
+    @lru_cache(maxsize=1)
+    def spoilt(noise: NoiseName, sigma: float) -> Spoilt:
+        return spoil(prepare(), sigma, noise, options)
+
+    for trial in run.trials():
+        kept = folder / f"{_key(run, scan, trial)}.json"
+        if not kept.exists():
+            made, restorer = spoilt(trial.noise, trial.sigma), run.restorer(trial.method)
+            outcome = run_method(made, trial.method, trial.source, restorer, options.noise.seed)
+            images = {"clean": outcome.clean, "noisy": outcome.noisy}
+            images |= {"restored": outcome.restored}
+            keep_row(
+                kept, outcome.row, images if with_slice else {}, made.case.volume, made.case.scale
+            )
+        yield json.loads(kept.read_text(encoding="utf-8")), kept
+
+
+def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
+    """A name for all that a row depends on."""
+    noise, given = run.options.noise, run.options.acquisition
+    white = {"noise": asdict(noise), "gmap": run.gmap_sha256}
+    own = None if given is None or trial.noise == "ellipse" else asdict(given)
+    parts = {
+        "scan": astuple(scan),
+        "noise": trial.noise,
+        **(white if trial.noise == "white" else {"seed": noise.seed, "acquisition": own}),
+        "crop": run.options.crop,
+        "sigma": trial.sigma,
+        "method": trial.method.label,
+        "sigma_source": trial.source,
+        "versions": [versions()["medddpm"], run.peers[trial.method.name]],
+        "weights": run.digest(trial.method),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _slices_of(row: Row, kept: Path) -> Slices:
+    planes = None if row["method"] == "identity" else kept_planes(kept)
+    if planes is None:
+        return {}
+    return {(row["noise"], row["sigma"]): {method_label(row): planes}}
+
+
+def _write(
+    out: Path,
+    rows: list[Row],
+    summary: list[Row],
+    facts: dict[str, Any],
+    slices: Slices,
+    tested: RepeatTest | None,
+) -> tuple[str, ...]:
+    """Write the tables and the page, all at once; returns their names."""
+    acquisitions = _acquisitions(rows)
+    more = [] if tested is None else ["repeats.csv"]
+    parts: list[str] = []
+    with staged(out) as folder:
+        write_csv(folder / "rows.csv", with_units([_flat(row) for row in rows]))
+        write_csv(folder / "summary.csv", with_units(summary))
+        results = facts | {"acquisitions": acquisitions, "summary": summary}
+        if tested is not None:
+            write_csv(folder / "repeats.csv", tested.rows)
+            results["repeats"] = repeat_facts(tested)
+            shown = repeats_parts(tested.rows, tested.scans, tested.summary, tested.slices)
+            parts = [heading("Truth from repeats"), *shown]
+        write_json(folder / "results.json", results)
+        page = benchmark_page(summary, plain(facts), slices, acquisitions, parts)
+        write_html(folder / "index.html", page)
+    return "rows.csv", "summary.csv", *more, "results.json", "index.html"
+
+
+def _flat(row: Row) -> Row:
+    """A row whose acquisition is one cell: JSON."""
+    made = row["acquisition"]
+    return row | {"acquisition": "" if made is None else json.dumps(made)}
+
+
+def _acquisitions(rows: list[Row]) -> list[Row]:
+    """What was simulated for each scan and kind of noise, in words; the levels are left out."""
+    found = {
+        (row["case"], row["noise"]): in_words(parse_acquisition(row["acquisition"], row["case"]))
+        for row in rows
+        if row["acquisition"] is not None
+    }
+    return [{"case": case, "noise": noise, "words": said} for (case, noise), said in found.items()]

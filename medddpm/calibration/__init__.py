@@ -1,0 +1,1 @@
+"""Intervals that hold, and the guard that knows what is usual."""

@@ -1,0 +1,293 @@
+"""Fit the guard's limits to good restorations, and see which faults it finds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medddpm.benchmark.degradation import NoiseModel
+from medddpm.benchmark.measure import BenchmarkOptions, prepare_case
+from medddpm.benchmark.rows import with_units
+from medddpm.calibration.faults import DIAMETERS, FAULTS, NONE, lesion_in
+from medddpm.calibration.guard import FALSE_ALARMS, GuardFit, Trial, detection, fit_guard
+from medddpm.data.scan_list import column_of, named_scans, scan_files, subjects_of
+from medddpm.errors import ConfigError
+from medddpm.guard import find_all
+from medddpm.io import read_volume
+from medddpm.io.outputs import check_targets, file_stem, staged, write_csv, write_json
+from medddpm.io.provenance import checksum, versions
+from medddpm.model.model import find_weights, with_card
+from medddpm.preprocess.acquisition import acquire, draw_acquisition
+from medddpm.preprocess.degrade import volume_seed
+from medddpm.preprocess.intensity import intensity_scale
+from medddpm.preprocess.noise import estimate_noise
+from medddpm.preprocess.values import look
+from medddpm.restoration.probe import probe_scan
+from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
+from medddpm.volume import Volume
+
+Row = dict[str, Any]
+Image = NDArray[np.float32]
+_SETTINGS = (
+    "noise", "coils", "fidelity", "shifts", "texture", "guidance_scale", "cfg_weight", "give_back",
+    "samples", "steps", "sampler", "start",
+)  # fmt: skip
+"""Options of a restoration that change what good ones look like."""
+_OF_SAMPLES = ("samples", "steps", "sampler", "start", "texture")
+FOREIGN, LESION = "foreign scan", "lesion"
+NAMES = ("model.safetensors", "guard.json", "detection.csv", "trials.csv")
+
+
+@dataclass(frozen=True)
+class GuardCalibration:
+    """What a calibration of the guard found.
+
+    Attributes:
+        rows: One a fault and noise level; see `detection`.
+        fit: The limits and their false alarms.
+        weights: The weights file with that card.
+    """
+
+    rows: list[Row] = field(repr=False)
+    fit: GuardFit = field(repr=False)
+    weights: Path
+
+
+def calibrate_guard(
+    data: str | Path,
+    out: str | Path,
+    *,
+    sigmas: Sequence[float] = (0.0, 0.03, 0.05, 0.09, 0.15),
+    options: RestoreOptions | None = None,
+    crop: tuple[int, int, int] | None = None,
+    weights: str | Path = "default",
+    device: str = "auto",
+    include: str = "*",
+    faults_on: Sequence[str] = (),
+    foreign: Sequence[str | Path] = (),
+    overwrite: bool = False,
+    on_scan: Callable[[str, float, str], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> GuardCalibration:
+    """Fit the guard to restorations of clean scans with noise; writes weights with a new card.
+
+    Each scan is spoilt with each level of noise, white and as acquired, and restored with a blind
+    sigma; at level 0 it has its own noise alone. The limits of all alarms together flag 5 % of
+    these, and so do those of all notices, each kind of scan judged by the others. Then scans are
+    restored with something wrong on purpose, and it is counted what the guard sees. A run that was
+    stopped goes on.
+
+    Args:
+        data: Clean scans: a file, a folder or a CSV file with a column `file`; its columns
+            `subject` and `kind` (what shares scanner and contrast) are used if they are there.
+        out: Folder for model.safetensors, guard.json, detection.csv and trials.csv.
+        sigmas: Noise levels, fractions of each scan's intensity scale.
+        options: The restoration; the defaults if not given.
+        crop: Box of so many voxels around the middle of the foreground; None is the whole scan.
+        weights: Model to calibrate.
+        device: Where it runs.
+        include: Pattern of scan names.
+        faults_on: Patterns of the names of scans that are also restored with faults.
+        foreign: Scans that the model must not know, such as a CT or a knee.
+        overwrite: Replace outputs that exist.
+        on_scan: Called with each scan, noise level and fault when it is done.
+        on_progress: Called with how much is done, and of how much.
+
+    Raises:
+        ConfigError: No scan, or scans of one subject alone.
+    """
+    data, out = Path(data), Path(out)
+    files = named_scans(data, include)
+    subjects, kinds = subjects_of(data, files), column_of(data, "kind")
+    if len(set(subjects.values())) < 2:
+        raise ConfigError(
+            f"{data} holds one subject; the guard is tested on other subjects than it learns "
+            "from, so give scans of two or more (a CSV with a column `subject` tells)"
+        )
+    check_targets([out / name for name in NAMES], overwrite=overwrite)
+    settings = replace(options or RestoreOptions(), sigma=None)
+    lab = _Lab(Restorer.from_pretrained(weights, device), settings, crop, out)
+    trials: list[Trial] = []
+    work = list(_plan(files, faults_on, [Path(path) for path in foreign]))
+    for number, (path, fault) in enumerate(work):
+        who = (file_stem(path), subjects.get(path, file_stem(path)), kinds.get(path, ""))
+        for done, sigma in enumerate(sorted(sigmas), start=1 + number * len(sigmas)):
+            for row in lab.trials(path, sigma, fault):
+                trials.append(Trial(*who, **row))
+            if on_scan:
+                on_scan(who[0], sigma, fault)
+            if on_progress:
+                on_progress(done, len(work) * len(sigmas))
+    fit = fit_guard(trials)
+    rows = detection(trials, fit)
+    content = _content(trials, fit, settings, crop)
+    arrays, card = _arrays(fit, settings.mode), lab.restorer.model.card
+    _write(out, trials, rows, content, arrays, find_weights(weights), card, settings.mode)
+    return GuardCalibration(rows, fit, out / NAMES[0])
+
+
+def _plan(
+    files: Sequence[Path], faults_on: Sequence[str], foreign: Sequence[Path]
+) -> Iterator[tuple[Path, str]]:
+    """Which scan is restored with which fault: first all without one."""
+    spoilt = [path for path in files if any(fnmatch(file_stem(path), p) for p in faults_on)]
+    yield from ((path, NONE) for path in files)
+    for fault in [LESION, *FAULTS]:
+        yield from ((path, fault) for path in spoilt if fault != NONE)
+    yield from ((path, FOREIGN) for given in foreign for path in scan_files(given))
+
+
+@dataclass(frozen=True)
+class _Lab:
+    restorer: Restorer
+    options: RestoreOptions
+    crop: tuple[int, int, int] | None
+    out: Path
+
+    def trials(self, path: Path, sigma: float, fault: str) -> list[Row]:
+        """What was found with a fault: read where it is there, else computed and kept."""
+        digest = self.restorer.model.digest
+        parts = [checksum([path]), sigma, fault, asdict(self.options), self.crop, digest]
+        key = hashlib.sha256(json.dumps([*parts, versions()["medddpm"]]).encode()).hexdigest()[:20]
+        kept = self.out / "trials" / f"{key}.json"
+        if not kept.exists():
+            rows = list(self._run(path, sigma, fault))
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with staged(kept.parent) as work:
+                write_json(work / kept.name, {"trials": rows})
+        found: list[Row] = json.loads(kept.read_text(encoding="utf-8"))["trials"]
+        return found
+
+    def _run(self, path: Path, sigma: float, fault: str) -> Iterator[Row]:
+        clean = prepare_case(read_volume(path), BenchmarkOptions(crop=self.crop)).volume
+        scale = intensity_scale(np.asarray(clean.data, np.float32))
+        if fault == NONE:
+            for noisy in _as_scanned(clean, scale, sigma):
+                done = self.restorer.restore(noisy, options=self.options)
+                yield self._row(noisy, done, sigma, fault, done.volume.data)
+            return
+        made, noise = FAULTS.get(fault, FAULTS[NONE]), NoiseModel()
+        noisy = made.spoil(clean, sigma * scale, noise)
+        options = self.options
+        if made.sigma_factor != 1:
+            estimate = estimate_noise(noisy.data, spacing=noisy.spacing)
+            options = replace(options, sigma=made.sigma_factor * estimate.sigma)
+        done = self.restorer.restore(noisy, options=options)
+        if fault == LESION:
+            yield from self._with_lesions(clean, scale, sigma, noisy, done)
+        else:
+            yield self._row(noisy, done, sigma, fault, done.volume.data)
+
+    def _with_lesions(
+        self, clean: Volume, scale: float, sigma: float, noisy: Volume, done: Restored
+    ) -> Iterator[Row]:
+        """A lesion that the restoration made up, and one that it lost."""
+        for diameter in DIAMETERS:
+            lesion = lesion_in(clean, scale, diameter)
+            if lesion is None:
+                continue
+            added = np.maximum(done.volume.data + lesion, 0)
+            yield self._row(noisy, done, sigma, f"lesion added, {diameter:g} mm", added)
+            ill = clean.with_data(np.maximum(clean.data + lesion, 0))
+            seen = FAULTS[NONE].spoil(ill, sigma * scale, NoiseModel())
+            lost = f"lesion removed, {diameter:g} mm"
+            yield self._row(seen, done, sigma, lost, done.volume.data)
+
+    def _row(self, noisy: Volume, done: Restored, sigma: float, fault: str, restored: Image) -> Row:
+        level = float(done.facts["frames"][0]["sigma"]["fraction"])
+        options = replace(self.options, sigma=_told(done))
+        frame = self.restorer.frame(look(noisy.data, options.noise), noisy, options)
+        x_hat = frame.from_scan(np.asarray(restored, np.float32))
+        std = None if done.std is None else np.maximum(frame.from_scan(done.std.data), 0)
+        found = find_all(frame.y, x_hat, frame.law, frame.mask, spacing=frame.spacing, std=std)
+        features = probe_scan(self.restorer.model, x_hat, options, self.restorer.device).features
+        return {
+            "sigma": sigma,
+            "fault": fault,
+            "level": level,
+            "findings": {name: round(f.value, 6) for name, f in found.items()},
+            "features": None if features is None else [round(float(v), 4) for v in features],
+        }
+
+
+def _as_scanned(clean: Volume, scale: float, sigma: float) -> Iterator[Volume]:
+    """A scan with white noise, and as acquired; at sigma 0 with its own noise alone."""
+    image = np.asarray(clean.data, np.float32)
+    if sigma == 0:
+        yield clean
+        return
+    yield FAULTS[NONE].spoil(clean, sigma * scale, NoiseModel())
+    rng = np.random.default_rng(volume_seed(round(1e4 * sigma), clean.case_id))
+    acquisition = draw_acquisition(sigma, clean.spacing, rng)
+    if acquisition.kind != "rician":  # of which the restoration would have to be told
+        acquisition = replace(acquisition, kind="rician")
+    made = acquire(image / np.float32(scale), acquisition, rng)
+    yield clean.with_data(made.noisy * np.float32(scale))
+
+
+def _told(done: Restored) -> float | None:
+    """The level of a restoration that was told one."""
+    found = done.facts["frames"][0]["sigma"]
+    return float(found["sigma"]) if found["method"] == "given" else None
+
+
+def _content(
+    trials: Sequence[Trial],
+    fit: GuardFit,
+    options: RestoreOptions,
+    crop: tuple[int, int, int] | None,
+) -> Row:
+    good = [t for t in trials if t.fault == NONE]
+    names = [n for n in _SETTINGS if options.mode != "mean" or n not in _OF_SAMPLES]
+    return {
+        "options": {name: getattr(options, name) for name in names},
+        "checks": list(fit.usual.known.findings),
+        "reach": dict(fit.usual.reach),
+        "ranges": dict(fit.usual.ranges),
+        "false_alarms": dict(fit.false_alarms),
+        "any_false_alarm": round(fit.any_flag, 4),
+        "aim": FALSE_ALARMS,
+        "sigmas": sorted({t.sigma for t in good}),
+        "scans": len({t.scan for t in good}),
+        "subjects": len({t.subject for t in good}),
+        "crop": crop,
+    }
+
+
+def _arrays(fit: GuardFit, mode: str) -> dict[str, Image]:
+    known = fit.usual.known
+    table = np.stack(list(known.findings.values()), axis=1)
+    parts = {"features": known.features, "levels": known.levels, "findings": table}
+    parts["spread"] = known.spread
+    return {f"guard.{mode}.{name}": a.astype(np.float32) for name, a in parts.items()}
+
+
+def _write(
+    out: Path,
+    trials: Sequence[Trial],
+    rows: Sequence[Row],
+    content: Row,
+    arrays: dict[str, Image],
+    weights: Path,
+    card: Row,
+    mode: str,
+) -> None:
+    with staged(out) as folder:
+        guards = card.get("guard", {}) | {mode: content}
+        with_card(weights, folder / NAMES[0], card | {"guard": guards}, arrays)
+        write_json(folder / NAMES[1], content)
+        write_csv(folder / NAMES[2], with_units(rows))
+        told = [
+            {"scan": t.scan, "subject": t.subject, "kind": t.kind, "sigma": t.sigma,
+             "fault": t.fault, "level": t.level, **t.findings}
+            for t in trials
+        ]  # fmt: skip
+        write_csv(folder / NAMES[3], with_units(told))

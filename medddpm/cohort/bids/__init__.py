@@ -1,0 +1,1 @@
+"""A BIDS data set restored as a BIDS App."""

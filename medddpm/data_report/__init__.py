@@ -1,0 +1,1 @@
+"""Who is in a data set, and which groups are restored worse."""

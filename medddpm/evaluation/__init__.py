@@ -1,1 +1,0 @@
-"""How good a restoration is: metrics and pictures."""

@@ -1,0 +1,1 @@
+"""What denoisers leave of lesions."""

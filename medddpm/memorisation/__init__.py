@@ -1,0 +1,1 @@
+"""Which training scan is nearest to a generated sample."""

@@ -1,0 +1,99 @@
+"""The conditional denoising network on latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medddpm.model.blocks import SILU_GAIN, ConditionEmbedding, NormedConv, NormedUNet, UNet
+
+
+class LatentUNet(nn.Module):
+    """U-Net over (noisy latent, condition), with noise level, sigma and spacing embedded.
+
+    Conditions on the scan by concatenation (Saharia et al. 2022, section 2.2). It knows nothing
+    of schedules: what its output means (eps, x0, v) is the business of `diffusion.prediction`.
+
+    The last channels of the condition are a first guess of x0, the latent of the shrunk scan. It
+    reaches the output directly, times `guess_gain` and the noise of the level: the network
+    learns what the guess lacks.
+
+    Args:
+        latent_channels: Channels of z.
+        cond_channels: Channels of the condition, the guess included.
+        channels: Width of each level, finest first.
+        num_blocks: Residual blocks a level and direction.
+        embedding_width: Width of the condition vector.
+        guess_gain: Share of x0 in what is predicted at the terminal level: -1 for v.
+        num_conditions: Scalars that are known of the scan.
+        normed: Filters of unit norm (`NormedUNet`), which take a higher learning rate.
+    """
+
+    def __init__(
+        self,
+        latent_channels: int = 16,
+        cond_channels: int = 80,
+        channels: Sequence[int] = (128, 192, 256),
+        num_blocks: int = 2,
+        embedding_width: int = 128,
+        guess_gain: float = -1.0,
+        num_conditions: int = 4,
+        *,
+        normed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.latent_channels = latent_channels
+        self.cond_channels = cond_channels
+        self.guess_gain = guess_gain
+        self.embed = ConditionEmbedding(1 + num_conditions, embedding_width)
+        inputs = latent_channels + cond_channels
+        self.unet: nn.Module
+        if normed:
+            self.unet = _NormedNetwork(
+                inputs, latent_channels, channels, num_blocks, embedding_width
+            )
+        else:
+            self.unet = UNet(inputs, latent_channels, channels, num_blocks, embedding_width)
+
+    def forward(self, z: Tensor, angle: Tensor, cond: Tensor, conditions: Tensor) -> Tensor:
+        """The network's prediction.
+
+        Args:
+            z: (B, C, X, Y, Z) noisy latent; X, Y, Z multiples of 2^(levels - 1).
+            angle: (B,) atan2(sigma_t, alpha_t), radians in [0, pi/2].
+            cond: (B, cond_channels, X, Y, Z); zeros for the unconditional network.
+            conditions: (B, N), what is known of the scan: `Model.conditions`.
+
+        Returns:
+            (B, C, X, Y, Z) float32.
+        """
+        scalars = torch.cat([angle[:, None].float() / (math.pi / 2), conditions], dim=1)
+        out: Tensor = self.unet(torch.cat([z, cond], dim=1), self.embed(scalars))
+        guess = cond[:, -self.latent_channels :].float()
+        share = self.guess_gain * angle.float().sin()[:, None, None, None, None]
+        return out.float() + share * guess
+
+
+class _NormedNetwork(nn.Module):
+    """A `NormedUNet` with a head that starts small."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int],
+        num_blocks: int,
+        embedding_width: int,
+    ) -> None:
+        super().__init__()
+        self.body = NormedUNet(in_channels, channels, num_blocks, embedding_width)
+        self.head = NormedConv(channels[0], out_channels, gain=SILU_GAIN)
+        self.scale = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, in, X, Y, Z), (B, width) -> (B, out, X, Y, Z)."""
+        out: Tensor = self.scale * self.head(self.body(x, embedding)).float()
+        return out

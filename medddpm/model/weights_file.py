@@ -1,0 +1,149 @@
+"""A weights file as it lies on the disk: its header is checked before anything is built from it.
+
+The file is safetensors, which holds no code; one of its metadata is a JSON text. Whoever made the
+file may have written anything there, so types, sizes and depth are checked first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from medddpm.errors import CheckpointError
+from medddpm.io.files import named_in_utf8
+from medddpm.model.card import Card
+from medddpm.model.interval import interval_table
+from medddpm.model.spec import ModelSpec
+
+FORMAT_VERSION = 3
+_KEY = "medddpm"
+_DEEPEST = 32
+_MOST_SAID = 3
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands in front of the weights.
+
+    Attributes:
+        spec: Rebuilds the networks.
+        card: As it was written; `card.Card` says what it holds at least.
+    """
+
+    spec: ModelSpec
+    card: dict[str, Any]
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: int
+    spec: ModelSpec
+    card: Card
+
+
+def header_text(spec: ModelSpec, card: dict[str, Any]) -> dict[str, str]:
+    """The metadata of a weights file."""
+    header = {"version": FORMAT_VERSION, "spec": asdict(spec), "card": card}
+    return {_KEY: json.dumps(header, sort_keys=True)}
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[Any]:
+    """The safetensors file, open.
+
+    Raises:
+        CheckpointError: It is missing, a folder, cut short or damaged.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give a .safetensors file in it")
+    if not path.is_file():
+        raise CheckpointError(f"weights file {path} does not exist; see `medddpm info default`")
+    try:
+        with named_in_utf8(path) as name, safe_open(name, framework="pt") as file:
+            yield file
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"weights file {path} is damaged or cut short ({error}); fetch it again"
+        ) from error
+
+
+def read_header(file: Any, path: Path) -> Header:
+    """The header of an open weights file.
+
+    Args:
+        file: Of `open_weights`.
+        path: For messages.
+
+    Raises:
+        CheckpointError: It is foreign, of another version, or holds what no header may hold.
+    """
+    text = (file.metadata() or {}).get(_KEY)
+    if text is None:
+        raise CheckpointError(f"{path} is a safetensors file, but not one of medddpm")
+    header = _parsed(text, path)
+    if not isinstance(header, dict):
+        raise _damaged(path, f"its header is a {type(header).__name__}, not a mapping")
+    version = header.get("version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"weights file {path} has format version {str(version)[:20]}, this release "
+            f"reads {FORMAT_VERSION}; use matching weights or another release of medddpm"
+        )
+    try:
+        checked = _Header.model_validate(header)
+    except ValidationError as error:
+        raise _damaged(path, _faults(error)) from error
+    interval_table(header["card"])
+    return Header(checked.spec, header["card"])
+
+
+def _parsed(text: str, path: Path) -> Any:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"its header is no JSON: {type(error).__name__}") from error
+    if _depth(header) > _DEEPEST:
+        raise _damaged(path, f"its header is nested more than {_DEEPEST} deep")
+    try:
+        text.encode("utf-8")
+        json.dumps(header, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _damaged(path, "its header holds half a character") from error
+    return header
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and mappings, counted only until there are too many."""
+    level, depth = [value], 0
+    while level and depth <= _DEEPEST:
+        inside = [v.values() if isinstance(v, dict) else v for v in level if _holds(v)]
+        level, depth = [item for part in inside for item in part], depth + 1
+    return depth
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _faults(error: ValidationError) -> str:
+    found = error.errors(include_url=False)
+    told = [
+        f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in found[:_MOST_SAID]
+    ]
+    more = len(found) - len(told)
+    return "; ".join(told) + (f"; and {more} more" if more else "")
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"weights file {path} does not fit this release: {why}; fetch it again")

@@ -1,0 +1,1 @@
+"""Pages, pictures and figures about one scan or a group."""

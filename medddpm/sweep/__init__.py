@@ -1,0 +1,1 @@
+"""Trainings of every combination of settings, compared."""

@@ -1,0 +1,98 @@
+"""The guard's section of a report, on sidecars with and without a list of checks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medddpm.guard.checks import CHECKS, judge
+from medddpm.guard.residual import Finding
+from medddpm.io.outputs import plain
+from medddpm.report.checks import check_rows, check_values
+
+OLD = {"residual_ratio": 0.9, "noise_ratio": 1.0, "passed": True, "messages": []}
+
+
+def check(name: str = "peak", **more: Any) -> dict[str, Any]:
+    told = {"name": name, "value": 1.2, "low": None, "high": 2.5, "passed": True, "words": "ok"}
+    return {**told, "false_alarms": None, "where": None, **more}
+
+
+def rows_of(*checks: dict[str, Any]) -> list[Any]:
+    return check_rows({"guard": {**OLD, "checks": list(checks)}})
+
+
+def test_without_a_list_known_numbers_are_in_words_and_unknown_ones_by_name() -> None:
+    rows = check_rows({"guard": {**OLD, "new_check": 0.123}})
+    assert [row.value for row in rows] == ["0.90", "1.00", "0.12"]
+    assert "noise that was assumed" in rows[0].name
+    assert rows[2].name == "New check"
+    assert all(row.passed is None and not row.allowed for row in rows)
+    assert check_rows({"guard": {**OLD, "checks": []}}) == rows[:2]
+
+
+def test_what_the_guard_says_is_what_the_report_shows() -> None:
+    findings = {
+        "residual_ratio": Finding(2.0, (1, 2, 3)),
+        "whiteness": Finding(0.01, None),
+        "strangeness": Finding(4.0, None),
+    }
+    ranges = {"residual_ratio": (0.3, 1.35), "whiteness": (None, 0.3)}
+    report = judge(findings, ranges, {"residual_ratio": 0.02}, np.diag([2, 2, 2, 1.0]))
+    frame = {"guard": json.loads(json.dumps(asdict(report)))}
+    first, white, strange = check_rows(frame)
+    assert (first.allowed, first.passed, first.place) == ("0.30 to 1.35", False, "2.0, 4.0, 6.0 mm")
+    assert "anatomy may be lost" in first.words
+    assert (white.passed, white.words, white.name) == (True, "", CHECKS["whiteness"].label)
+    assert (strange.passed, strange.allowed) == (None, "")
+    assert check_values(frame) == {"residual_ratio": 2.0, "whiteness": 0.01, "strangeness": 4.0}
+    assert check_values({"guard": OLD}) == {"residual_ratio": 0.9, "noise_ratio": 1.0}
+
+
+def test_a_list_of_checks_is_shown_and_those_that_failed_come_first() -> None:
+    bad = check("lesion_loss", passed=False, value=3.1, false_alarms=0.0123, where=[10, -4.25, 33])
+    peak, lost = rows_of(check(), bad)[::-1]
+    assert (lost.name, lost.value, lost.allowed) == ("Lesion loss", "3.10", "at most 2.50")
+    assert (lost.passed, lost.false_alarms) == (False, "1.2 %")
+    assert lost.where == (10, -4.25, 33)
+    assert lost.place == "10.0, -4.2, 33.0 mm"
+    assert peak.name == CHECKS["peak"].label
+    assert (peak.passed, peak.words, peak.false_alarms, peak.where) == (True, "ok", "", None)
+    [named] = rows_of(check(words=CHECKS["peak"].label, value=0.0234, high=None))
+    assert (named.words, named.value) == ("", "0.023")  # its name is not said twice
+    assert named.passed is None  # nobody knows what is usual
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(0.3, 1.35, "0.30 to 1.35"), (None, 2, "at most 2.00"), (1e-6, None, "at least 1e-06"),
+     (None, None, ""), (float("nan"), float("inf"), "")],
+)  # fmt: skip
+def test_a_range_may_be_open(low: float | None, high: float | None, text: str) -> None:
+    assert rows_of(check(low=low, high=high))[0].allowed == text
+
+
+@pytest.mark.parametrize("where", [[1, 2], "here", [1, 2, None], [0, 0, float("nan")], 7])
+def test_a_place_that_is_none_is_left_out(where: Any) -> None:
+    [row] = rows_of(check(where=where, value=None, false_alarms="often"))
+    assert row.where is None
+    assert row.place == row.false_alarms == ""
+    assert row.value == "n/a"
+
+
+def test_a_check_without_a_number_is_shown_as_one_that_failed() -> None:
+    report = judge({"peak": Finding(float("nan"))}, {"peak": (None, 2.5)})
+    frame = {"guard": json.loads(json.dumps(plain(asdict(report))))}
+    (row,) = check_rows(frame)
+    assert (row.value, row.allowed, row.passed) == ("n/a", "at most 2.50", False)
+    (bare,) = rows_of(check(value=None, high=None, passed=False))
+    assert (bare.value, bare.allowed, bare.passed) == ("n/a", "", False)
+
+
+def test_a_value_reads_unlike_the_bound_that_it_breaks() -> None:
+    (row,) = rows_of(check(value=-0.0604, high=-0.0598, passed=False))
+    assert (row.value, row.allowed) == ("-0.0604", "at most -0.0598")

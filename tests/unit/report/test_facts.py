@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from html import unescape
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medddpm.errors import GeometryError, ShapeError
+from medddpm.metrics.scores import evaluate_arrays
+from medddpm.report.facts import Figure, ReportScan, measure
+from medddpm.report.group import GroupRow, Missing, group_page, outlyingness
+from medddpm.report.page import report_page
+from medddpm.report.view import pack_view
+from medddpm.volume import Geometry, Volume
+
+GUARD = {"residual_ratio": 0.9, "noise_ratio": 1.0, "passed": True, "messages": []}
+EVIL = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
+
+
+def facts(sigma: float = 50.0, **more: Any) -> dict[str, Any]:
+    frame = {
+        "sigma": {"sigma": sigma, "fraction": 0.05, "method": "air"},
+        "vae_ceiling_db": 40.0,
+        "guard": GUARD,
+    }
+    return {
+        "statement": "For research.",
+        "input": {
+            "case_id": "a", "format": "nifti", "sha256": "0" * 64, "num_files": 1,
+            "shape": [40, 44, 36], "spacing_mm": [1, 1, 1], "orientation": "RAS",
+        },
+        "options": {"mode": "mean", "seed": 0},
+        "weights": {"name": "tiny", "sha256": "1" * 64},
+        "device": "cpu",
+        "seconds": 1.0,
+        "frames": [frame],
+        "versions": {"medddpm": "0.1.0"},
+        **more,
+    }  # fmt: skip
+
+
+def scan_of(before: Volume, after: Volume, **more: Any) -> ReportScan:
+    told = {"name": "a scan", "facts": facts(), **more}
+    return ReportScan(
+        before=before.frame(0), after=after.frame(0), geometry=before.geometry, **told
+    )
+
+
+def test_snr_is_signal_over_noise(rng: np.random.Generator) -> None:
+    """Three flat slabs of 400, 700 and 1000 with noise of 50, and the same with noise of 10."""
+    clean = np.zeros((40, 40, 40), np.float32)
+    for start, value in ((3, 400), (14, 700), (25, 1000)):
+        clean[4:36, start : start + 11, 4:36] = value
+    noise = np.where(clean > 0, rng.normal(0, 1, clean.shape), 0)
+    volumes = [
+        Volume((clean + s * noise).astype(np.float32), Geometry((40, 40, 40), np.eye(4)))
+        for s in (50, 10)
+    ]
+    snr, cnr = measure(scan_of(*volumes))
+    assert (snr.key, cnr.key) == ("snr", "cnr")
+    assert snr.after is not None
+    assert snr.before is not None
+    assert snr.after / snr.before == pytest.approx(5, rel=0.1)
+    assert 400 / 50 * 0.9 < snr.before < 1000 / 50 * 1.1
+    assert cnr.after == pytest.approx(300 / 10, rel=0.1)
+
+
+def test_with_a_reference_it_is_psnr_and_ssim(phantom: Volume, noisy_phantom: Volume) -> None:
+    scan = scan_of(noisy_phantom, phantom, reference=phantom.data)
+    psnr, ssim = measure(scan)
+    assert (psnr.key, ssim.key) == ("psnr", "ssim")
+    assert psnr.after == 200  # identical
+    assert psnr.before is not None
+    assert 20 < psnr.before < 35
+    assert ssim.text(ssim.after) == "1.0000"
+
+
+@pytest.mark.parametrize("slab", [1, 7, 100])
+def test_ssim_of_slabs_is_that_of_the_whole(
+    phantom: Volume, noisy_phantom: Volume, slab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medddpm.report.facts._SLAB", slab)
+    clean, noisy = phantom.frame(0), noisy_phantom.frame(0)
+    psnr, ssim = measure(scan_of(noisy_phantom, phantom, reference=clean))
+    expected = evaluate_arrays(clean, noisy)
+    assert psnr.before == pytest.approx(expected["psnr"], abs=1e-4)
+    assert ssim.before == pytest.approx(expected["ssim"], abs=1e-6)
+
+
+def test_a_page_has_a_limit_whatever_its_pictures_take(
+    phantom: Volume, noisy_phantom: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = scan_of(noisy_phantom, phantom)
+    whole = report_page(scan)
+    limit = len(whole) - 20_000
+    assert "All its planes are there" in whole
+    monkeypatch.setattr("medddpm.report.page.MAX_PAGE", limit)
+    small = report_page(scan)
+    assert "only some planes" in small
+    assert len(small) < limit + 20_000
+
+
+def test_arrays_of_another_shape_are_refused(phantom: Volume) -> None:
+    with pytest.raises(GeometryError, match="std has shape"):
+        scan_of(phantom, phantom, std=phantom.data[:-1])
+    with pytest.raises(ShapeError, match="X, Y, Z"):
+        ReportScan("a", phantom.data[0], phantom.data[0], phantom.geometry, facts())
+
+
+def unpacked(content: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What the page's script makes of its data."""
+    raw = {
+        k: np.frombuffer(zlib.decompress(base64.b64decode(v)), np.uint8)
+        for k, v in content["data"].items()
+    }
+    shape = content["shape"]
+    low, high = raw["removed"].reshape(2, -1).astype(np.int32)
+    folded = low | (high << 8)
+    removed = content["quantum"] * ((folded >> 1) ^ -(folded & 1))
+    after = content["floor"] + content["quantum"] * content["factor"] * raw["after"]
+    named = {"after": after, "residual": removed, "before": after + removed}
+    return {k: a.reshape(shape, order="F") for k, a in named.items()}
+
+
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1)])
+def test_the_viewer_gets_the_scans_in_ras_order(
+    phantom: Volume, noisy_phantom: Volume, flips: tuple[int, int, int]
+) -> None:
+    """Each voxel is where its millimetres say, whatever the order of the array."""
+    index = tuple(slice(None, None, f) for f in flips)
+    turn = np.diag([*flips, 1.0])
+    turn[:3, 3] = [
+        0 if f == 1 else n - 1 for f, n in zip(flips, phantom.geometry.shape, strict=True)
+    ]
+    geometry = Geometry(phantom.geometry.shape, phantom.affine @ turn)
+    turned = [Volume(v.data[index], geometry) for v in (noisy_phantom, phantom)]
+    content = pack_view(scan_of(*turned)).content
+    found = unpacked(content)
+    to_index = np.linalg.inv(phantom.affine) @ np.array(content["affine"]).reshape(4, 4)
+    at = (to_index @ [5, 7, 4, 1])[:3]
+    np.testing.assert_allclose(at, np.rint(at), atol=1e-3)
+    x, y, z = np.rint(at).astype(int)
+    step = content["quantum"] * content["factor"]
+    assert found["after"][5, 7, 4] == pytest.approx(phantom.data[x, y, z], abs=0.51 * step)
+    assert found["before"][5, 7, 4] == pytest.approx(noisy_phantom.data[x, y, z], abs=0.6 * step)
+    removed = noisy_phantom.data[x, y, z] - phantom.data[x, y, z]
+    assert found["residual"][5, 7, 4] == pytest.approx(removed, abs=0.51 * content["quantum"])
+
+
+def test_a_faint_residual_survives_the_eight_bits(
+    phantom: Volume, rng: np.random.Generator
+) -> None:
+    """Sigma is a twentieth of a grey level here."""
+    noisy = phantom.with_data(phantom.data + rng.normal(0, 0.2, phantom.data.shape))
+    content = pack_view(scan_of(noisy, phantom, facts=facts(sigma=0.2))).content
+    found = unpacked(content)["residual"]
+    assert found.std() == pytest.approx(0.2, rel=0.2)
+
+
+def test_a_large_scan_loses_planes_and_the_note_says_so(
+    phantom: Volume, noisy_phantom: Volume
+) -> None:
+    scan = scan_of(noisy_phantom, phantom)
+    whole, small = pack_view(scan), pack_view(scan, max_bytes=20_000)
+    assert "only some planes" not in whole.note
+    assert "only some planes: 1 of" in small.note
+    assert sum(len(d) for d in small.content["data"].values()) < 4 / 3 * 20_000 + 100
+    assert np.prod(small.content["shape"]) < np.prod(whole.content["shape"])
+    thinned = unpacked(small.content)["before"]
+    kept = np.array(small.content["spacing"]) / whole.content["spacing"]
+    index = tuple(slice(None, None, int(s)) for s in np.rint(kept))
+    np.testing.assert_array_equal(thinned, unpacked(whole.content)["before"][index])
+
+
+def test_the_page_is_one_file_that_runs_only_its_own_scripts(
+    phantom: Volume, noisy_phantom: Volume
+) -> None:
+    told = facts()
+    told["frames"][0]["guard"] = {**GUARD, "messages": [EVIL], "passed": False}
+    told["input"]["case_id"] = told["weights"]["name"] = told["device"] = EVIL
+    told["options"] = {"mode": EVIL, "seed": 0}
+    card = {"limits": EVIL, "more": [EVIL]}
+    scan = scan_of(noisy_phantom, phantom, name=EVIL, facts=told, card=card, std=0.1 * phantom.data)
+    page = report_page(scan)
+    html = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "alert(1)</script>" not in page
+    assert "<img src=x" not in page
+    assert len(re.findall(r"<script[ >]", html)) == 1
+    assert page.count("</script>") == 3
+    assert not re.search(r"""(src|href)=["'](?!data:)""", html)
+    assert "default-src 'none'" in unescape(page)
+    assert html.count("&lt;/script&gt;") > 5
+
+
+def test_numbers_of_the_page_are_json_without_markup(phantom: Volume) -> None:
+    page = report_page(scan_of(phantom, phantom))
+    [data] = re.findall(r'<script type="application/json" id="view-data">(.*?)</script>', page)
+    assert json.loads(data)["sigma"] == 50
+
+
+def test_the_page_has_a_table_of_checks_with_places_to_press(phantom: Volume) -> None:
+    failed = {
+        "name": EVIL, "value": 3.1, "low": None, "high": 2.5, "passed": False, "words": EVIL,
+        "false_alarms": 0.01, "where": [10, -4.25, 33],
+    }  # fmt: skip
+    told = facts()
+    told["frames"][0]["guard"] = {**GUARD, "passed": False, "messages": ["m"], "checks": [failed]}
+    page = report_page(scan_of(phantom, phantom, facts=told))
+    assert "<img src=x" not in page
+    assert '<button type="button" class="place" disabled data-mm="10.0 -4.25 33.0"' in page
+    assert "<strong>flagged</strong>" in page
+    assert "at most 2.50" in page
+    old = report_page(scan_of(phantom, phantom))
+    assert 'class="place"' not in old
+    assert "Usual" not in old
+
+
+def test_an_ensemble_says_how_far_its_interval_can_be_trusted(phantom: Volume) -> None:
+    level = {"mean": 0.9, "lowest": 0.8, "highest": 0.95}
+    known = {"scans": 7, "subjects": 5, "coverage_of_other_subjects": {"0.05": level}}
+    card = {"calibration": {**known, "reliability": [[0.5, 0.5], [0.9, 0.9]]}}
+    told = facts(interval={"level": 0.9, "calibrated": True})
+    page = report_page(scan_of(phantom, phantom, facts=told, card=card, std=0.1 * phantom.data))
+    html = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "held 90.0 % of the voxels: from 80.0 to 95.0 %" in page
+    assert page.count("<svg ") == 1
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", html)  # "#": within the drawing
+    assert "<metadata" not in page
+    assert "<svg " not in report_page(scan_of(phantom, phantom, card=card))
+
+
+def rows() -> list[GroupRow]:
+    """Nine alike and one that is far; another is flagged."""
+    found = [
+        GroupRow(f"s{i}", f"s{i}.html", {"fraction": 0.05 + 0.001 * i, "peak": 1.0}, ())
+        for i in range(9)
+    ]
+    found.append(GroupRow("far", "far.html", {"fraction": 0.5, "peak": 1.0}, ()))
+    found.append(GroupRow("bad", "bad.html", {"fraction": 0.054, "peak": 1.0}, ("a flag",)))
+    return found
+
+
+def test_outliers_are_far_from_the_median() -> None:
+    far = outlyingness(rows())
+    assert far[9][0] > 10
+    assert far[9][1] == "Sigma, of the scale"
+    assert max(distance for distance, _ in far[:9]) < 3.5
+
+
+def test_flagged_results_come_first_and_then_outliers() -> None:
+    names = re.findall(r'<td data-value="[^"]*"><a href="[^"]*">(.*?)</a>', group_page(rows()))
+    assert names[:2] == ["bad", "far"]
+    assert len(names) == 11
+
+
+def test_the_group_page_escapes_names_and_links() -> None:
+    page = group_page([GroupRow(EVIL, f"a b/{EVIL}.html", {"fraction": 0.1}, (EVIL,))] * 2)
+    assert "<img" not in page
+    assert page.count("<script") == 1
+    assert 'href="a%20b/' in page
+
+
+def test_a_small_group_is_dots_and_a_crowd_is_bars_with_dots_for_what_stands_apart() -> None:
+    few = group_page(rows())
+    assert few.count("<circle") == 2 * 11
+    assert "<rect" not in few
+    rng = np.random.default_rng(1)
+    many = [
+        GroupRow(f"s{i}", f"s{i}.html", {"fraction": 0.05 + 0.001 * rng.random()}, ())
+        for i in range(500)
+    ]
+    many.append(GroupRow("far", "far.html", {"fraction": 0.08}, ()))
+    page = group_page(many)
+    assert page.count("<circle") == 1
+    assert ">far: 0.0800<" in page
+    assert 2 <= page.count("<rect") <= 30
+
+
+def test_scans_without_a_result_are_listed_with_their_reason() -> None:
+    page = group_page(rows(), missing=[Missing(EVIL, EVIL)], num_unreached=3, advice="Look.")
+    assert "1 could not be restored, 3 were not reached" in page
+    assert "Look." in page
+    assert "<img" not in page
+    alone = group_page([], missing=[Missing("a", "gone")])
+    assert "0 restored scans" in alone
+    assert "How the numbers are spread" not in alone
+
+
+def test_the_row_of_a_result_has_gains_over_its_input() -> None:
+    figures = [
+        Figure("psnr", "PSNR", 20.0, 26.5, "{}"),
+        Figure("ssim", "SSIM", None, 0.9, "{}"),
+        Figure("snr", "SNR", 1.0, 2.0, "{}"),
+    ]
+    values = GroupRow.of("a", "a.html", facts(), figures).values
+    assert values["psnr_gain"] == 6.5
+    assert values["psnr"] == 26.5
+    assert "ssim_gain" not in values
+    assert "snr_gain" not in values
