@@ -37,18 +37,6 @@ from medddpm.model.model import find_weights, with_card
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 
 Row = dict[str, Any]
-_SETTINGS = (
-    "samples",
-    "steps",
-    "sampler",
-    "texture",
-    "fidelity",
-    "start",
-    "noise",
-    "coils",
-    "give_back",
-)
-"""Options of a restoration that change the spread of an ensemble."""
 _ARRAYS = ("mean", "std", "error", "block_std", "block_error")
 NAMES = ("model.safetensors", "calibration.json", "coverage.csv", "coverage.png")
 
@@ -211,7 +199,7 @@ def _content(
     content: dict[str, Any] = {
         "level": LEVEL,
         **asdict(fit_table(points)),
-        "options": {name: getattr(options, name) for name in _SETTINGS},
+        "options": options.method,
         "scans": len({p.scan for p in points}),
         "subjects": len({p.subject for p in points}),
         "crop": crop,

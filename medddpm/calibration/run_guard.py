@@ -36,12 +36,6 @@ from medddpm.volume import Volume
 
 Row = dict[str, Any]
 Image = NDArray[np.float32]
-_SETTINGS = (
-    "noise", "coils", "fidelity", "shifts", "texture", "guidance_scale", "cfg_weight", "give_back",
-    "samples", "steps", "sampler", "start",
-)  # fmt: skip
-"""Options of a restoration that change what good ones look like."""
-_OF_SAMPLES = ("samples", "steps", "sampler", "start", "texture")
 FOREIGN, LESION = "foreign scan", "lesion"
 NAMES = ("model.safetensors", "guard.json", "detection.csv", "trials.csv")
 
@@ -246,9 +240,8 @@ def _content(
     crop: tuple[int, int, int] | None,
 ) -> Row:
     good = [t for t in trials if t.fault == NONE]
-    names = [n for n in _SETTINGS if options.mode != "mean" or n not in _OF_SAMPLES]
     return {
-        "options": {name: getattr(options, name) for name in names},
+        "options": options.method,
         "checks": list(fit.usual.known.findings),
         "reach": dict(fit.usual.reach),
         "ranges": dict(fit.usual.ranges),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,10 @@ class Guard:
 
 
 def guard_of(
-    card: Mapping[str, Any], arrays: Mapping[str, Array], options: Mapping[str, Any]
+    card: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    mode: str,
+    other_than: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> Guard:
     """The guard that a weights file holds for a restoration with these options.
 
@@ -48,14 +51,14 @@ def guard_of(
     Args:
         card: Of the weights.
         arrays: What is with them; see `model.Model.arrays`.
-        options: Of the restoration, by name.
+        mode: Of the restoration.
+        other_than: What differs in its options from those of a calibration.
 
     Raises:
         CheckpointError: What the file holds is damaged.
     """
-    mode = str(options.get("mode"))
     found = _calibrated(card).get(mode)
-    if found is None or any(options.get(k) != v for k, v in found.options.items()):
+    if found is None or other_than(found.options):
         return Guard()
     return _guard(mode, found, arrays)
 

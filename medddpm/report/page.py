@@ -26,7 +26,7 @@ NIIVUE = "niivue-0.69.0.umd.js.gz"
 MAX_PAGE = 14_500_000
 """Bytes of a page but for its words, which are a few tens of thousands; below 15 MB with them."""
 _GRADIENT = "function Ti(B){"
-_FOLDER = files("medddpm") / "evaluation" / "report_files"
+_FOLDER = files("medddpm") / "report" / "files"
 _SLIDERS = (
     ("x", "Left-right"),
     ("y", "Back-front"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
@@ -23,6 +23,10 @@ _ONLY_IN: dict[str, tuple[Mode, ...]] = {
     "shifts": ("mean",),
 }
 """The modes that an option belongs to; those that are not here belong to all."""
+_OF_THE_RUN = (
+    "mode", "sigma", "noise_map", "colour", "seed", "memory_gb", "tile", "overlap", "bf16",
+)  # fmt: skip
+"""What belongs to a scan or a machine: a calibration holds whatever these are."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,22 @@ class RestoreOptions:
             raise ConfigError(f"texture is {self.texture}; it lies between 0 and 1")
         if not 0 <= self.give_back <= 8:
             raise ConfigError(f"give_back is {self.give_back}; it lies between 0 and 8 voxels")
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """The options that change what good restorations look like and how far samples spread."""
+        names = [f.name for f in fields(self) if f.name not in _OF_THE_RUN]
+        return {n: getattr(self, n) for n in names if self.mode in _ONLY_IN.get(n, (self.mode,))}
+
+    def other_than(self, calibrated: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of the method that a calibration was made with otherwise: theirs, by name.
+
+        Args:
+            calibrated: Options of the calibration; what it does not name had its default.
+        """
+        defaults = {f.name: f.default for f in fields(self)}
+        theirs = {name: calibrated.get(name, defaults[name]) for name in self.method}
+        return {name: theirs[name] for name, value in self.method.items() if theirs[name] != value}
 
     def idle(self, given: Collection[str] = ()) -> dict[str, str]:
         """A sentence on each option that was set and does nothing beside the others, by name.

@@ -301,7 +301,7 @@ class Restorer:
         )
 
     def _guard_of(self, options: RestoreOptions) -> Guard:
-        return guard_of(self.model.card, self.model.arrays, asdict(options))
+        return guard_of(self.model.card, self.model.arrays, options.mode, options.other_than)
 
     def _half_width(self, frame: Frame, x_hat: Array, std: Array) -> Array:
         if self.intervals is None:
@@ -315,8 +315,7 @@ class Restorer:
         found = self.model.card.get("calibration")
         if found is None:
             return {"level": 0.9, "calibrated": False}
-        given = asdict(options)
-        other = {k: v for k, v in found["options"].items() if given.get(k) != v}
+        other = options.other_than(found["options"])
         return {"level": 0.9, "calibrated": True, "calibrated_for_other_options": other}
 
     def _facts(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from medddpm.metrics import scores as metrics
+from medddpm.metrics import scores
 from medddpm.workflows.measure import Evaluation
 
 _METRICS = {
@@ -31,8 +31,8 @@ def evaluation_table(evaluation: Evaluation) -> str:
     lines += [
         f"Data range {evaluation.data_range:.6g}: the 99.5th percentile of the reference's "
         f"foreground ({evaluation.restored['num_inside']:.0f} voxels).",
-        f"SSIM: 3D Gaussian window of sigma {metrics.SSIM_SIGMA} voxels, K1 {metrics.SSIM_K1}, "
-        f"K2 {metrics.SSIM_K2}. HFEN: Laplacian of Gaussian of sigma {metrics.HFEN_SIGMA} voxels.",
+        f"SSIM: 3D Gaussian window of sigma {scores.SSIM_SIGMA} voxels, K1 {scores.SSIM_K1}, "
+        f"K2 {scores.SSIM_K2}. HFEN: Laplacian of Gaussian of sigma {scores.HFEN_SIGMA} voxels.",
     ]
     return "\n".join(lines)
 

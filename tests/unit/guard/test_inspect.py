@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from skimage.restoration import denoise_nl_means
 from medddpm.errors import CheckpointError, ConfigError, GeometryError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
+from medddpm.restoration.options import RestoreOptions
 
 Head = Callable[..., NDArray[np.float32]]
 Array = NDArray[np.float32]
@@ -243,12 +245,16 @@ ARRAYS = {
     "guard.mean.findings": np.array([[0.2, 0.9], [0.4, 0.8]], np.float32),
     "guard.mean.spread": np.array([1.0, 2.0], np.float32),
 }
-MEAN = {"mode": "mean", "fidelity": 1.0, "seed": 3}
+MEAN = RestoreOptions(seed=3)
+
+
+def guard_for(card: dict[str, Any], arrays: dict[str, Array], options: RestoreOptions) -> Guard:
+    return guard_of(card, arrays, options.mode, options.other_than)
 
 
 def test_ranges_of_the_weights_hold_for_their_options_alone(clean: Array) -> None:
     card = {"guard": {"mean": CALIBRATED}}
-    guard = guard_of(card, ARRAYS, MEAN)
+    guard = guard_for(card, ARRAYS, MEAN)
     assert guard.usual is not None
     near = np.zeros(2, np.float32)
     report = check_residual(rician(clean, 0.05), clean, 0.05, clean > 0, guard=guard, features=near)
@@ -257,15 +263,16 @@ def test_ranges_of_the_weights_hold_for_their_options_alone(clean: Array) -> Non
     assert peak.false_alarms == 0.01
     bare = check_residual(rician(clean, 0.05), clean, 0.05, clean > 0, guard=guard)
     assert {check.name: check for check in bare.checks}["peak"].high is None
-    for other in ({"mode": "sample"}, {"fidelity": 0.5}):
-        assert guard_of(card, ARRAYS, MEAN | other).usual is None
-    assert guard_of({}, {}, MEAN).usual is None
+    others = ({"mode": "sample"}, {"fidelity": 0.5}, {"guidance_scale": 1.0}, {"cfg_weight": 2.0})
+    for other in others:
+        assert guard_for(card, ARRAYS, replace(MEAN, **other)).usual is None
+    assert guard_for({}, {}, MEAN).usual is None
 
 
 def test_a_damaged_guard_is_refused() -> None:
     for change in ({"reach": "x"}, {"checks": ["a", "b", "c"]}, {"ranges": {"peak": [1]}}):
         with pytest.raises(CheckpointError, match="calibrate-guard"):
-            guard_of({"guard": {"mean": CALIBRATED | change}}, ARRAYS, MEAN)
+            guard_for({"guard": {"mean": CALIBRATED | change}}, ARRAYS, MEAN)
     for name in ("features", "levels", "findings", "spread"):
         for wrong in (None, np.zeros((3, 5), np.float32)):
             arrays = dict(ARRAYS)
@@ -274,11 +281,11 @@ def test_a_damaged_guard_is_refused() -> None:
             else:
                 arrays[f"guard.mean.{name}"] = wrong
             with pytest.raises(CheckpointError, match="damaged"):
-                guard_of({"guard": {"mean": CALIBRATED}}, arrays, MEAN)
+                guard_for({"guard": {"mean": CALIBRATED}}, arrays, MEAN)
 
 
 def test_strange_latents_and_samples_that_disagree(clean: Array) -> None:
-    guard = guard_of({"guard": {"mean": CALIBRATED | {"reach": {}}}}, ARRAYS, MEAN)
+    guard = guard_for({"guard": {"mean": CALIBRATED | {"reach": {}}}}, ARRAYS, MEAN)
     y = rician(clean, 0.05)
 
     def flags(features: list[float], spread: float) -> set[str]:
