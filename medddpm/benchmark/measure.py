@@ -20,7 +20,7 @@ from medddpm.benchmark.degradation import (
 )
 from medddpm.benchmark.memory_meter import MemoryMeter
 from medddpm.benchmark.methods import CEILING, Method, parse_methods, round_trip
-from medddpm.benchmark.peers import PEERS
+from medddpm.benchmark.peers import peer_of
 from medddpm.errors import ConfigError
 from medddpm.metrics.bootstrap import choose_reference
 from medddpm.metrics.regions import Box, central_box, find_regions, region_scores
@@ -51,7 +51,7 @@ class BenchmarkOptions:
 
     Attributes:
         sigmas: Noise levels as fractions of the intensity scale of each scan.
-        methods: Names of `methods.NAMES`, ours with settings if wanted: "mean@fidelity=0.5"; all
+        methods: As `parse_method` takes them, with settings if wanted: "mean@fidelity=0.5"; all
             with where their own sigma comes from if wanted: "bm4d@oracle".
         noises: How scans are spoilt: "acquired" as a scanner does, "ellipse" as one that fills
             an ellipse of k-space, "white" by `noise`.
@@ -288,7 +288,7 @@ def restore_case(
         law = replace(found.law, sigma=found.sigma)
     y = np.ascontiguousarray(noisy.data / scale, dtype=np.float32)
     with torch.inference_mode():
-        x_hat = PEERS[method.name](y, law_times(law, 1 / case.scale))
+        x_hat = peer_of(method.name)(y, law_times(law, 1 / case.scale))
     return x_hat * scale, float(law.sigma) if method.needs_sigma else None
 
 

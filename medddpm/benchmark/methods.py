@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from medddpm.benchmark.peers import PEERS, SIGMA_FREE
+from medddpm.benchmark.peers import SIGMA_FREE, peer_names, peer_of
 from medddpm.errors import ConfigError
 from medddpm.io.yaml_text import parse_yaml
 from medddpm.preprocess.tiles import batches, pad_mirrored, plan_tiles
@@ -22,7 +22,6 @@ Image = NDArray[np.float32]
 
 OURS = ("mean", "sample", "ensemble")
 CEILING = "vae"
-NAMES = (*OURS, CEILING, *PEERS)
 _NOT_HERE = ("mode", "sigma", "noise", "coils", "seed")
 
 
@@ -32,7 +31,7 @@ class Method:
 
     Attributes:
         label: Its name and options, such as "mean@fidelity=0.5,shifts=4".
-        name: One of `NAMES`.
+        name: Of ours, "vae", or of a peer; see `peers.peer_of`.
         changes: Options of `Restorer.restore`; of ours only.
         source: Where its sigma comes from, if that was asked for it alone.
         weights: Its own weights, a shipped name or a file; those of the run if not given.
@@ -69,8 +68,8 @@ def parse_method(text: str) -> Method:
         {'fidelity': 0.5}
     """
     name, at, settings = text.partition("@")
-    if name not in NAMES:
-        raise ConfigError(f"method {name!r} is unknown; choose from {', '.join(NAMES)}")
+    if name not in (*OURS, CEILING):
+        _check_peer(name)
     parts = settings.split(",") if at else []
     source: Literal["oracle", "blind"] | None = None
     if "oracle" in parts:
@@ -98,6 +97,16 @@ def parse_method(text: str) -> Method:
         raise ConfigError(f"method {text!r}: {fault['loc'][0]}: {fault['msg']}") from None
     changes = {option: getattr(options, option) for option in given}
     return Method(label, name, changes, source, weights)
+
+
+def _check_peer(name: str) -> None:
+    if name not in peer_names() and ":" not in name:
+        known = [*OURS, CEILING, *peer_names()]
+        raise ConfigError(
+            f"method {name!r} is unknown; choose from {', '.join(known)}, or give an import path "
+            "such as package.module:function"
+        )
+    peer_of(name)
 
 
 def parse_methods(texts: Sequence[str]) -> list[Method]:

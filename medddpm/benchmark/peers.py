@@ -18,6 +18,7 @@ from skimage.restoration import denoise_tv_chambolle
 
 from medddpm.errors import ConfigError, missing_extra
 from medddpm.model.shrinkage import Shrinkage
+from medddpm.named import named, names
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import pad_mirrored
 
@@ -96,6 +97,7 @@ PEERS: dict[str, Peer] = {
 
 SIGMA_FREE = ("identity", "ants")
 """They take no sigma."""
+_GROUP = "medddpm.methods"
 _DISTRIBUTIONS = {
     "bm4d": "bm4d",
     "nlm": "dipy",
@@ -103,6 +105,22 @@ _DISTRIBUTIONS = {
     "ants": "antspyx",
     "tv": "scikit-image",
 }
+
+
+def peer_of(method: str) -> Peer:
+    """The denoiser of this name: of `PEERS`, of an installed package, or of an import path.
+
+    Packages add theirs under the entry point group `medddpm.methods`.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    return named(method, PEERS, "method", _GROUP)
+
+
+def peer_names() -> list[str]:
+    """The names of `PEERS`, and those that installed packages add."""
+    return names(PEERS, _GROUP)
 
 
 def peer_version(method: str) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,11 +27,10 @@ from medddpm.diffusion.denoiser import Denoiser
 from medddpm.diffusion.prediction import interpolate
 from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.errors import ConfigError, SamplingDivergedError
+from medddpm.named import named
 
 Noise = Callable[[int], Tensor]
 """The unit noise that step i adds, in the shape of z."""
-
-SamplerName = Literal["ddpm", "ddim", "dpm_solver_pp_2m", "heun", "euler"]
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def heun(
     return z
 
 
-SAMPLERS: Mapping[SamplerName, Sampler] = MappingProxyType(
+SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
     {
         "ddpm": ddpm,
         "ddim": ddim,
@@ -208,6 +207,15 @@ SAMPLERS: Mapping[SamplerName, Sampler] = MappingProxyType(
         "euler": euler,
     }
 )
+
+
+def sampler_of(name: str) -> Sampler:
+    """The sampler of this name: ours, a package's (entry point), or that of an import path.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    return named(name, SAMPLERS, "sampler", "medddpm.samplers")
 
 
 def truncated_start(z0_guess: Tensor, level: NoiseLevel, eps: Tensor) -> Tensor:

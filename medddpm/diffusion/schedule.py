@@ -10,18 +10,17 @@ ve_sigma^2 = (1 - abar) / abar and z_vp = z_ve * sqrt(abar).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Interval
 from torch import Tensor
 
 from medddpm.errors import ConfigError
-
-VariancePreserving = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
-ScheduleKind = Literal["linear", "scaled_linear", "cosine", "sigmoid", "rectified_flow"]
+from medddpm.named import named
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,14 @@ def sigmoid_alphas_cumprod(
     return abar.clamp(1e-9, 1.0)
 
 
+_ALPHAS_CUMPROD: Mapping[str, Callable[[int], Tensor]] = {
+    "linear": linear_alphas_cumprod,
+    "scaled_linear": scaled_linear_alphas_cumprod,
+    "cosine": cosine_alphas_cumprod,
+    "sigmoid": sigmoid_alphas_cumprod,
+}
+
+
 def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
     """The same schedule with alphas_cumprod[-1] = 0, Lin et al. 2023, algorithm 1.
 
@@ -116,21 +123,24 @@ def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
 
-def alphas_cumprod(
-    kind: VariancePreserving, num_timesteps: int = 1000, zero_terminal_snr: bool = True
-) -> Tensor:
+def alphas_cumprod(kind: str, num_timesteps: int = 1000, zero_terminal_snr: bool = True) -> Tensor:
     """Float64 (T,), falling: alpha^2 of each timestep of a variance-preserving schedule.
 
     Args:
-        kind: "linear", "scaled_linear", "cosine" or "sigmoid".
+        kind: "linear", "scaled_linear", "cosine", "sigmoid", or the import path of a function of
+            T that returns them.
         num_timesteps: T, at least 2.
         zero_terminal_snr: Rescale so that the last level holds no signal at all.
     """
-    if kind not in _ALPHAS_CUMPROD:
-        raise ConfigError(f"schedule kind {kind!r} is unknown, use one of {list(_ALPHAS_CUMPROD)}")
+    function = named(kind, _ALPHAS_CUMPROD, "schedule kind", "medddpm.schedules")
     if num_timesteps < 2:
         raise ConfigError(f"a schedule needs at least 2 timesteps, got {num_timesteps}")
-    abar = _ALPHAS_CUMPROD[kind](num_timesteps)
+    abar = function(num_timesteps).double()
+    if abar.shape != (num_timesteps,) or not bool((abar.diff() < 0).all() and abar[0] <= 1):
+        raise ConfigError(
+            f"schedule kind {kind!r} gives no alphas_cumprod: {num_timesteps} falling numbers of "
+            "at most 1"
+        )
     return rescale_zero_terminal_snr(abar) if zero_terminal_snr else abar
 
 
@@ -139,22 +149,20 @@ class Schedule:
     """The noise levels t = 0 (least noise) to num_timesteps - 1 (most).
 
     Attributes:
-        kind: A variance-preserving kind, or "rectified_flow".
+        kind: A variance-preserving kind, see `alphas_cumprod`, or "rectified_flow".
         num_timesteps: How many levels.
         zero_terminal_snr: The last level is pure noise; rectified flow has no other form.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    kind: ScheduleKind = "cosine"
+    kind: str = "cosine"
     num_timesteps: Annotated[int, Interval(ge=2, le=100_000)] = 1000
     zero_terminal_snr: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(ScheduleKind):
-            raise ConfigError(
-                f"schedule kind {self.kind!r} is unknown, use one of {list(get_args(ScheduleKind))}"
-            )
+        if self.kind != "rectified_flow":
+            named(self.kind, _ALPHAS_CUMPROD, "schedule kind", "medddpm.schedules")
         if self.num_timesteps < 2:
             raise ConfigError(f"a schedule needs at least 2 timesteps, got {self.num_timesteps}")
         if self.kind == "rectified_flow" and not self.zero_terminal_snr:
@@ -226,16 +234,8 @@ class Schedule:
         return int((torch.atan2(sigma, alpha) - angle).abs().argmin())
 
 
-_ALPHAS_CUMPROD = {
-    "linear": linear_alphas_cumprod,
-    "scaled_linear": scaled_linear_alphas_cumprod,
-    "cosine": cosine_alphas_cumprod,
-    "sigmoid": sigmoid_alphas_cumprod,
-}
-
-
 @lru_cache(maxsize=16)
-def _levels(kind: ScheduleKind, num_timesteps: int, zero: bool) -> tuple[Tensor, Tensor]:
+def _levels(kind: str, num_timesteps: int, zero: bool) -> tuple[Tensor, Tensor]:
     if kind == "rectified_flow":
         t = _linspace(0.0, 1.0, num_timesteps + 1)[1:]
         return 1 - t, t

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,10 +27,13 @@ from medddpm.model.blocks import colour_features, log_spacing, scaled_log_sigma,
 from medddpm.model.codec import LatentCodec
 from medddpm.model.fidelity import FidelityDecoder
 from medddpm.model.shrinkage import Evidence
-from medddpm.model.spec import AutoencoderSpec, ModelSpec
+from medddpm.model.spec import AutoencoderSpec, DiffusionSpec, ModelSpec
 from medddpm.model.unet import LatentUNet
 from medddpm.model.vae import CompactVae
 from medddpm.model.weights_file import Header, header_text, open_weights, read_header
+
+if TYPE_CHECKING:
+    from medddpm.model.monai_unet import MonaiLatentUNet
 
 _ARRAYS = "guard."
 _LONGEST = 300
@@ -57,6 +60,29 @@ def build_codec(spec: AutoencoderSpec) -> LatentCodec:
     return LatentCodec(vae, spec.latent_channels, spec.factor)
 
 
+def build_unet(spec: DiffusionSpec, auto: AutoencoderSpec) -> LatentUNet | MonaiLatentUNet:
+    """A fresh conditional U-Net for the latents of an autoencoder."""
+    blocks = auto.factor**3 * (2 if spec.coloured else 1)
+    seen = blocks + 2 * auto.latent_channels
+    share, known = TERMINAL_SHARE[spec.prediction], 11 if spec.coloured else 4
+    if spec.kind == "monai":
+        from medddpm.model.monai_unet import MonaiLatentUNet
+
+        return MonaiLatentUNet(
+            auto.latent_channels, seen, spec.channels, spec.num_blocks, share, known
+        )
+    return LatentUNet(
+        auto.latent_channels,
+        seen,
+        spec.channels,
+        spec.num_blocks,
+        spec.embedding_width,
+        share,
+        known,
+        normed=spec.coloured,
+    )
+
+
 class Model(nn.Module):
     """Codec, conditional U-Net and fidelity decoder, with what is known about them.
 
@@ -75,17 +101,7 @@ class Model(nn.Module):
         self.digest = ""
         auto, diff, fid = spec.autoencoder, spec.diffusion, spec.fidelity
         self.codec = build_codec(auto)
-        blocks = auto.factor**3 * (2 if diff.coloured else 1)
-        self.unet = LatentUNet(
-            auto.latent_channels,
-            blocks + 2 * auto.latent_channels,
-            diff.channels,
-            diff.num_blocks,
-            diff.embedding_width,
-            TERMINAL_SHARE[diff.prediction],
-            11 if diff.coloured else 4,
-            normed=diff.coloured,
-        )
+        self.unet = build_unet(diff, auto)
         self.fidelity = FidelityDecoder(
             auto.latent_channels,
             auto.factor,

@@ -45,9 +45,11 @@ class DiffusionSpec:
 
     A config may name the kind of the schedule alone: `schedule: cosine`. A `coloured` network has
     filters of unit norm, sees the voxels of the scan itself, and is told the colour of its noise.
+    `kind` "monai" is MONAI's DiffusionModelUNet, which has its own embedding of the noise level.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    kind: Literal["unet", "monai"] = "unet"
     channels: _Levels = (96, 96, 96)
     num_blocks: _Depth = 2
     embedding_width: _Width = 128

@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from medddpm.diffusion.samplers import SamplerName
+from medddpm.diffusion.samplers import sampler_of
 from medddpm.errors import ConfigError, OptionWarning
+from medddpm.named import path_of
 from medddpm.preprocess.noise_law import NoiseKind
 
 Mode = Literal["mean", "sample", "ensemble"]
@@ -37,7 +38,8 @@ class RestoreOptions:
         mode: "mean" (E[z0 | y], one evaluation), "sample" (one plausible scan) or "ensemble".
         samples: Samples of an ensemble.
         steps: Evaluations of a sample.
-        sampler: Which sampler takes them.
+        sampler: Which sampler takes them: a name, an import path, or a function, which is kept by
+            its import path.
         sigma: Noise in the scan's own units; None estimates it.
         fidelity: 1 is the fidelity decoder, 0 the plain decoder of the latent.
         texture: Share of what the fidelity decoder leaves open that a sample draws: 1 gives the
@@ -66,7 +68,7 @@ class RestoreOptions:
     mode: Mode = "mean"
     samples: Annotated[int, Ge(2)] = 8
     steps: Annotated[int, Ge(1)] = 4
-    sampler: SamplerName = "ddim"
+    sampler: str = "ddim"
     sigma: Annotated[float, Gt(0)] | None = None
     fidelity: Annotated[float, Interval(ge=0, le=1)] = 1.0
     texture: Annotated[float, Interval(ge=0, le=1)] = 1.0
@@ -86,6 +88,8 @@ class RestoreOptions:
     bf16: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sampler", path_of(self.sampler, "sampler"))
+        sampler_of(self.sampler)
         if self.sigma is not None and not 0 < self.sigma < float("inf"):
             raise ConfigError(f"sigma is {self.sigma}; give a positive number in the scan's units")
         if self.mode not in ("mean", "sample", "ensemble"):

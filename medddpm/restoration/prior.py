@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medddpm.diffusion.denoiser import as_denoiser
-from medddpm.diffusion.samplers import SAMPLERS, SamplerName
+from medddpm.diffusion.samplers import sampler_of
 from medddpm.model.model import Model
 
 
@@ -21,7 +21,7 @@ def draw_prior(
     spacing: Sequence[float],
     seed: int,
     steps: int = 32,
-    sampler: SamplerName = "dpm_solver_pp_2m",
+    sampler: str = "dpm_solver_pp_2m",
 ) -> Tensor:
     """One unconditional sample, decoded: (1, 1, size, size, size) on the intensity scale.
 
@@ -54,5 +54,5 @@ def draw_prior(
             torch.ones(1, 64, device=device),
         ),
     )
-    z0 = SAMPLERS[sampler](denoiser, schedule.terminal.sigma * noise, schedule.steps(steps))
+    z0 = sampler_of(sampler)(denoiser, schedule.terminal.sigma * noise, schedule.steps(steps))
     return model.codec.decode(z0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medddpm.diffusion.denoiser import Denoiser, as_denoiser, classifier_free
 from medddpm.diffusion.guidance import guided
-from medddpm.diffusion.samplers import SAMPLERS, truncated_start
+from medddpm.diffusion.samplers import sampler_of, truncated_start
 from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.model.blocks import depth_to_space
 from medddpm.model.model import Model
@@ -113,7 +113,7 @@ class TileRestorer:
         start = schedule.nearest(self.options.start * gain * float(np.mean(self.sigma)))
         levels = schedule.steps(self.options.steps, start)
         z = truncated_start(z_y, levels[0], noise(0))
-        sampler = SAMPLERS[self.options.sampler]
+        sampler = sampler_of(self.options.sampler)
         return sampler(denoiser, z, levels, noise=lambda i: noise(i + 1)), levels[-2]
 
     def _decode(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import get_args
 
 import pytest
 import torch
@@ -12,8 +11,6 @@ from medddpm.diffusion.schedule import (
     CLEAN,
     NoiseLevel,
     Schedule,
-    ScheduleKind,
-    VariancePreserving,
     alphas_cumprod,
     cosine_alphas_cumprod,
     linear_alphas_cumprod,
@@ -22,13 +19,13 @@ from medddpm.diffusion.schedule import (
 )
 from medddpm.errors import ConfigError
 
-KINDS = get_args(ScheduleKind)
-VP_KINDS = get_args(VariancePreserving)
+VP_KINDS = ("linear", "scaled_linear", "cosine", "sigmoid")
+KINDS = (*VP_KINDS, "rectified_flow")
 
 
 @pytest.mark.parametrize("num_timesteps", [2, 10, 1000])
 @pytest.mark.parametrize("kind", KINDS)
-def test_noise_grows_strictly(kind: ScheduleKind, num_timesteps: int) -> None:
+def test_noise_grows_strictly(kind: str, num_timesteps: int) -> None:
     alpha, sigma = Schedule(kind, num_timesteps).levels_tensor()
     assert alpha.dtype == sigma.dtype == torch.float64
     assert alpha.shape == sigma.shape == (num_timesteps,)
@@ -38,7 +35,7 @@ def test_noise_grows_strictly(kind: ScheduleKind, num_timesteps: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_zero_terminal_snr_is_exact(kind: ScheduleKind) -> None:
+def test_zero_terminal_snr_is_exact(kind: str) -> None:
     terminal = Schedule(kind).terminal
     assert terminal == NoiseLevel(0.0, 1.0)
     assert terminal.snr == 0
@@ -47,7 +44,7 @@ def test_zero_terminal_snr_is_exact(kind: ScheduleKind) -> None:
 
 
 @pytest.mark.parametrize("kind", VP_KINDS)
-def test_variance_is_preserved(kind: VariancePreserving) -> None:
+def test_variance_is_preserved(kind: str) -> None:
     for zero in (False, True):
         alpha, sigma = Schedule(kind, 100, zero).levels_tensor()
         torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(100, dtype=torch.float64))
@@ -55,7 +52,7 @@ def test_variance_is_preserved(kind: VariancePreserving) -> None:
 
 
 @pytest.mark.parametrize("kind", VP_KINDS)
-def test_without_the_rescale_some_signal_is_left(kind: VariancePreserving) -> None:
+def test_without_the_rescale_some_signal_is_left(kind: str) -> None:
     assert 0 < alphas_cumprod(kind, zero_terminal_snr=False)[-1] < 1e-3
 
 
@@ -73,7 +70,7 @@ def test_linear_is_the_product_of_the_papers_betas() -> None:
 
 
 @pytest.mark.parametrize("kind", ["linear", "scaled_linear"])
-def test_total_noise_does_not_depend_on_the_length(kind: VariancePreserving) -> None:
+def test_total_noise_does_not_depend_on_the_length(kind: str) -> None:
     logs = [alphas_cumprod(kind, n, zero_terminal_snr=False)[-1].log() for n in (500, 1000, 4000)]
     torch.testing.assert_close(logs[0], logs[1], rtol=0.02, atol=0)
     torch.testing.assert_close(logs[2], logs[1], rtol=0.02, atol=0)
@@ -106,7 +103,7 @@ def test_rescale_keeps_the_first_level() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [1, 2, 7, 1000, 1500])
-def test_steps_fall_from_the_terminal_to_the_clean_level(kind: ScheduleKind, n: int) -> None:
+def test_steps_fall_from_the_terminal_to_the_clean_level(kind: str, n: int) -> None:
     schedule = Schedule(kind)
     levels = schedule.steps(n)
     assert len(levels) == n + 1
@@ -133,7 +130,7 @@ def test_steps_start_exactly_where_they_are_told() -> None:
 
 @pytest.mark.parametrize("ve_sigma", [1e-4, 0.0123, 0.9, 50.0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_start_has_room_for_any_number_of_steps(kind: ScheduleKind, ve_sigma: float) -> None:
+def test_any_start_has_room_for_any_number_of_steps(kind: str, ve_sigma: float) -> None:
     schedule = Schedule(kind)
     start = NoiseLevel(1 / math.hypot(1, ve_sigma), ve_sigma / math.hypot(1, ve_sigma))
     levels = schedule.steps(50, start)
@@ -142,7 +139,7 @@ def test_any_start_has_room_for_any_number_of_steps(kind: ScheduleKind, ve_sigma
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_levels_between_timesteps_belong_to_the_schedule(kind: ScheduleKind) -> None:
+def test_levels_between_timesteps_belong_to_the_schedule(kind: str) -> None:
     schedule = Schedule(kind, 10)
     levels = schedule.steps(20)
     assert levels[0::2] == [schedule.level(t) for t in reversed(range(10))] + [CLEAN]
