@@ -1,13 +1,14 @@
 # make quickstart   install into .venv and restore the shipped example
 # make test         lint, types, layers, unit and integration tests
 # make lint         only the checks that take seconds
+# make docs         build the site of docs/ into site/
 # make wheel        build the wheel into dist/
 # make clean        remove what the above made, .venv included
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := quickstart
-.PHONY: quickstart test lint wheel clean
+.PHONY: quickstart test lint docs wheel clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV ?= .venv
@@ -36,13 +37,22 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/python -c "from importlib.util import find_spec as f; \
 		assert f('torchvision') is None, 'torchvision got in: a dependency pulled it'"
 
+# README and CHANGELOG are pages of the site too, with their links as seen from docs/
+docs: $(VENV)/.installed-dev
+	@echo "== building the site into site/"
+	@$(PIP) install -c constraints.txt -e '.[docs]'
+	@sed 's#\[tutorial\](docs/tutorial.ipynb)#docs/tutorial.ipynb#; s#](docs/#](#g; s#(CONTRIBUTING.md)#(contributing.md)#' README.md > docs/index.md
+	@cp CHANGELOG.md docs/changelog.md
+	@cp CONTRIBUTING.md docs/contributing.md
+	@$(BIN)/mkdocs build --quiet --site-dir site
+
 wheel: $(VENV)/.installed-dev
 	@echo "== building the wheel into dist/"
 	@$(BIN)/python -m hatchling build -t wheel
 	@ls -l dist/*.whl
 
 clean:
-	rm -rf $(VENV) dist build $(OUT) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
+	rm -rf $(VENV) dist build site docs/index.md docs/changelog.md docs/contributing.md $(OUT) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
 		.hypothesis .coverage
 
 $(VENV)/bin/python:

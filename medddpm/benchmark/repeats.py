@@ -1,10 +1,10 @@
 """Repeats of a scan as the truth: what they tell of each method; one row a scan and method.
 
 What is compared is the magnitude that a restoration lets expect, m(x_hat), never x_hat itself: the
-mean of a magnitude is m(x), not x, and no function of it has mean x at low SNR (docs/design.md,
-section 7). Where x > 3 sigma m is all but the identity and the error is that of the signal; in the
-dark m is flat, and an error counts for less than it is: the row says how much of the foreground
-that is. So no voxel needs to be left out, which by its noisy brightness could not be done without
+mean of a magnitude is m(x), not x, and no function of it has mean x at low SNR (docs/method.md).
+Where x > 3 sigma m is all but the identity and the error is that of the signal; in the dark m is
+flat, and an error counts for less than it is: the row says how much of the foreground that is. So
+no voxel needs to be left out, which by its noisy brightness could not be done without
 bias. The sigma inside m is that of the repeats, never the one that a method estimated.
 """
 

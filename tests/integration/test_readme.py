@@ -1,4 +1,4 @@
-"""Every command of the README runs, in order, in a folder that holds what it names."""
+"""Every command of the README and of the pages that go on from it runs, in order."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from medddpm.volume import Volume
 
 ROOT = share_dir()
 WEIGHTS = ROOT / "medddpm" / "weights" / "default.safetensors"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = (
+    "README.md",
+    "docs/restore.md",
+    "docs/evaluate.md",
+    "docs/prepare.md",
+    "docs/training.md",
+)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def commands() -> list[list[str]]:
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+def commands(page: str) -> list[list[str]]:
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
@@ -38,7 +45,7 @@ def workplace(
     save_nifti: Any,
     head: Any,
 ) -> Path:
-    """The files that the README names."""
+    """The files that the pages name."""
     save_nifti(tmp_path / "scan.nii.gz", noisy_phantom.data, noisy_phantom.affine)
     save_nifti(tmp_path / "clean.nii.gz", phantom.data, phantom.affine)
     dicom_series(tmp_path / "dicom", noisy_phantom.data)
@@ -57,20 +64,22 @@ def workplace(
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = [words[1] for words in commands() if words[0] == "make"]
+    targets = [words[1] for words in commands("README.md") if words[0] == "make"]
     assert targets == ["quickstart", "test"]
     for target in targets:
         assert f"\n{target}:" in makefile
 
 
 def test_only_known_programs() -> None:
-    assert {words[0] for words in commands()} == {".", "make", "medddpm"}
+    found = {words[0] for page in PAGES for words in commands(page)}
+    assert found == {".", "make", "medddpm"}
 
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="this checkout has no shipped weights")
-def test_every_command_runs(cli: Callable[..., Any], workplace: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_runs(page: str, cli: Callable[..., Any], workplace: Path) -> None:
     """0, or 6 where a check flags: the phantoms are unlike any scan that was trained on."""
-    for words in commands():
+    for words in commands(page):
         if words[0] == "medddpm" and words[1] != "--install-completion":  # of who runs the tests
             done = cli(*words[1:])
             assert done.exit_code in (0, 6), f"{shlex.join(words)}: {done.stderr}"
@@ -87,6 +96,6 @@ def _shorten(config: Path) -> None:
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="this checkout has no shipped weights")
 def test_the_python_example_runs(workplace: Path) -> None:
-    [code] = blocks("python")
+    [code] = blocks("README.md", "python")
     exec(compile(code, "README.md", "exec"), {})
     assert (workplace / "restored-in-python.nii.gz").is_file()
