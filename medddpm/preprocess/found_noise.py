@@ -39,6 +39,9 @@ _DOUBTFUL = 0.25
 """Relative error of sigma from which the lower end of its interval is taken."""
 _FAINT = 0.02
 """Of the intensity scale: in noise below it, what varies may as well be anatomy."""
+_SURE = 0.12
+"""Relative error of sigma below which a map of it is asked for: where the level itself is partly
+anatomy, so is what varies."""
 _NEARLY_WHITE = 0.25
 """Log of the response of second differences: beyond this the noise is too far from white."""
 
@@ -134,7 +137,7 @@ def find_noise(
     windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
     colour = replace(on_grid, window=windows)
     field = None
-    if fit.sigma > _FAINT * scale:
+    if fit.sigma > _FAINT * scale and fit.error < _SURE:
         field = noise_field(blocks, colour, fit.sigma, dof)
     sigma = fit.sigma if field is None else _bounded(field.sigma(image.shape), mask, fit.sigma)
     law = NoiseLaw(kind, coils, sigma, replace(support.colour(), window=windows))
@@ -192,8 +195,8 @@ def _sharpened(
 ) -> BlockFit:
     """The level from second differences, which see less anatomy than blocks do.
 
-    Where the noise is nearly white they decide. Elsewhere they do if they read less: anatomy that
-    blocks took for noise only ever adds.
+    Where the noise is nearly white they decide. Elsewhere they count by their accuracy if they
+    read less: anatomy that blocks took for noise only ever adds.
     """
     passed = [colour.second_difference_std(axes, distance) for distance in (1, 2)]
     if passed[0] < _LEAST_SEEN:
@@ -206,8 +209,12 @@ def _sharpened(
         return replace(fit, sigma=sigma, error=error)
     if sigma >= fit.sigma:
         return fit
-    apart = float(np.log(fit.sigma / max(sigma, 1e-30)))
-    return replace(fit, sigma=sigma, error=float(np.hypot(error, 0.3 * apart)))
+    share = error**-2 / (error**-2 + fit.error**-2)
+    apart = share * float(np.log(fit.sigma / max(sigma, 1e-30)))
+    both = (error**-2 + fit.error**-2) ** -0.5
+    return replace(
+        fit, sigma=fit.sigma * float(np.exp(-apart)), error=float(np.hypot(both, 0.3 * apart))
+    )
 
 
 def _agree(air: Level, body: BlockFit) -> bool:
