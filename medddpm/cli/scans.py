@@ -61,6 +61,13 @@ def restore(
     ] = None,
     noise: Annotated[NoiseKind | None, typer.Option(help="Law of the noise.")] = None,
     coils: Annotated[int | None, typer.Option(min=1, help="For --noise ncchi.")] = None,
+    noise_map: Annotated[
+        Path | None, typer.Option(help="Sigma at each voxel, as estimate-noise --map writes it.")
+    ] = None,
+    noise_spectrum: Annotated[
+        Path | None,
+        typer.Option(help="JSON of estimate-noise, or a NIfTI of power: colour of the noise."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
     device: Device = "auto",
     memory: Annotated[
@@ -121,6 +128,8 @@ def restore(
             trust=trust,
             report=report,
             dtype=dtype,
+            noise_map=noise_map,
+            noise_spectrum=noise_spectrum,
             on_progress=step,
             on_error=left_out,
             on_note=say,

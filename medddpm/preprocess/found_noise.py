@@ -95,6 +95,7 @@ def find_noise(
     kind: NoiseKind = "rician",
     coils: int = 1,
     spacing: Triple = (1.0, 1.0, 1.0),
+    colour: Colour | None = None,
 ) -> FoundNoise:
     """The noise of one image.
 
@@ -103,24 +104,33 @@ def find_noise(
         kind: Law of the noise; "ncchi" is the root of the sum of squares of `coils` channels.
         coils: Number of coils, for "ncchi".
         spacing: Voxel edges in mm.
+        colour: Of the noise on the grid of the image, where it is known; the level is found.
     """
+    if colour is not None and colour.is_white:
+        return white_noise(image, kind=kind, coils=coils, spacing=spacing)
     image = np.asarray(image, dtype=np.float32)
     mask = foreground_mask(image)
     check_noisy(image, mask)
     axes = seen_axes(spacing, image.shape)
     scale = intensity_scale(image, mask)
-    support = find_support(image, mask, flat_tissue(image, mask, axes, scale), axes)
+    if colour is None:
+        support = find_support(image, mask, flat_tissue(image, mask, axes, scale), axes)
+    else:
+        support = Support(colour.edge, colour.elliptical)
+    whole = colour or support.colour()
     shape = crop_shape(image.shape, support.edge)
     small = resampled(image, shape)
     ratio = [a / b for a, b in zip(shape, image.shape, strict=True)]
-    on_grid = support.colour().on_grid(ratio)
+    on_grid = whole.on_grid(ratio)
     small_mask = mask if small.shape == mask.shape else foreground_mask(small)
     blocks = body_blocks(small, small_mask, axes, scale)
     dof = degrees_of_freedom(kind, coils)
-    fit = None if blocks is None else fit_blocks(blocks, on_grid, dof)
-    if blocks is None or fit is None or (support == Support() and _is_white(fit)):
+    told = colour is not None
+    fit = None if blocks is None else fit_blocks(blocks, on_grid, dof, windows_known=told)
+    if blocks is None or fit is None or (not told and support == Support() and _is_white(fit)):
         found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
-        return _white(found, blocks, mask, kind, coils)
+        white = _white(found, blocks, mask, kind, coils)
+        return white if colour is None else _coloured(white, colour, axes)
     fit = _sharpened(fit, small, small_mask, axes, dof, replace(on_grid, window=fit.windows), scale)
     method: Method = "foreground"
     num_voxels = 64 * fit.num_blocks
@@ -131,13 +141,14 @@ def find_noise(
         method, num_voxels = "air", air.num_voxels
     if fit.error > _DOUBTFUL:  # too much was anatomy: better some noise left than anatomy removed
         fit = replace(fit, sigma=fit.sigma * float(np.exp(-1.2 * fit.error)))
-    windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
-    colour = replace(on_grid, window=windows)
+    if not told:
+        windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
+        whole, on_grid = replace(whole, window=windows), replace(on_grid, window=windows)
     field = None
     if fit.sigma > _FAINT * scale:
-        field = noise_field(blocks, colour, fit.sigma, dof)
+        field = noise_field(blocks, on_grid, fit.sigma, dof)
     sigma = fit.sigma if field is None else _bounded(field.sigma(image.shape), mask, fit.sigma)
-    law = NoiseLaw(kind, coils, sigma, replace(support.colour(), window=windows))
+    law = NoiseLaw(kind, coils, sigma, whole)
     clean = intensity_scale(image, mask, sigma=fit.sigma)
     error = IN_NINE_OF_TEN * fit.error
     if method == "air":
@@ -208,6 +219,14 @@ def _sharpened(
         return fit
     apart = float(np.log(fit.sigma / max(sigma, 1e-30)))
     return replace(fit, sigma=sigma, error=float(np.hypot(error, 0.3 * apart)))
+
+
+def _coloured(found: FoundNoise, colour: Colour, axes: tuple[int, ...]) -> FoundNoise:
+    """A level that was measured as if the noise were white, for the colour that it has."""
+    seen = 1.0 if found.method == "air" else colour.second_difference_std(axes, 1)
+    sigma = found.sigma / max(seen, _LEAST_SEEN)
+    law = replace(found.law, sigma=sigma, colour=colour)
+    return replace(found, law=law, fraction=sigma / found.scale)
 
 
 def _agree(air: Level, body: BlockFit) -> bool:

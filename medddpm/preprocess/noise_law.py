@@ -51,6 +51,8 @@ class Colour:
     )
 
     def __post_init__(self) -> None:
+        if len(self.edge) != 3 or len(self.window) != 3:
+            raise ConfigError("a spectrum has an edge and a window for each of three axes")
         if not all(0 < e <= 1 for e in self.edge):
             raise ConfigError(f"the edge of a spectrum is {self.edge}; it lies in (0, 1]")
         if len(self.elliptical) == 1 or not set(self.elliptical) <= {0, 1, 2}:

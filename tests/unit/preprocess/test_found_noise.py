@@ -62,3 +62,16 @@ def test_what_is_known_is_taken(clean: NDArray[np.float32]) -> None:
     assert known_noise(noisy, varied).fraction == pytest.approx(known.fraction, rel=1e-3)
     assert known_noise(noisy, varied).evened.law.sigma == pytest.approx(0.05, rel=1e-3)
     assert known.estimate.sigma == 0.05
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.08])
+def test_the_level_of_a_known_colour(clean: NDArray[np.float32], sigma: float) -> None:
+    window = tuple(float(v) for v in np.linspace(1, 0.4, 5))
+    colour = Colour((0.7, 0.7, 1.0), (0, 1), (window, window, (1.0,)))
+    noisy = NoiseLaw(sigma=sigma, colour=colour).added_to(clean, np.random.default_rng(5))
+    found = find_noise(noisy, colour=colour)
+    assert found.law.colour == colour
+    assert found.sigma == pytest.approx(sigma, rel=0.15)
+    assert find_noise(noisy, colour=WHITE).law == white_noise(noisy).law
+    tiny = noisy[24:44, 24:44, 24:44]
+    assert find_noise(tiny, colour=colour).law.colour == colour
