@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,6 +184,7 @@ def estimate_noise(
     """Estimate the noise of a scan: its level with an error bar, how it varies, its k-space."""
     left_out = LeftOut()
     with progress("estimate-noise"):
+        from medddpm.io.acquired import read_acquired
         from medddpm.preprocess.noise_words import noise_facts, noise_words
         from medddpm.workflows.measure import (
             NoiseSettings,
@@ -202,11 +204,18 @@ def estimate_noise(
     rows = []
     for volume, frames in found:
         grid = volume.geometry.shape, volume.spacing
+        header = read_acquired(volume)
         rows.append(
-            {"case_id": volume.case_id, "frames": [noise_facts(frame, *grid) for frame in frames]}
+            {
+                "case_id": volume.case_id,
+                "frames": [noise_facts(frame, *grid) for frame in frames],
+                "header": asdict(header),
+            }
         )
         if as_json:
             continue
+        if header.words:
+            typer.echo(f"{volume.case_id}: the header says: {header.words}")
         for index, frame in enumerate(frames):
             for line in noise_words(frame, *grid):
                 typer.echo(f"{volume.frame_name(index)}: {line}")

@@ -24,7 +24,7 @@ from medddpm.preprocess.noise import (
 from medddpm.preprocess.noise_blocks import BlockFit, Blocks, body_blocks, fit_blocks, flat_tissue
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
 from medddpm.preprocess.noise_map import noise_field
-from medddpm.preprocess.noise_support import Support, crop_shape, find_support
+from medddpm.preprocess.noise_support import Hint, Support, crop_shape, find_support
 from medddpm.preprocess.resample import resampled
 
 Triple = tuple[float, float, float]
@@ -96,6 +96,7 @@ def find_noise(
     coils: int = 1,
     spacing: Triple = (1.0, 1.0, 1.0),
     colour: Colour | None = None,
+    hint: Hint = (None, None, None),
 ) -> FoundNoise:
     """The noise of one image.
 
@@ -105,6 +106,7 @@ def find_noise(
         coils: Number of coils, for "ncchi".
         spacing: Voxel edges in mm.
         colour: Of the noise on the grid of the image, where it is known; the level is found.
+        hint: Where a header says that k-space ends along each axis, see `find_support`.
     """
     if colour is not None and colour.is_white:
         return white_noise(image, kind=kind, coils=coils, spacing=spacing)
@@ -114,7 +116,7 @@ def find_noise(
     axes = seen_axes(spacing, image.shape)
     scale = intensity_scale(image, mask)
     if colour is None:
-        support = find_support(image, mask, flat_tissue(image, mask, axes, scale), axes)
+        support = find_support(image, mask, flat_tissue(image, mask, axes, scale), axes, hint)
     else:
         support = Support(colour.edge, colour.elliptical)
     whole = colour or support.colour()

@@ -30,6 +30,7 @@ from medddpm.preprocess.intensity import (
     zero_background,
 )
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_support import Hint
 from medddpm.volume import Volume
 
 Image = NDArray[np.float32]
@@ -224,6 +225,7 @@ def measure_noise(
     coils: int = 1,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     colour: Colour | None = None,
+    hint: Hint = (None, None, None),
 ) -> FoundNoise:
     """The noise of a frame; of the method "none" and 0 where there is none to be seen.
 
@@ -235,6 +237,7 @@ def measure_noise(
         coils: As in `find_noise`.
         spacing: As in `find_noise`.
         colour: Its colour, where that is known.
+        hint: As in `find_noise`.
     """
     if told is not None and not seen.is_blank:
         if isinstance(told, NoiseLaw):
@@ -245,13 +248,15 @@ def measure_noise(
         law = NoiseLaw(kind, coils, sigma, colour or WHITE)
         if colour is None and not seen.quiet:
             with suppress(ConfigError):  # too small to tell its colour
-                found = find_noise(seen.witness, kind=kind, coils=coils, spacing=spacing)
+                found = find_noise(seen.witness, kind=kind, coils=coils, spacing=spacing, hint=hint)
                 law = replace(law, colour=found.law.colour)
         return known_noise(seen.image, law)
     if seen.quiet:
         return no_noise(seen)
     try:
-        found = find_noise(seen.witness, kind=kind, coils=coils, spacing=spacing, colour=colour)
+        found = find_noise(
+            seen.witness, kind=kind, coils=coils, spacing=spacing, colour=colour, hint=hint
+        )
     except NoNoiseError:
         return no_noise(seen)
     return found if found.fraction > _LEAST_FRACTION else no_noise(seen)

@@ -18,6 +18,7 @@ from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.io import with_padding, without_padding
+from medddpm.io.acquired import read_acquired
 from medddpm.io.files import check_intensities
 from medddpm.networks import channels_last
 from medddpm.preprocess.degrade import volume_seed
@@ -159,6 +160,7 @@ class Restorer:
             seen = look_at(image, index, options.noise)
             frames.append(self._restore_seen(seen, volume, told[index], seed, options, step))
         facts = self._facts(frames, options, time.perf_counter() - began)
+        facts |= {"header": asdict(read_acquired(volume))}
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
             return Restored(with_padding(_assemble(volume, data), volume), None, None, None, facts)
@@ -236,6 +238,7 @@ class Restorer:
             coils=options.coils,
             spacing=volume.spacing,
             colour=options.known_colour,
+            hint=read_acquired(volume).edge,
         )
         if options.noise_map == "off":
             noise = noise.evened

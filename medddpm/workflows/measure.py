@@ -21,6 +21,7 @@ from medddpm.io import (
     without_padding,
     write_volume,
 )
+from medddpm.io.acquired import read_acquired
 from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseKind
@@ -84,7 +85,11 @@ def _measured(volume: Volume, index: int, settings: NoiseSettings) -> tuple[Look
     """One frame as it was looked at, and its noise."""
     seen = look_at(volume, index, settings.kind)
     return seen, measure_noise(
-        seen, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+        seen,
+        kind=settings.kind,
+        coils=settings.coils,
+        spacing=volume.spacing,
+        hint=read_acquired(volume).edge,
     )
 
 

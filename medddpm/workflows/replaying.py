@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,6 +126,9 @@ def _compared(result: Result, restored: Restored, source: Volume) -> Replay:
     differences += _changes(
         {"device": result.facts["device"]}, {"device": restored.facts["device"]}, ""
     )
+    if "header" in result.facts:
+        told = json.loads(json.dumps(restored.facts["header"]))
+        differences += _changes(result.facts["header"], told, "what the header says of ")
     known = None not in files.values()
     return Replay(not wrong, all(files.values()) if known else None, differences)
 

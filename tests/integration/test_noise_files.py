@@ -195,3 +195,21 @@ def test_the_colour_is_an_option_too(scan: Path, restore: Any) -> None:
     assert facts["options"]["colour"]["edge"] == [0.7, 0.7, 1]
     assert facts["frames"][0]["acquired_matrix"] == [48, 48, 48]
     assert restore(scan, "bad", "--set", "restore.colour=green").exit_code == 2
+
+
+def test_what_the_header_says_is_told(cli: Cli, scan: Path, restore: Any) -> None:
+    told = {"PhaseEncodingDirection": "j", "BaseResolution": 46, "AcquisitionMatrixPE": 46}
+    scan.with_name("scan.json").write_text(json.dumps(told))
+    words = "k-space measured to 0.72 along X, 0.72 along Y"
+    assert words in cli("info", scan).stdout
+    assert words in cli("estimate-noise", scan).stdout
+    rows = json.loads(cli("estimate-noise", scan, "--json").stdout)
+    share = 46 / 64
+    assert rows[0]["header"]["edge"] == [share, share, None]
+    assert rows[0]["frames"][0]["colour"]["edge"] == [share, share, 1]
+    facts = restore(scan, "out")
+    assert facts["header"]["edge"] == [share, share, None]
+    sidecar = scan.parent / "out" / "r.json"
+    assert cli("replay", sidecar).exit_code == 0
+    scan.with_name("scan.json").unlink()
+    assert "what the header says of edge" in cli("replay", sidecar).stdout
