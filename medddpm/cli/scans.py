@@ -185,20 +185,18 @@ def estimate_noise(
     left_out = LeftOut()
     with progress("estimate-noise"):
         from medddpm.io.acquired import read_acquired
+        from medddpm.preprocess.noise_law import NoiseLaw
         from medddpm.preprocess.noise_words import noise_facts, noise_words
+        from medddpm.workflows.measure import estimate_noise as run
         from medddpm.workflows.measure import (
-            NoiseSettings,
             write_noise_map,
             write_noise_picture,
         )
-        from medddpm.workflows.measure import estimate_noise as run
 
-        settings = NoiseSettings(noise, coils)
+        law = NoiseLaw(noise, coils)
         if map_path is not None:
-            write_noise_map(
-                source, map_path, noise_settings=settings, trust=trust, overwrite=overwrite
-            )
-        found = run(source, noise_settings=settings, force=force, trust=trust, on_error=left_out)
+            write_noise_map(source, map_path, law=law, trust=trust, overwrite=overwrite)
+        found = run(source, law=law, force=force, trust=trust, on_error=left_out)
         if picture is not None and found:
             write_noise_picture(picture, found[0][0], found[0][1][0], overwrite=overwrite)
     rows = []

@@ -29,7 +29,7 @@ from medddpm.preprocess.intensity import (
     is_blank,
     zero_background,
 )
-from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_law import RICIAN, WHITE, Colour, NoiseKind, NoiseLaw
 from medddpm.preprocess.noise_support import Hint
 from medddpm.volume import Volume
 
@@ -221,8 +221,7 @@ def measure_noise(
     seen: Looked,
     told: float | Image | NoiseLaw | None = None,
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     colour: Colour | None = None,
     hint: Hint = (None, None, None),
@@ -233,8 +232,7 @@ def measure_noise(
         seen: The frame.
         told: What is known of it, in scan units: the level, or sigma at each voxel (X, Y, Z), and
             the colour is found; or all.
-        kind: As in `find_noise`.
-        coils: As in `find_noise`.
+        law: As in `find_noise`.
         spacing: As in `find_noise`.
         colour: Its colour, where that is known.
         hint: As in `find_noise`.
@@ -245,18 +243,16 @@ def measure_noise(
         if isinstance(told, np.ndarray) and not told.any():
             return no_noise(seen)
         sigma = told if isinstance(told, np.ndarray) else float(told)  # numpy has floats of its own
-        law = NoiseLaw(kind, coils, sigma, colour or WHITE)
+        given = replace(law, sigma=sigma, colour=colour or WHITE)
         if colour is None and not seen.quiet:
             with suppress(ConfigError):  # too small to tell its colour
-                found = find_noise(seen.witness, kind=kind, coils=coils, spacing=spacing, hint=hint)
-                law = replace(law, colour=found.law.colour)
-        return known_noise(seen.image, law)
+                found = find_noise(seen.witness, law=law, spacing=spacing, hint=hint)
+                given = replace(given, colour=found.law.colour)
+        return known_noise(seen.image, given)
     if seen.quiet:
         return no_noise(seen)
     try:
-        found = find_noise(
-            seen.witness, kind=kind, coils=coils, spacing=spacing, colour=colour, hint=hint
-        )
+        found = find_noise(seen.witness, law=law, spacing=spacing, colour=colour, hint=hint)
     except NoNoiseError:
         return no_noise(seen)
     return found if found.fraction > _LEAST_FRACTION else no_noise(seen)

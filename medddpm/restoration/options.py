@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 
 from medddpm.diffusion.samplers import SamplerName
 from medddpm.errors import ConfigError, OptionWarning
-from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind
+from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
 
 Mode = Literal["mean", "sample", "ensemble"]
 _YAML_SWITCH = BeforeValidator(
@@ -98,6 +98,11 @@ class RestoreOptions:
             raise ConfigError(f"texture is {self.texture}; it lies between 0 and 1")
         if not 0 <= self.give_back <= 8:
             raise ConfigError(f"give_back is {self.give_back}; it lies between 0 and 8 voxels")
+
+    @property
+    def law(self) -> NoiseLaw:
+        """The kind of the noise, of a level that is not known."""
+        return NoiseLaw(self.noise, self.coils)
 
     @property
     def known_colour(self) -> Colour | None:

@@ -234,8 +234,7 @@ class Restorer:
         noise = measure_noise(
             seen,
             options.sigma if told is None else told,
-            kind=options.noise,
-            coils=options.coils,
+            law=options.law,
             spacing=volume.spacing,
             colour=options.known_colour,
             hint=read_acquired(volume).edge,
