@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.data_reporting import data_report
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
-    from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate
+    from medddpm.workflows.measure import estimate_noise, evaluate
     from medddpm.workflows.memorising import memorisation
     from medddpm.workflows.preparing import PrepareOptions, prepare
     from medddpm.workflows.repeat_testing import repeat_test
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from medddpm.workflows.withdrawing import withdraw
 
 __all__ = [
-    "NoiseSettings",
     "PrepareOptions",
     "RestoredScan",
     "benchmark",
@@ -52,7 +51,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "NoiseSettings": "measure",
     "PrepareOptions": "preparing",
     "RestoredScan": "restoring",
     "benchmark": "benchmarking",
