@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -45,6 +45,11 @@ class NoiseModel:
     correlated: Annotated[float, Ge(0)] = 0.0
     seed: int = 0
 
+    @property
+    def law(self) -> NoiseLaw:
+        """Kind and coils."""
+        return NoiseLaw(self.kind, self.coils)
+
     def __post_init__(self) -> None:
         check_noise(self.kind, self.coils)
         if not 0 <= self.correlated < float("inf"):
@@ -64,15 +69,13 @@ def degrade(volume: Volume, sigma: float, model: NoiseModel, gain: Image | None 
     level = np.float32(sigma) * (np.float32(1) if gain is None else gain)
     if model.correlated == 0:
         x = torch.from_numpy(np.ascontiguousarray(volume.data, dtype=np.float32))
-        white = add_noise(
-            x, torch.as_tensor(level), kind=model.kind, coils=model.coils, generator=generator
-        )
+        white = add_noise(x, torch.as_tensor(level), law=model.law, generator=generator)
         return volume.with_data(white.numpy())
     y = volume.data + level * _correlated_noise(volume.data.shape, model.correlated, generator)
-    if model.kind == "gaussian":
+    if not model.law.is_magnitude:
         return volume.with_data(y)
     power = y**2
-    for _ in range((2 * model.coils if model.kind == "ncchi" else 2) - 1):
+    for _ in range(model.law.dof - 1):
         noise = level * _correlated_noise(volume.data.shape, model.correlated, generator)
         power += noise**2
     return volume.with_data(np.sqrt(power))
@@ -81,7 +84,7 @@ def degrade(volume: Volume, sigma: float, model: NoiseModel, gain: Image | None 
 def added_law(model: NoiseModel, sigma: float, gain: Image | None = None) -> NoiseLaw:
     """What `degrade` adds with these arguments."""
     level = float(sigma) if gain is None else np.float32(sigma) * gain
-    return NoiseLaw(model.kind, model.coils, level, _colour(model.correlated))
+    return replace(model.law, sigma=level, colour=_colour(model.correlated))
 
 
 def rms_sigma(law: NoiseLaw, mask: Mask) -> float:

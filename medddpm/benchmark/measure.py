@@ -284,7 +284,7 @@ def restore_case(
         law = replace(law, sigma=rms_sigma(law, case.regions["foreground"]))
     else:
         find = white_noise if law.colour.is_white else find_noise
-        found = find(noisy.data, kind=law.kind, coils=law.coils, spacing=noisy.spacing)
+        found = find(noisy.data, law=law, spacing=noisy.spacing)
         law = replace(found.law, sigma=found.sigma)
     y = np.ascontiguousarray(noisy.data / scale, dtype=np.float32)
     with torch.inference_mode():

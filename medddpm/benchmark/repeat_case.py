@@ -17,7 +17,6 @@ from medddpm.metrics.pairs import Vectors
 from medddpm.metrics.regions import brightness_classes, central_box
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale, zero_background
 from medddpm.preprocess.noise import without_law
-from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.volume import Volume
 
 Image = NDArray[np.float32]
@@ -120,7 +119,7 @@ def _case(
     total, noise = split_power([s - mean for s in scaled], mean, inside)
     if total == 0:
         raise ConfigError(f"{name}: its repeats do not differ, so they are copies of one scan")
-    dof = NoiseLaw(options.noise.kind, options.noise.coils).dof
+    dof = options.noise.law.dof
     sigma, spread, smooth = _noise_of(scaled, mean, inside, dof)
     level = float(np.sqrt(np.mean(sigma[inside] ** 2)))
     scale = intensity_scale(mean, inside, sigma=level / len(scaled) ** 0.5)

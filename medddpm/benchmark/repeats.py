@@ -37,7 +37,6 @@ from medddpm.metrics.pairs import (
 from medddpm.metrics.regions import CLASSES
 from medddpm.preprocess.found_noise import find_noise
 from medddpm.preprocess.noise import expected_magnitude
-from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Volume
 
@@ -85,7 +84,7 @@ def measure_method(
     told = [t / g for (_, t), g in zip(done, case.gains, strict=True) if t is not None]
     row: dict[str, Any] = {"case": case.name, "repeats": len(done)}
     row |= {"method": method.label, "sigma_source": source}
-    row |= _scores(case, restored, NoiseLaw(options.noise.kind, options.noise.coils).dof)
+    row |= _scores(case, restored, options.noise.law.dof)
     row |= {"sigma_told": float(np.mean(told)) if told else None}
     row |= {"not_noise": case.not_noise, "low_snr": case.low_snr, "seconds": round(seconds, 3)}
     return RepeatOutcome(row, restored[0])
@@ -101,11 +100,10 @@ def _restored(
     restorer: Restorer | None,
 ) -> tuple[Image, float | None]:
     """One repeat restored, and the sigma that the method was told or found, in its units."""
-    kind, coils, told = options.noise.kind, options.noise.coils, source == "oracle"
-    law = NoiseLaw(kind, coils)
+    law, told = options.noise.law, source == "oracle"
     if told or (source == "blind" and not method.needs_model):
         try:
-            law = find_noise(repeat.data, kind=kind, coils=coils, spacing=repeat.spacing).law
+            law = find_noise(repeat.data, law=law, spacing=repeat.spacing).law
         except ConfigError:  # too small; the repeats know the level
             if not told:
                 raise

@@ -89,6 +89,9 @@ def replay(
         str | None,
         typer.Option(help="auto, cpu, cuda or cuda:N; that of the first run if not given."),
     ] = None,
+    noise_map: Annotated[
+        Path | None, typer.Option(help="The noise map, if it is elsewhere now.")
+    ] = None,
 ) -> None:
     """Restore again as a sidecar says and compare every bit; nothing is written.
 
@@ -103,6 +106,7 @@ def replay(
             source=source,
             weights=weights,
             device=None if device is None else parse_device(device),
+            noise_map=noise_map,
             on_progress=step,
         )
     same = "the same bytes" if done.same_file else "the same voxels"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +62,13 @@ def restore(
     ] = None,
     noise: Annotated[NoiseKind | None, typer.Option(help="Law of the noise.")] = None,
     coils: Annotated[int | None, typer.Option(min=1, help="For --noise ncchi.")] = None,
+    noise_map: Annotated[
+        Path | None, typer.Option(help="Sigma at each voxel, as estimate-noise --map writes it.")
+    ] = None,
+    noise_spectrum: Annotated[
+        Path | None,
+        typer.Option(help="JSON of estimate-noise, or a NIfTI of power: colour of the noise."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
     device: Device = "auto",
     memory: Annotated[
@@ -121,6 +129,8 @@ def restore(
             trust=trust,
             report=report,
             dtype=dtype,
+            noise_map=noise_map,
+            noise_spectrum=noise_spectrum,
             on_progress=step,
             on_error=left_out,
             on_note=say,
@@ -174,30 +184,36 @@ def estimate_noise(
     """Estimate the noise of a scan: its level with an error bar, how it varies, its k-space."""
     left_out = LeftOut()
     with progress("estimate-noise"):
+        from medddpm.io.acquired import read_acquired
+        from medddpm.preprocess.noise_law import NoiseLaw
         from medddpm.preprocess.noise_words import noise_facts, noise_words
+        from medddpm.workflows.measure import estimate_noise as run
         from medddpm.workflows.measure import (
-            NoiseSettings,
             write_noise_map,
             write_noise_picture,
         )
-        from medddpm.workflows.measure import estimate_noise as run
 
-        settings = NoiseSettings(noise, coils)
+        law = NoiseLaw(noise, coils)
         if map_path is not None:
-            write_noise_map(
-                source, map_path, noise_settings=settings, trust=trust, overwrite=overwrite
-            )
-        found = run(source, noise_settings=settings, force=force, trust=trust, on_error=left_out)
+            write_noise_map(source, map_path, law=law, trust=trust, overwrite=overwrite)
+        found = run(source, law=law, force=force, trust=trust, on_error=left_out)
         if picture is not None and found:
             write_noise_picture(picture, found[0][0], found[0][1][0], overwrite=overwrite)
     rows = []
     for volume, frames in found:
         grid = volume.geometry.shape, volume.spacing
+        header = read_acquired(volume)
         rows.append(
-            {"case_id": volume.case_id, "frames": [noise_facts(frame, *grid) for frame in frames]}
+            {
+                "case_id": volume.case_id,
+                "frames": [noise_facts(frame, *grid) for frame in frames],
+                "header": asdict(header),
+            }
         )
         if as_json:
             continue
+        if header.words:
+            typer.echo(f"{volume.case_id}: the header says: {header.words}")
         for index, frame in enumerate(frames):
             for line in noise_words(frame, *grid):
                 typer.echo(f"{volume.frame_name(index)}: {line}")

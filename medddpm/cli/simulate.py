@@ -20,7 +20,7 @@ from medddpm.cli.run import reports_errors
 from medddpm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from medddpm.workflows.measure import NoiseSettings
+    from medddpm.preprocess.noise_law import NoiseLaw
     from medddpm.workflows.simulating import Scanner
 
 _PREFIX = "acquisition."
@@ -82,20 +82,20 @@ def simulate(
 
 def _scanner(
     noise: SimulatedNoise, coils: int, acquisition: Path | None, fields: list[str]
-) -> Scanner | NoiseSettings:
+) -> Scanner | NoiseLaw:
     """What `simulate` is asked for.
 
     Raises:
         ConfigError: Options of white noise and of an acquisition were mixed.
     """
-    from medddpm.workflows.measure import NoiseSettings
+    from medddpm.preprocess.noise_law import NoiseLaw
     from medddpm.workflows.simulating import Scanner, read_acquisition
 
     kind = noise.white_kind
     if kind is not None:
         if acquisition is not None or fields:
             raise ConfigError(f"--noise {noise} is added to the finished scan: no acquisition")
-        return NoiseSettings(kind, coils)
+        return NoiseLaw(kind, coils)
     if coils != 1:
         raise ConfigError(f"--coils is for white noise: set {_PREFIX}coils={coils}")
     if noise is SimulatedNoise.ELLIPSE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import threading
 import time
@@ -94,7 +95,9 @@ class Settings:
         """What decides the bytes of an output, apart from the input; JSON-able."""
         options = {k: v for k, v in asdict(self.options).items() if k != "memory_gb"}
         trust = {"trust": self.trust} if self.trust else {}
-        return {"options": options, "weights": self.digest, "format": self.format, **trust}
+        found = {"options": options, "weights": self.digest, "format": self.format, **trust}
+        plain: dict[str, Any] = json.loads(json.dumps(found))  # as it is read back: no tuples
+        return plain
 
     @property
     def claims(self) -> Path:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +25,7 @@ from torch import Tensor
 from medddpm.diffusion.denoiser import Denoiser
 from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.errors import ConfigError
-
-NoiseKind = Literal["gaussian", "rician", "ncchi"]
+from medddpm.preprocess.noise_law import RICIAN, NoiseLaw
 
 _RATIO_TERMS = 32
 _PROBE_RMS = 1e-2
@@ -36,8 +35,7 @@ def log_likelihood(
     x: Tensor,
     y: Tensor,
     sigma: float | Tensor,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
 ) -> Tensor:
     """The log of p(y | x), summed over all but the batch axis, (B,).
 
@@ -46,15 +44,14 @@ def log_likelihood(
         y: The noisy scan, in the shape of x. Minus infinity where a magnitude is 0 or less,
             which it never is; the gradient with respect to x stays finite.
         sigma: Noise in the units of x, a number or a map that broadcasts to x.
-        kind: "gaussian", "rician" or "ncchi".
-        coils: Number of coils of "ncchi"; 1 is Rician.
+        law: Kind and coils of the noise.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     x, y = x.to(dtype), y.to(dtype)
     sigma = torch.as_tensor(sigma, dtype=dtype, device=x.device)
     if not bool((sigma > 0).all()):
         raise ConfigError("the likelihood of a scan needs sigma > 0 everywhere")
-    n = _num_coils(kind, coils)
+    n = law.num_coils
     if n == 0:
         log_p = -(((y - x) / sigma) ** 2) / 2 - sigma.log() - math.log(2 * math.pi) / 2
     else:
@@ -76,8 +73,7 @@ def guided(
     y: Tensor,
     sigma: float | Tensor,
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
     scale: float = 1.0,
 ) -> Denoiser:
     """A denoiser whose x0 is moved towards the measurement.
@@ -100,11 +96,9 @@ def guided(
         decode: Latent (B, C, X, Y, Z) to image, differentiable, in float32 or better.
         y: The noisy scan, in the shape of an image of the batch.
         sigma: Its noise, in units of the decoded image, a number or a map.
-        kind: "gaussian", "rician" or "ncchi".
-        coils: Number of coils of "ncchi".
+        law: Its kind and coils.
         scale: 0 is no guidance.
     """
-    _num_coils(kind, coils)
     if scale == 0:
         return denoiser
 
@@ -113,7 +107,7 @@ def guided(
         device = x0.device.type  # differences of the decoder need more than autocast's digits
         with torch.inference_mode(False), torch.autocast(device, enabled=False):
             guess, scan, noise = (_copy(tensor, x0) for tensor in (x0, y, sigma))
-            image, gradient = _gradient(guess, decode, scan, noise, kind, coils)
+            image, gradient = _gradient(guess, decode, scan, noise, law)
             curvature = _curvature(guess, gradient, image, decode, noise)
         r2 = level.sigma**2 / (level.alpha**2 + level.sigma**2)
         step: Tensor = scale * r2 / (1 + r2 * curvature)
@@ -133,15 +127,14 @@ def _gradient(
     decode: Callable[[Tensor], Tensor],
     y: Tensor,
     sigma: Tensor,
-    kind: NoiseKind,
-    coils: int,
+    law: NoiseLaw,
 ) -> tuple[Tensor, Tensor]:
     """D(x0) and the gradient at x0 of log p(y | D(x0)); a magnitude below 0 counts as 0."""
     with torch.enable_grad():
         x0 = x0.requires_grad_()
         image = decode(x0)
-        magnitude = image if kind == "gaussian" else image.clamp(min=0)
-        log_p = log_likelihood(magnitude, y.expand_as(image), sigma, kind, coils)
+        magnitude = image.clamp(min=0) if law.is_magnitude else image
+        log_p = log_likelihood(magnitude, y.expand_as(image), sigma, law)
         (gradient,) = torch.autograd.grad(log_p.sum(), x0)
     return image.detach(), gradient
 
@@ -161,15 +154,6 @@ def _curvature(
     change = (decode(x0 + probe) - image) / sigma
     length = _PROBE_RMS**2 * direction[0].numel()
     return change.square().flatten(1).sum(1).reshape(rms.shape) / length
-
-
-def _num_coils(kind: NoiseKind, coils: int) -> int:
-    """The coils of a magnitude image, 0 for Gaussian noise."""
-    if kind not in ("gaussian", "rician", "ncchi"):
-        raise ConfigError(f"noise {kind!r} is unknown, use gaussian, rician or ncchi")
-    if coils < 1:
-        raise ConfigError(f"a scan has at least 1 coil, got {coils}")
-    return {"gaussian": 0, "rician": 1, "ncchi": coils}[kind]
 
 
 class _LogBessel(torch.autograd.Function):

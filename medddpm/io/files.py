@@ -254,12 +254,13 @@ def checksum(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(sorted(sums)).encode()).hexdigest()
 
 
-def check_intensities(data: NDArray[np.float32], name: str) -> None:
+def check_intensities(data: NDArray[np.float32], name: str, *, may_be_even: bool = False) -> None:
     """Refuse an array that is no scan.
 
     Args:
         data: (X, Y, Z) or (X, Y, Z, T).
         name: What the message calls it.
+        may_be_even: One value everywhere is no error.
 
     Raises:
         VolumeReadError: One slice, NaN or infinity, all zeros, or constant.
@@ -274,6 +275,6 @@ def check_intensities(data: NDArray[np.float32], name: str) -> None:
         raise VolumeReadError(
             f"{name} has NaN or infinity in {bad} of {data.size} voxels; replace them first"
         )
-    if low == high:
+    if low == high and not may_be_even:
         what = "all zeros" if low == 0 else f"constant ({low:g} everywhere)"
         raise VolumeReadError(f"{name} is {what}; this is no scan")

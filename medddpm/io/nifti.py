@@ -47,13 +47,16 @@ def suffix_of(path: Path, suffixes: tuple[str, ...] = READ_SUFFIXES) -> str:
     return max((s for s in suffixes if name.endswith(s)), key=len, default="")
 
 
-def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
+def read_nifti(
+    path: str | Path, *, trust: Trust | None = None, may_be_even: bool = False
+) -> Volume:
     """Read .nii, .nii.gz, .img/.hdr, .mgz or .mgh.
 
     Args:
         path: The file.
         trust: Which matrix to take where sform and qform disagree; the header that the volume
             carries keeps both, with their codes.
+        may_be_even: One value everywhere is no error: this is a map, not a scan.
 
     Returns:
         float32 in the scan's units, scl_slope and scl_inter applied; (X, Y, Z) or
@@ -88,7 +91,7 @@ def read_nifti(path: str | Path, *, trust: Trust | None = None) -> Volume:
         affine = np.array(image.affine) if is_mgh else choose_affine(header, shape, trust, path)
         geometry = Geometry((shape[0], shape[1], shape[2]), affine)
         data = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged")).reshape(shape)
-    check_intensities(data, str(path))
+    check_intensities(data, str(path), may_be_even=may_be_even)
     return Volume(
         data=data,
         geometry=geometry,

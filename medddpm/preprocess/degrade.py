@@ -23,7 +23,7 @@ from torch import Tensor
 
 from medddpm.errors import ConfigError, GeometryError, ShapeError
 from medddpm.preprocess.intensity import intensity_scale
-from medddpm.preprocess.noise_law import NoiseKind, check_noise
+from medddpm.preprocess.noise_law import RICIAN, NoiseLaw
 from medddpm.preprocess.values import require_signs
 from medddpm.volume import Volume
 
@@ -39,8 +39,7 @@ def add_noise(
     x: Tensor,
     sigma: float | Tensor,
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The image as a noisy scanner would have shown it, in float32 (float64 stays float64).
@@ -49,11 +48,9 @@ def add_noise(
         x: Clean magnitudes, any shape.
         sigma: Standard deviation of one real noise component, in the units of `x`; a tensor
             must broadcast to the shape of `x`.
-        kind: "gaussian" adds n; "rician" and "ncchi" are the magnitude of complex noise.
-        coils: Number of coils L; used by "ncchi" only.
+        law: Kind and coils: "gaussian" adds n, the others are the magnitude of complex noise.
         generator: Source of the noise; its device need not be that of `x`.
     """
-    check_noise(kind, coils)
     x = x if x.dtype == torch.float64 else x.float()
     level = _level(sigma, x)
 
@@ -62,23 +59,20 @@ def add_noise(
         n = torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype)
         return n.to(x.device).mul_(level)
 
-    if kind == "gaussian":
+    if not law.is_magnitude:
         return x + noise()
     power = (x + noise()).square_()
-    for _ in range(_components(kind, coils) - 1):
+    for _ in range(law.dof - 1):
         power += noise().square_()
     return power.sqrt_()
 
 
-def signal_bias_corrected(
-    y: Tensor, sigma: float | Tensor, *, kind: NoiseKind = "rician", coils: int = 1
-) -> Tensor:
+def signal_bias_corrected(y: Tensor, sigma: float | Tensor, *, law: NoiseLaw = RICIAN) -> Tensor:
     """The signal estimate sqrt(max(y^2 - 2 L sigma^2, 0)), from E[y^2] = x^2 + 2 L sigma^2."""
-    check_noise(kind, coils)
     y = y if y.dtype == torch.float64 else y.float()
-    if kind == "gaussian":
+    if not law.is_magnitude:
         return y
-    bias = _components(kind, coils) * _level(sigma, y) ** 2
+    bias = law.dof * _level(sigma, y) ** 2
     return (y.square() - bias).clamp_min(0).sqrt()
 
 
@@ -92,8 +86,7 @@ def simulate(
     volume: Volume,
     sigma_fraction: float,
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
     gmap: NDArray[Any] | None = None,
     seed: int = 0,
 ) -> Volume:
@@ -103,15 +96,13 @@ def simulate(
         volume: A clean scan; in 4D every frame gets its own noise of the same sigma.
         sigma_fraction: Noise standard deviation as a fraction of the intensity scale of the
             first frame.
-        kind: As in `add_noise`.
-        coils: As in `add_noise`.
+        law: As in `add_noise`.
         gmap: Optional (X, Y, Z) noise amplification of parallel imaging; multiplies sigma.
         seed: With the case id and the frame number it fixes the noise.
     """
-    check_noise(kind, coils)
     if not (math.isfinite(sigma_fraction) and sigma_fraction >= 0):
         raise ConfigError(f"sigma is {sigma_fraction}; give a finite fraction, zero or more")
-    require_signs(volume, kind)
+    require_signs(volume, law.kind)
     sigma: float | Tensor = sigma_fraction * intensity_scale(volume.frame(0))
     if gmap is not None:
         sigma = sigma * _gmap_tensor(gmap, volume.geometry.shape)
@@ -120,15 +111,10 @@ def simulate(
         seed_here = volume_seed(seed, volume.case_id, index)
         generator = torch.Generator().manual_seed(seed_here)
         x = torch.from_numpy(np.array(volume.frame(index), dtype=np.float32))
-        y = add_noise(x, sigma, kind=kind, coils=coils, generator=generator)
+        y = add_noise(x, sigma, law=law, generator=generator)
         frame = out if out.ndim == 3 else out[..., index]
         frame[...] = y.numpy()
     return volume.with_data(out)
-
-
-def _components(kind: NoiseKind, coils: int) -> int:
-    """Number of real noise components in the magnitude, 2 L."""
-    return 2 * coils if kind == "ncchi" else 2
 
 
 def _level(sigma: float | Tensor, x: Tensor) -> Tensor:

@@ -17,14 +17,13 @@ from medddpm.preprocess.noise import (
     air_level,
     body_level,
     check_noisy,
-    degrees_of_freedom,
     estimate_noise,
     seen_axes,
 )
 from medddpm.preprocess.noise_blocks import BlockFit, Blocks, body_blocks, fit_blocks, flat_tissue
-from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_law import RICIAN, WHITE, Colour, NoiseLaw
 from medddpm.preprocess.noise_map import noise_field
-from medddpm.preprocess.noise_support import Support, crop_shape, find_support
+from medddpm.preprocess.noise_support import Hint, Support, crop_shape, find_support
 from medddpm.preprocess.resample import resampled
 
 Triple = tuple[float, float, float]
@@ -95,35 +94,45 @@ class FoundNoise:
 def find_noise(
     image: NDArray[Any],
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
     spacing: Triple = (1.0, 1.0, 1.0),
+    colour: Colour | None = None,
+    hint: Hint = (None, None, None),
 ) -> FoundNoise:
     """The noise of one image.
 
     Args:
         image: (X, Y, Z) magnitudes in any unit.
-        kind: Law of the noise; "ncchi" is the root of the sum of squares of `coils` channels.
-        coils: Number of coils, for "ncchi".
+        law: Kind and coils of the noise.
         spacing: Voxel edges in mm.
+        colour: Of the noise on the grid of the image, where it is known; the level is found.
+        hint: Where a header says that k-space ends along each axis, see `find_support`.
     """
+    if colour is not None and colour.is_white:
+        return white_noise(image, law=law, spacing=spacing)
     image = np.asarray(image, dtype=np.float32)
     mask = foreground_mask(image)
     check_noisy(image, mask)
     axes = seen_axes(spacing, image.shape)
     scale = intensity_scale(image, mask)
-    support = find_support(image, mask, flat_tissue(image, mask, axes, scale), axes)
+    if colour is None:
+        support = find_support(image, mask, flat_tissue(image, mask, axes, scale), axes, hint)
+    else:
+        support = Support(colour.edge, colour.elliptical)
+    whole = colour or support.colour()
     shape = crop_shape(image.shape, support.edge)
     small = resampled(image, shape)
     ratio = [a / b for a, b in zip(shape, image.shape, strict=True)]
-    on_grid = support.colour().on_grid(ratio)
+    on_grid = whole.on_grid(ratio)
     small_mask = mask if small.shape == mask.shape else foreground_mask(small)
     blocks = body_blocks(small, small_mask, axes, scale)
-    dof = degrees_of_freedom(kind, coils)
-    fit = None if blocks is None else fit_blocks(blocks, on_grid, dof)
-    if blocks is None or fit is None or (support == Support() and _is_white(fit)):
-        found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
-        return _white(found, blocks, mask, kind, coils)
+    dof = law.dof
+    told = colour is not None
+    fit = None if blocks is None else fit_blocks(blocks, on_grid, dof, windows_known=told)
+    if blocks is None or fit is None or (not told and support == Support() and _is_white(fit)):
+        found = estimate_noise(image, law=law, spacing=spacing)
+        white = _white(found, blocks, mask, law)
+        return white if colour is None else _coloured(white, colour, axes)
     fit = _sharpened(fit, small, small_mask, axes, dof, replace(on_grid, window=fit.windows), scale)
     method: Method = "foreground"
     num_voxels = 64 * fit.num_blocks
@@ -134,13 +143,14 @@ def find_noise(
         method, num_voxels = "air", air.num_voxels
     if fit.error > _DOUBTFUL:  # too much was anatomy: better some noise left than anatomy removed
         fit = replace(fit, sigma=fit.sigma * float(np.exp(-1.2 * fit.error)))
-    windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
-    colour = replace(on_grid, window=windows)
+    if not told:
+        windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
+        whole, on_grid = replace(whole, window=windows), replace(on_grid, window=windows)
     field = None
     if fit.sigma > _FAINT * scale and fit.error < _SURE:
-        field = noise_field(blocks, colour, fit.sigma, dof)
+        field = noise_field(blocks, on_grid, fit.sigma, dof)
     sigma = fit.sigma if field is None else _bounded(field.sigma(image.shape), mask, fit.sigma)
-    law = NoiseLaw(kind, coils, sigma, replace(support.colour(), window=windows))
+    law = replace(law, sigma=sigma, colour=whole)
     clean = intensity_scale(image, mask, sigma=fit.sigma)
     error = IN_NINE_OF_TEN * fit.error
     if method == "air":
@@ -165,16 +175,15 @@ def known_noise(image: NDArray[Any], law: NoiseLaw) -> FoundNoise:
 def white_noise(
     image: NDArray[Any],
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
     spacing: Triple = (1.0, 1.0, 1.0),
 ) -> FoundNoise:
     """The level of noise that is taken for white; arguments as in `find_noise`."""
     image = np.asarray(image, dtype=np.float32)
     axes, mask = seen_axes(spacing, image.shape), foreground_mask(image)
     blocks = body_blocks(image, mask, axes, intensity_scale(image, mask))
-    found = estimate_noise(image, kind=kind, coils=coils, spacing=spacing)
-    return _white(found, blocks, mask, kind, coils)
+    found = estimate_noise(image, law=law, spacing=spacing)
+    return _white(found, blocks, mask, law)
 
 
 def _bounded(sigma: NDArray[np.float32], mask: Mask, level: float) -> NDArray[np.float32]:
@@ -217,6 +226,14 @@ def _sharpened(
     )
 
 
+def _coloured(found: FoundNoise, colour: Colour, axes: tuple[int, ...]) -> FoundNoise:
+    """A level that was measured as if the noise were white, for the colour that it has."""
+    seen = 1.0 if found.method == "air" else colour.second_difference_std(axes, 1)
+    sigma = found.sigma / max(seen, _LEAST_SEEN)
+    law = replace(found.law, sigma=sigma, colour=colour)
+    return replace(found, law=law, fraction=sigma / found.scale)
+
+
 def _agree(air: Level, body: BlockFit) -> bool:
     """True unless the air was silenced, or is dark tissue, or has another level than the body."""
     apart = abs(float(np.log(body.sigma / max(air.sigma, 1e-30))))
@@ -241,15 +258,14 @@ def _white(
     found: NoiseEstimate,
     blocks: Blocks | None,
     mask: Mask,
-    kind: NoiseKind,
-    coils: int,
+    law: NoiseLaw,
 ) -> FoundNoise:
-    dof = degrees_of_freedom(kind, coils)
+    dof = law.dof
     field = None
     if blocks is not None and found.fraction > _FAINT:
         field = noise_field(blocks, WHITE, found.sigma, dof)
     sigma = found.sigma if field is None else _bounded(field.sigma(mask.shape), mask, found.sigma)
-    law = NoiseLaw(kind, coils, sigma)
+    law = replace(law, sigma=sigma, colour=WHITE)
     return FoundNoise(
         law, found.scale, found.fraction, found.method, found.error, (0.0,) * 3, found.num_voxels
     )

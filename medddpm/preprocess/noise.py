@@ -20,7 +20,7 @@ from scipy import ndimage, special
 
 from medddpm.errors import ConfigError, NoNoiseError
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
-from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.preprocess.noise_law import RICIAN, NoiseLaw
 
 Image = NDArray[np.float32]
 
@@ -99,22 +99,20 @@ class Level:
 def estimate_noise(
     image: NDArray[Any],
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> NoiseEstimate:
     """The noise level of one image: from its air where there is some, else from its body.
 
     Args:
         image: (X, Y, Z) magnitudes in any unit.
-        kind: Law of the noise; "ncchi" is the root of the sum of squares of `coils` channels.
-        coils: Number of coils, for "ncchi".
+        law: Kind and coils of the noise.
         spacing: Voxel edges; across thick slices (ratio over 1.5) no difference is taken.
     """
     image = np.asarray(image, dtype=np.float32)
     mask = foreground_mask(image)
     scale = intensity_scale(image, mask)
-    dof = degrees_of_freedom(kind, coils)
+    dof = law.dof
     check_noisy(image, mask)
     axes = seen_axes(spacing, image.shape)
     air = air_level(image, mask, axes, dof)
@@ -131,11 +129,6 @@ def estimate_noise(
     fraction = level.sigma / clean_scale
     error = min(IN_NINE_OF_TEN * level.error, 1.0) if method == "air" else level.error
     return NoiseEstimate(level.sigma, fraction, method, error, level.num_voxels, clean_scale)
-
-
-def degrees_of_freedom(kind: NoiseKind, coils: int) -> int:
-    """Real noise components 2 L in a magnitude; 0 stands for Gaussian noise."""
-    return 0 if kind == "gaussian" else 2 * (coils if kind == "ncchi" else 1)
 
 
 def given_noise(sigma: float, scale: float) -> NoiseEstimate:

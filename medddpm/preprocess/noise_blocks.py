@@ -13,7 +13,7 @@ Sigma, the windows of the colour and t are fitted to all coefficients together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ _LEAST_ERROR, _MODEL_ERROR = 0.035, 2.5
 acquisitions of 11 scans two of three are then within one error."""
 _NOTHING = 1e-7
 """Of the scale: less is the rounding of float32."""
+_FIXED = 1e-6
+"""Freedom of the log amplitudes of windows that are known."""
 _ACCURACY = 0.03
 """Relative accuracy of a coefficient's spread, however many blocks there are."""
 
@@ -191,7 +193,14 @@ def dct_basis(n: int) -> NDArray[np.float32]:
     return np.asarray(basis, np.float32)
 
 
-def fit_blocks(blocks: Blocks, support: Colour, dof: int, sigma: float | None = None) -> BlockFit:
+def fit_blocks(
+    blocks: Blocks,
+    support: Colour,
+    dof: int,
+    sigma: float | None = None,
+    *,
+    windows_known: bool = False,
+) -> BlockFit:
     """Sigma and the windows of noise with a known support.
 
     Args:
@@ -199,13 +208,14 @@ def fit_blocks(blocks: Blocks, support: Colour, dof: int, sigma: float | None = 
         support: Colour of white noise on the support, on the grid of the blocks.
         dof: Real components 2 L of the magnitude; 0 is Gaussian noise.
         sigma: Where the air told the level: the windows alone are then fitted.
+        windows_known: `support` has them: the level alone is fitted.
     """
     order = np.argsort(blocks.slopes)
     total = len(order)
     num_flat = int(np.clip(total // 5, min(total, _FEW), _MANY))
     flat = order[:num_flat]
     busy = order[int(0.4 * total) : int(0.85 * total)]
-    model = _Model(blocks.size, support)
+    model = _Model(blocks.size, support, _FIXED if windows_known else 4.0)
     level, fit = sigma, None
     for _ in range(2):
         unit = law_spread(blocks.means, level, dof)
@@ -213,7 +223,7 @@ def fit_blocks(blocks: Blocks, support: Colour, dof: int, sigma: float | None = 
         fit = model.fit(powers[0], powers[1], num_flat, sigma)
         level = fit.sigma
     assert fit is not None
-    return fit
+    return replace(fit, windows=support.window) if windows_known else fit
 
 
 def law_spread(means: NDArray[np.float32], sigma: float | None, dof: int) -> Line:
@@ -247,7 +257,8 @@ def _block_variance(power: Line, bands: list[Line]) -> Line:
 class _Model:
     """The power of each coefficient but the first, as a function of sigma, windows and anatomy."""
 
-    def __init__(self, size: tuple[int, int, int], support: Colour) -> None:
+    def __init__(self, size: tuple[int, int, int], support: Colour, freedom: float) -> None:
+        self.freedom = freedom
         self.axes = [a for a in range(3) if size[a] > 1]
         self.support = support
         self._base = support.power([_F] * 3).astype(np.float64)
@@ -280,8 +291,8 @@ class _Model:
             return np.concatenate(parts)
 
         start = np.concatenate([[0.0], np.zeros(num), [-4.0]])
-        low = np.concatenate([[-4.0], np.full(num, -4.0), [-14.0]])
-        high = np.concatenate([[3.0], np.full(num, 0.45), [1.0]])
+        low = np.concatenate([[-4.0], np.full(num, -self.freedom), [-14.0]])
+        high = np.concatenate([[3.0], np.full(num, min(0.45, self.freedom)), [1.0]])
         found = optimize.least_squares(
             residual, start, bounds=(low, high), loss="soft_l1", max_nfev=40
         )

@@ -51,6 +51,8 @@ class Colour:
     )
 
     def __post_init__(self) -> None:
+        if len(self.edge) != 3 or len(self.window) != 3:
+            raise ConfigError("a spectrum has an edge and a window for each of three axes")
         if not all(0 < e <= 1 for e in self.edge):
             raise ConfigError(f"the edge of a spectrum is {self.edge}; it lies in (0, 1]")
         if len(self.elliptical) == 1 or not set(self.elliptical) <= {0, 1, 2}:
@@ -201,6 +203,11 @@ class NoiseLaw:
         """Real noise components 2 L in a magnitude; 0 stands for Gaussian noise."""
         return 2 * self.num_coils
 
+    @property
+    def is_magnitude(self) -> bool:
+        """True unless the noise is Gaussian: a magnitude has no value below 0."""
+        return self.kind != "gaussian"
+
     def level(self, mask: NDArray[np.bool_]) -> float:
         """Sigma as one number: where it varies, its median inside a mask."""
         return self.sigma if isinstance(self.sigma, float) else float(np.median(self.sigma[mask]))
@@ -219,3 +226,7 @@ class NoiseLaw:
         for _ in range(self.dof - 1):
             power += np.square(sigma * self.colour.field(signal.shape, rng))
         return np.sqrt(power, dtype=np.float32)
+
+
+RICIAN = NoiseLaw()
+"""The magnitude of one coil. Where a level is sought, it is kind and coils of a law that count."""

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medddpm.preprocess.intensity import foreground_mask
-from medddpm.preprocess.noise import NoiseEstimate, degrees_of_freedom, seen_axes
+from medddpm.preprocess.noise import NoiseEstimate, seen_axes
 from medddpm.preprocess.noise_blocks import Blocks, body_blocks, law_spread, noise_variance
-from medddpm.preprocess.noise_law import WHITE, Colour, Image, NoiseKind
+from medddpm.preprocess.noise_law import RICIAN, WHITE, Colour, Image, NoiseLaw
 
 Line = NDArray[np.float64]
 
@@ -52,8 +52,7 @@ def noise_map(
     image: NDArray[Any],
     noise: NoiseEstimate,
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Image | None:
     """Sigma of white noise at every voxel (X, Y, Z) in scan units, or None where it is even.
@@ -61,8 +60,7 @@ def noise_map(
     Args:
         image: (X, Y, Z) magnitudes in any unit.
         noise: Its level as one number, from `estimate_noise`.
-        kind: Law of the noise.
-        coils: Number of coils, for "ncchi".
+        law: Kind and coils of the noise.
         spacing: Voxel edges in mm.
     """
     image = np.asarray(image, dtype=np.float32)
@@ -71,7 +69,7 @@ def noise_map(
     )
     if blocks is None or noise.sigma <= 0:
         return None
-    field = noise_field(blocks, WHITE, noise.sigma, degrees_of_freedom(kind, coils))
+    field = noise_field(blocks, WHITE, noise.sigma, law.dof)
     return None if field is None else field.sigma(image.shape)
 
 

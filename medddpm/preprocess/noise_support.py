@@ -5,6 +5,9 @@ within a few samples of k-space, where anatomy alone would fall by one. The magn
 leaks beyond that edge, so the body is looked at alone, faded out at its border. What is beyond a
 drop may still be noise (white noise that was added to a zero-filled scan): an edge is one only if
 flat tissue is far quieter beyond it than within.
+
+What a header says of an edge is one more candidate, which flat tissue must confirm too. It decides
+where flat tissue cannot tell, and it places an edge that the spectrum shows less exactly.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from medddpm.preprocess.intensity import Mask
 from medddpm.preprocess.noise_law import Colour, Image
 
 Triple = tuple[float, float, float]
+Hint = tuple[float | None, float | None, float | None]
 Line = NDArray[np.float64]
 
 _LEAST = 16
@@ -56,6 +60,8 @@ _WHOLE = 0.95
 """An edge beyond this is none: too little is left to see the floor."""
 _ROLLS = (0.0, 0.15, 0.3, 0.6, 1.0)
 """Shares of the band over which a filter may roll the spectrum off."""
+_LEAST_APART = 0.04
+"""Of Nyquist: an edge in a header and one in the spectrum that are closer are the same."""
 _GRID = np.linspace(0, 1.3, 521)
 _BLUR = np.exp(-0.5 * ((_GRID - 0.65) / 0.02) ** 2)
 _BLUR /= _BLUR.sum()
@@ -82,7 +88,9 @@ class Support:
         return Colour(self.edge, self.elliptical)
 
 
-def find_support(image: Image, mask: Mask, flat: Mask, axes: Sequence[int]) -> Support:
+def find_support(
+    image: Image, mask: Mask, flat: Mask, axes: Sequence[int], hint: Hint = (None, None, None)
+) -> Support:
     """Where the spectrum of a scan ends along each axis, and whether its corners are missing.
 
     Args:
@@ -90,11 +98,12 @@ def find_support(image: Image, mask: Mask, flat: Mask, axes: Sequence[int]) -> S
         mask: The body.
         flat: Voxels of flat tissue, in which the noise is seen.
         axes: Those that are not across thick slices: corners may be missing over them.
+        hint: Where a header says that each edge is, None where it does not.
     """
     spectrum = _Spectrum.of(image, mask, flat)
     if spectrum is None:
         return Support()
-    found = [_edge(spectrum, axis) for axis in range(3)]
+    found = [_hinted(spectrum, axis, hint[axis]) for axis in range(3)]
     edge = (found[0][0], found[1][0], found[2][0])
     error = (found[0][1], found[1][1], found[2][1])
     return Support(edge, _ellipse(spectrum, edge, axes), error)
@@ -196,6 +205,23 @@ def _taper(n: int, length: int) -> NDArray[np.float32]:
     return out
 
 
+def _hinted(spectrum: _Spectrum, axis: int, hint: float | None) -> tuple[float, float]:
+    """The edge along an axis and its error, with a place that a header names."""
+    edge, error = _edge(spectrum, axis)
+    if hint is None or hint >= _WHOLE or spectrum.shape[axis] < _LEAST:
+        return edge, error
+    exact = float(spectrum.frequencies[axis][1]) / 2
+    if edge < 1:
+        agrees = abs(edge - hint) <= max(_LEAST_APART, 2 * error)
+        return (hint, exact) if agrees else (edge, error)
+    f, power = spectrum.profile(axis)
+    near = np.abs(f - hint - _SHIFT) < _LEAST_APART
+    if max((_drop(f, power, float(place)) for place in f[near]), default=0.0) <= 0:
+        return edge, error
+    fall = _fall(spectrum, axis, hint)
+    return (hint, exact) if np.isnan(fall) or fall > _LEAST_FALL else (edge, error)
+
+
 def _edge(spectrum: _Spectrum, axis: int) -> tuple[float, float]:
     """The edge along an axis and its error; (1, 0) where there is none."""
     if spectrum.shape[axis] < _LEAST:
@@ -266,13 +292,16 @@ def _rolled_off(f: Line, edge: float, roll: float) -> Line:
 
 def _falls(spectrum: _Spectrum, axis: int, edge: float) -> bool:
     """True if flat tissue is far quieter beyond the edge than within it."""
+    return _fall(spectrum, axis, edge) > _LEAST_FALL
+
+
+def _fall(spectrum: _Spectrum, axis: int, edge: float) -> float:
+    """DB by which flat tissue is quieter beyond the edge; NaN where it cannot be told."""
     inside = spectrum.band({axis: (0.65 * edge, 0.9 * edge)}, _QUIET)
     start = min(edge + 0.05, 1 - 2 * float(spectrum.frequencies[axis][1]))
     beyond = spectrum.band({axis: (start, min(edge + 0.35, 1.0))}, _QUIET)
     levels = spectrum.quiet_level(inside), spectrum.quiet_level(beyond)
-    if not np.isfinite(levels).all():
-        return False
-    return fall_db(*levels) > _LEAST_FALL
+    return fall_db(*levels) if np.isfinite(levels).all() else float("nan")
 
 
 def fall_db(inside: float, beyond: float) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import ConfigError, NoNoiseError, ValuesWarning, VolumeReadError
-from medddpm.preprocess.found_noise import FoundNoise, find_noise, known_noise, white_noise
+from medddpm.preprocess.found_noise import FoundNoise, find_noise, known_noise
 from medddpm.preprocess.intensity import (
     MASKED_FRACTION,
     SCALE_PERCENTILE,
@@ -29,7 +29,8 @@ from medddpm.preprocess.intensity import (
     is_blank,
     zero_background,
 )
-from medddpm.preprocess.noise_law import NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_law import RICIAN, WHITE, Colour, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_support import Hint
 from medddpm.volume import Volume
 
 Image = NDArray[np.float32]
@@ -218,37 +219,40 @@ def _is_ringing(image: Image) -> bool:
 
 def measure_noise(
     seen: Looked,
-    told: float | NoiseLaw | None = None,
+    told: float | Image | NoiseLaw | None = None,
     *,
-    kind: NoiseKind = "rician",
-    coils: int = 1,
+    law: NoiseLaw = RICIAN,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    white: bool = False,
+    colour: Colour | None = None,
+    hint: Hint = (None, None, None),
 ) -> FoundNoise:
     """The noise of a frame; of the method "none" and 0 where there is none to be seen.
 
     Args:
         seen: The frame.
-        told: What is known of it, in scan units: the level, and the colour is found; or all.
-        kind: As in `find_noise`.
-        coils: As in `find_noise`.
+        told: What is known of it, in scan units: the level, or sigma at each voxel (X, Y, Z), and
+            the colour is found; or all.
+        law: As in `find_noise`.
         spacing: As in `find_noise`.
-        white: Take it for white.
+        colour: Its colour, where that is known.
+        hint: As in `find_noise`.
     """
-    find = white_noise if white else find_noise
     if told is not None and not seen.is_blank:
-        if not isinstance(told, NoiseLaw):
-            told = NoiseLaw(kind, coils, float(told))  # numpy has floats of its own
-            if seen.quiet:
-                return known_noise(seen.image, told)
+        if isinstance(told, NoiseLaw):
+            return known_noise(seen.image, told)
+        if isinstance(told, np.ndarray) and not told.any():
+            return no_noise(seen)
+        sigma = told if isinstance(told, np.ndarray) else float(told)  # numpy has floats of its own
+        given = replace(law, sigma=sigma, colour=colour or WHITE)
+        if colour is None and not seen.quiet:
             with suppress(ConfigError):  # too small to tell its colour
-                found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
-                told = replace(told, colour=found.law.colour)
-        return known_noise(seen.image, told)
+                found = find_noise(seen.witness, law=law, spacing=spacing, hint=hint)
+                given = replace(given, colour=found.law.colour)
+        return known_noise(seen.image, given)
     if seen.quiet:
         return no_noise(seen)
     try:
-        found = find(seen.witness, kind=kind, coils=coils, spacing=spacing)
+        found = find_noise(seen.witness, law=law, spacing=spacing, colour=colour, hint=hint)
     except NoNoiseError:
         return no_noise(seen)
     return found if found.fraction > _LEAST_FRACTION else no_noise(seen)

@@ -8,13 +8,18 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
+from pydantic import BeforeValidator
 
 from medddpm.diffusion.samplers import sampler_of
 from medddpm.errors import ConfigError, OptionWarning
 from medddpm.named import path_of
-from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
 
 Mode = Literal["mean", "sample", "ensemble"]
+_YAML_SWITCH = BeforeValidator(
+    lambda v: {True: "on", False: "off"}[v] if isinstance(v, bool) else v
+)
+"""YAML reads on and off as true and false."""
 _ONLY_IN: dict[str, tuple[Mode, ...]] = {
     "samples": ("ensemble",),
     "steps": ("sample", "ensemble"),
@@ -49,7 +54,8 @@ class RestoreOptions:
         noise_map: "auto" asks the scan whether its noise varies in space, as with parallel
             imaging, where sigma is estimated; "off" takes one number everywhere.
         colour: "auto" finds the spectrum of the noise in the scan, which scanners that fill
-            k-space with zeros or filter it have coloured; "white" takes it for white.
+            k-space with zeros or filter it have coloured; "white" takes it for white; a spectrum
+            that is known is given by its edge, elliptical and window, see `Colour`.
         noise: Law of the noise.
         coils: Coils of "ncchi".
         seed: With the case id it fixes the noise field.
@@ -73,8 +79,8 @@ class RestoreOptions:
     fidelity: Annotated[float, Interval(ge=0, le=1)] = 1.0
     texture: Annotated[float, Interval(ge=0, le=1)] = 1.0
     give_back: Annotated[float, Interval(ge=0, le=8)] = 0.0
-    noise_map: Literal["auto", "off"] = "auto"
-    colour: Literal["auto", "white"] = "auto"
+    noise_map: Annotated[Literal["auto", "off"], _YAML_SWITCH] = "auto"
+    colour: Literal["auto", "white"] | Colour = "auto"
     noise: NoiseKind = "rician"
     coils: Annotated[int, Ge(1)] = 1
     seed: int = 0
@@ -85,7 +91,7 @@ class RestoreOptions:
     start: Annotated[float, Gt(0)] = 2.0
     guidance_scale: Annotated[float, Ge(0)] = 0.0
     cfg_weight: Annotated[float, Ge(0)] = 1.0
-    bf16: Literal["auto", "on", "off"] = "auto"
+    bf16: Annotated[Literal["auto", "on", "off"], _YAML_SWITCH] = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", path_of(self.sampler, "sampler"))
@@ -116,6 +122,18 @@ class RestoreOptions:
         defaults = {f.name: f.default for f in fields(self)}
         theirs = {name: calibrated.get(name, defaults[name]) for name in self.method}
         return {name: theirs[name] for name, value in self.method.items() if theirs[name] != value}
+
+    @property
+    def law(self) -> NoiseLaw:
+        """The kind of the noise, of a level that is not known."""
+        return NoiseLaw(self.noise, self.coils)
+
+    @property
+    def known_colour(self) -> Colour | None:
+        """The colour of the noise; None where it is found in the scan."""
+        if isinstance(self.colour, Colour):
+            return self.colour
+        return WHITE if self.colour == "white" else None
 
     def idle(self, given: Collection[str] = ()) -> dict[str, str]:
         """A sentence on each option that was set and does nothing beside the others, by name.

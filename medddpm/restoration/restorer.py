@@ -18,6 +18,7 @@ from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.io import with_padding, without_padding
+from medddpm.io.acquired import read_acquired
 from medddpm.io.files import check_intensities
 from medddpm.model.blocks import channels_last
 from medddpm.model.interval import NOMINAL, interval_table
@@ -35,6 +36,7 @@ from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
 from medddpm.restoration.tile import TileRestorer, uses_bf16
+from medddpm.restoration.told import Told, told_of_frames
 from medddpm.volume import Volume
 
 Array = NDArray[np.float32]
@@ -118,6 +120,7 @@ class Restorer:
         *,
         options: RestoreOptions | None = None,
         law: NoiseLaw | None = None,
+        sigma_map: Array | None = None,
         on_progress: OnProgress | None = None,
         **changes: Any,
     ) -> Restored:
@@ -128,11 +131,13 @@ class Restorer:
                 through.
             options: All options; default ones if not given.
             law: The noise, where it is known, in scan units and on the scan's grid.
+            sigma_map: Sigma of one real component at each voxel, (X, Y, Z) or of the scan's
+                shape, in scan units, where that alone is known.
             on_progress: Called as (tiles done, tiles in all).
             **changes: Single options, such as mode="ensemble"; those without effect are warned of.
 
         Raises:
-            ConfigError: An option is out of range.
+            ConfigError: An option is out of range, or two contradict each other.
             VolumeReadError: This is no scan (one slice, NaN, blank), or its values are such as
                 the law of the noise does not know; see `preprocess.values.look`.
             MemoryBudgetError: The budget is smaller than one tile needs.
@@ -146,14 +151,16 @@ class Restorer:
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
         warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
+        told = told_of_frames(volume, options, law, sigma_map)
         began = time.perf_counter()
         frames = []
         for index in range(volume.num_frames):
             seed = volume_seed(options.seed, volume.case_id, index)
             step = _scaled_progress(on_progress, index, volume.num_frames)
             seen = look_at(image, index, options.noise)
-            frames.append(self._restore_seen(seen, volume, law, seed, options, step))
+            frames.append(self._restore_seen(seen, volume, told[index], seed, options, step))
         facts = self._facts(frames, options, time.perf_counter() - began)
+        facts |= {"header": asdict(read_acquired(volume))}
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
             return Restored(with_padding(_assemble(volume, data), volume), None, None, None, facts)
@@ -170,13 +177,13 @@ class Restorer:
         self,
         seen: Looked,
         volume: Volume,
-        law: NoiseLaw | None,
+        told: Told,
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
     ) -> _Restoration:
         """A frame in its own values, whatever the networks were shown."""
-        frame = self.frame(seen, volume, options, law)
+        frame = self.frame(seen, volume, options, told)
         if frame.noise.method == "none":
             if on_progress:
                 on_progress(1, 1)
@@ -221,16 +228,16 @@ class Restorer:
         return _Restoration(mean, std, width, frame, seen.ceiling, guard, num_tiles)
 
     def frame(
-        self, seen: Looked, volume: Volume, options: RestoreOptions, law: NoiseLaw | None = None
+        self, seen: Looked, volume: Volume, options: RestoreOptions, told: Told = None
     ) -> Frame:
         """One frame of a scan with its noise, as given or as found in it."""
         noise = measure_noise(
             seen,
-            options.sigma if law is None else law,
-            kind=options.noise,
-            coils=options.coils,
+            options.sigma if told is None else told,
+            law=options.law,
             spacing=volume.spacing,
-            white=options.colour == "white",
+            colour=options.known_colour,
+            hint=read_acquired(volume).edge,
         )
         if options.noise_map == "off":
             noise = noise.evened

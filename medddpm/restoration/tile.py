@@ -144,8 +144,7 @@ class TileRestorer:
             self.model.codec.decode,
             evidence.y,
             evidence.sigma,
-            kind=o.noise,
-            coils=o.coils,
+            law=self.law,
             scale=o.guidance_scale,
         )
 

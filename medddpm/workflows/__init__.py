@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.converting import convert
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
-    from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate
+    from medddpm.workflows.measure import estimate_noise, evaluate
     from medddpm.workflows.replaying import replay
     from medddpm.workflows.reporting import report
     from medddpm.workflows.restoring import RestoredScan, restore
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from medddpm.workflows.training import train
 
 __all__ = [
-    "NoiseSettings",
     "RestoredScan",
     "convert",
     "estimate_noise",
@@ -35,7 +34,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "NoiseSettings": "measure",
     "RestoredScan": "restoring",
     "convert": "converting",
     "estimate_noise": "measure",

@@ -9,6 +9,7 @@ from typing import Any
 
 from medddpm.errors import ConfigError, VolumeReadError
 from medddpm.io import OnError, check_magnitude, read_volumes, without_padding
+from medddpm.io.acquired import read_acquired
 from medddpm.io.provenance import describe_input
 from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.values import look, measure_noise
@@ -51,11 +52,12 @@ def _describe_weights(subject: str | Path) -> dict[str, Any]:
 
 
 def _describe_scan(volume: Volume) -> dict[str, Any]:
+    header = read_acquired(volume)
     try:
         check_magnitude(volume)
         image = without_padding(volume)
         seen = look(image.frame(first_frame(image)), "rician")
-        noise = measure_noise(seen, spacing=volume.spacing)
+        noise = measure_noise(seen, spacing=volume.spacing, hint=header.edge)
         facts: dict[str, Any] = {
             "intensity_scale": intensity_scale(seen.image),
             "noise": asdict(noise.estimate),
@@ -68,6 +70,7 @@ def _describe_scan(volume: Volume) -> dict[str, Any]:
         "modality": volume.modality,
         "affine": volume.affine.tolist(),
         "num_frames": volume.num_frames,
+        "header": {**asdict(header), "words": header.words},
         **facts,
     }
 
@@ -118,6 +121,8 @@ def _scan_text(scan: Mapping[str, Any]) -> str:
             f"  intensity scale {scan['intensity_scale']:.5g} (99.5th percentile, foreground)",
             f"  {'no noise to be seen' if noise['method'] == 'none' else level}",
         ]
+    if scan["header"]["words"]:
+        lines.append(f"  the header says: {scan['header']['words']}")
     return "\n".join(line for line in lines if line)
 
 

@@ -20,24 +20,17 @@ from medddpm.io import (
     without_padding,
     write_volume,
 )
+from medddpm.io.acquired import read_acquired
 from medddpm.io.outputs import check_targets, one_scan, plan_targets, staged
 from medddpm.io.provenance import source_files
 from medddpm.metrics.scores import evaluate_arrays
 from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
-from medddpm.preprocess.noise_law import NoiseKind
+from medddpm.preprocess.noise_law import RICIAN, NoiseLaw
 from medddpm.preprocess.noise_words import noise_words
 from medddpm.preprocess.values import Looked, look_at, measure_noise
 from medddpm.restoration.blank import first_frame
 from medddpm.volume import Volume
-
-
-@dataclass(frozen=True)
-class NoiseSettings:
-    """The law of the noise: "rician", "gaussian" or "ncchi" with a number of coils."""
-
-    kind: NoiseKind = "rician"
-    coils: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class Evaluation:
 def estimate_noise(
     source: str | Path,
     *,
-    noise_settings: NoiseSettings | None = None,
+    law: NoiseLaw = RICIAN,
     force: bool = False,
     trust: Trust | None = None,
     on_error: OnError | None = None,
@@ -61,30 +54,32 @@ def estimate_noise(
 
     Args:
         source: A scan, or a folder of DICOM series.
-        noise_settings: Law of the noise; Rician if not given.
+        law: Kind and coils of the noise.
         force: Take scans of another modality than MR.
         trust: "sform" or "qform", where those of a NIfTI file disagree.
         on_error: Called with the error of each bad scan, and the others are measured; without
             it the first error is raised.
     """
     source = Path(source)
-    settings = noise_settings or NoiseSettings()
     found = []
     for volume in read_volumes(source, force=force, trust=trust, on_error=on_error):
         with one_scan(volume.case_id, on_error):
             check_magnitude(volume)
             image = without_padding(volume)
             first_frame(image)
-            estimates = [_measured(image, index, settings)[1] for index in range(image.num_frames)]
+            estimates = [_measured(image, index, law)[1] for index in range(image.num_frames)]
             found.append((volume, estimates))
     return found
 
 
-def _measured(volume: Volume, index: int, settings: NoiseSettings) -> tuple[Looked, FoundNoise]:
+def _measured(volume: Volume, index: int, law: NoiseLaw) -> tuple[Looked, FoundNoise]:
     """One frame as it was looked at, and its noise."""
-    seen = look_at(volume, index, settings.kind)
+    seen = look_at(volume, index, law.kind)
     return seen, measure_noise(
-        seen, kind=settings.kind, coils=settings.coils, spacing=volume.spacing
+        seen,
+        law=law,
+        spacing=volume.spacing,
+        hint=read_acquired(volume).edge,
     )
 
 
@@ -92,7 +87,7 @@ def write_noise_map(
     source: str | Path,
     output: str | Path,
     *,
-    noise_settings: NoiseSettings | None = None,
+    law: NoiseLaw = RICIAN,
     trust: Trust | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -103,12 +98,11 @@ def write_noise_map(
     Args:
         source: A scan; of a 4D one each frame gets its map.
         output: A .nii.gz file or a folder.
-        noise_settings: Law of the noise; Rician if not given.
+        law: Kind and coils of the noise.
         trust: "sform" or "qform", where those of a NIfTI file disagree.
         overwrite: Replace an existing output.
     """
     source = Path(source)
-    settings = noise_settings or NoiseSettings()
     volume = without_padding(read_volume(source, trust=trust))
     check_magnitude(volume)
     target = plan_targets([volume], output, format="nifti", label="desc-sigma")[0]
@@ -116,7 +110,7 @@ def write_noise_map(
     maps = np.empty_like(volume.data, dtype=np.float32)
     for index in range(volume.num_frames):
         frame = maps if maps.ndim == 3 else maps[..., index]
-        frame[...] = _measured(volume, index, settings)[1].law.sigma
+        frame[...] = _measured(volume, index, law)[1].law.sigma
     with staged(target.folder) as folder:
         write_volume(volume.with_data(maps), folder / target.image.name)
     return target.image

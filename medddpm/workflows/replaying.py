@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from medddpm.io.results import Result, find_source, read_result
 from medddpm.restoration.blank import shown_frame
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
+from medddpm.workflows.noise_files import recorded_map
 from medddpm.workflows.number_type import in_type
 from medddpm.workflows.reporting import weights_of
 from medddpm.workflows.restoring import OnProgress, maps_of, write_images
@@ -46,6 +48,7 @@ def replay(
     source: str | Path | None = None,
     weights: str | Path | None = None,
     device: str | None = None,
+    noise_map: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Replay:
     """Repeat the restoration that a sidecar describes; nothing is written.
@@ -55,6 +58,7 @@ def replay(
         source: The scan that was restored, if it is no longer where the sidecar says.
         weights: The weights, likewise.
         device: Another device than that of the first run.
+        noise_map: The noise map, if it is no longer where the sidecar says.
         on_progress: Called with the task, steps done and all steps.
 
     Raises:
@@ -81,7 +85,9 @@ def replay(
             f"{expected}; give those with --weights"
         )
     step = None if on_progress is None else lambda done, total: on_progress("replay", done, total)
-    restored = restorer.restore(volume, options=options, on_progress=step)
+    told = facts.get("noise_files", {})
+    sigma_map = recorded_map(told, sidecar, noise_map, volume, result.trust)
+    restored = restorer.restore(volume, options=options, sigma_map=sigma_map, on_progress=step)
     wanted = facts.get("run", {}).get("dtype") or "float32"
     restored, _ = in_type(restored, volume, _validated(NumberType, wanted, result))
     return _compared(result, restored, volume)
@@ -120,6 +126,9 @@ def _compared(result: Result, restored: Restored, source: Volume) -> Replay:
     differences += _changes(
         {"device": result.facts["device"]}, {"device": restored.facts["device"]}, ""
     )
+    if "header" in result.facts:
+        told = json.loads(json.dumps(restored.facts["header"]))
+        differences += _changes(result.facts["header"], told, "what the header says of ")
     known = None not in files.values()
     return Replay(not wrong, all(files.values()) if known else None, differences)
 

@@ -51,6 +51,7 @@ from medddpm.restoration.blank import blank_frames, shown_frame
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.dicom_outputs import write_dicom_outputs
+from medddpm.workflows.noise_files import NoiseFiles
 from medddpm.workflows.number_type import in_type, rounding_text, type_of
 from medddpm.workflows.restorable import (
     check_format,
@@ -135,6 +136,7 @@ class Run:
         card: That of the weights, if a page is wanted.
         home: Where the outputs end up, if they are moved from where they are written.
         dtype: Number type of the scan in NIfTI.
+        noise: Files that say what is known of the noise.
     """
 
     format: OutputFormat
@@ -145,6 +147,7 @@ class Run:
     card: dict[str, Any] | None
     home: Path | None = None
     dtype: NumberType = "float32"
+    noise: NoiseFiles = field(default_factory=NoiseFiles)
 
 
 def restore(
@@ -161,6 +164,8 @@ def restore(
     trust: Trust | None = None,
     report: bool = False,
     dtype: NumberType = "float32",
+    noise_map: str | Path | None = None,
+    noise_spectrum: str | Path | None = None,
     on_progress: OnProgress | None = None,
     on_error: OnError | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -180,6 +185,8 @@ def restore(
         trust: "sform" or "qform", where those of a NIfTI file disagree.
         report: Write an HTML report beside each scan too.
         dtype: Number type of the restored scan in NIfTI; "input" is that of the input's file.
+        noise_map: NIfTI of sigma at each voxel in scan units, as `estimate-noise --map` writes it.
+        noise_spectrum: The colour of the noise, see `read_noise_spectrum`.
         on_progress: Called with the task, steps done and all steps.
         on_error: Called with the error of each scan that cannot be read or restored, and the
             others are restored; without it the first error is raised.
@@ -189,7 +196,9 @@ def restore(
     options, dicom = options or RestoreOptions(), dicom or DicomOptions()
     if format == "dicom" and dtype != "float32":
         raise ConfigError(f"--dtype {dtype} is for NIfTI; DICOM holds 16-bit integers anyway")
-    run = Run(format, force, trust, weights, dicom, None, dtype=dtype)
+    noise = NoiseFiles.of(noise_map, noise_spectrum)
+    noise.check(options)
+    run = Run(format, force, trust, weights, dicom, None, dtype=dtype, noise=noise)
     scans = _scans(source, Path(output), run, on_error, on_note or (lambda text: None))
     if not scans:
         return []
@@ -200,10 +209,13 @@ def restore(
     done = []
     for number, (scan, target) in enumerate(zip(scans, targets, strict=True), start=1):
         task = "restore" if len(scans) == 1 else f"restore {number} of {len(scans)}"
-        step = _named(on_progress, task)
+        step = None if on_progress is None else partial(on_progress, task)
         with one_scan(scan.name if isinstance(scan, Path) else scan.case_id, on_error):
             volume = _read(scan, run) if isinstance(scan, Path) else scan
-            restored = restorer.restore(volume, options=options, on_progress=step)
+            chosen, sigma_map = noise.told(volume, options, trust)
+            restored = restorer.restore(
+                volume, options=chosen, sigma_map=sigma_map, on_progress=step
+            )
             done.append(write_restored(restored, volume, target, run))
     return done
 
@@ -264,7 +276,10 @@ def _check_targets(
     check_targets(
         [path for target in targets for path in _paths(target, parts, report)],
         overwrite=overwrite,
-        inputs=[p for s in scans for p in ([s] if isinstance(s, Path) else source_files(s))],
+        inputs=[
+            *run.noise.paths,
+            *(p for s in scans for p in ([s] if isinstance(s, Path) else source_files(s))),
+        ],
         folders=[target.image for target in targets] if run.format == "dicom" else (),
     )
 
@@ -380,11 +395,7 @@ def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> dict
         "versions": versions(),
         "machine": machine(),
     }
+    if run.noise.paths:
+        facts["noise_files"] = run.noise.facts(volume, home)
     facts["weights"] = {**facts["weights"], "source": source}
     return facts
-
-
-def _named(on_progress: OnProgress | None, task: str) -> Callable[[int, int], None] | None:
-    if on_progress is None:
-        return None
-    return lambda done, total: on_progress(task, done, total)

@@ -18,6 +18,7 @@ from medddpm.preprocess import degrade
 from medddpm.preprocess.acquisition import Acquisition
 from medddpm.preprocess.acquisition_words import in_words
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.simulated_scan import (
     AcquisitionName,
     acquire_scan,
@@ -26,7 +27,6 @@ from medddpm.preprocess.simulated_scan import (
 )
 from medddpm.preprocess.values import require_sign
 from medddpm.volume import Volume
-from medddpm.workflows.measure import NoiseSettings
 
 Images = dict[str, Volume]
 """By what stands behind the name of the noisy scan; "" is that scan."""
@@ -71,7 +71,7 @@ def simulate(
     noisy: str | Path,
     sigma: float,
     *,
-    scanner: Scanner | NoiseSettings | None = None,
+    scanner: Scanner | NoiseLaw | None = None,
     gmap: str | Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -82,7 +82,8 @@ def simulate(
         clean: A scan; its grid and units are kept.
         noisy: A .nii.gz file or a folder.
         sigma: Standard deviation as a fraction of the intensity scale.
-        scanner: How it is acquired, at random if not given; a `NoiseSettings` is white noise.
+        scanner: How it is acquired, at random if not given; a `NoiseLaw` is white noise of its
+            kind.
         gmap: A scan on the same grid that multiplies sigma of white noise.
         seed: Fixes the acquisition and the noise.
         overwrite: Replace existing outputs.
@@ -96,7 +97,7 @@ def simulate(
     check_magnitude(volume)
     inputs = [*source_files(volume), *([gmap] if gmap else [])]
     target = plan_targets([volume], noisy, format="nifti", label="desc-noisy")[0]
-    if isinstance(scanner, NoiseSettings):
+    if isinstance(scanner, NoiseLaw):
         check_targets([target.image, target.sidecar], overwrite=overwrite, inputs=inputs)
         images, report = _with_white(volume, sigma, scanner, gmap, seed)
     elif gmap is not None:
@@ -166,7 +167,7 @@ def _as_acquired(volume: Volume, chosen: Acquisition, seed: int) -> tuple[Images
 
 
 def _with_white(
-    volume: Volume, sigma: float, settings: NoiseSettings, gmap: Path | None, seed: int
+    volume: Volume, sigma: float, law: NoiseLaw, gmap: Path | None, seed: int
 ) -> tuple[Images, dict[str, Any]]:
     """The finished scan with white noise, and what was added."""
     gain = None
@@ -174,10 +175,9 @@ def _with_white(
         gain_volume = read_volume(gmap)
         volume.geometry.require_match(gain_volume.geometry, f"the g-map {gmap.name}")
         gain = gain_volume.frame(0)
-    noisy = degrade.simulate(
-        volume, sigma, kind=settings.kind, coils=settings.coils, gmap=gain, seed=seed
-    )
+    noisy = degrade.simulate(volume, sigma, law=law, gmap=gain, seed=seed)
     scale = intensity_scale(volume.frame(0))
-    noise = asdict(settings) | {"sigma_fraction": sigma, "sigma": sigma * scale}
+    noise = {"kind": law.kind, "coils": law.coils, "sigma_fraction": sigma}
+    noise |= {"sigma": sigma * scale}
     report = {"noise": noise, "intensity_scale": scale, "gmap": gmap is not None}
     return {"": noisy}, report

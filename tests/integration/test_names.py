@@ -17,8 +17,8 @@ import medddpm
 from medddpm import workflows
 from medddpm.config import load_config
 from medddpm.model.model import load_model, save_model, with_card
+from medddpm.preprocess.noise_law import RICIAN
 from medddpm.volume import Volume
-from medddpm.workflows.measure import NoiseSettings
 
 Cli = Callable[..., Any]
 
@@ -212,8 +212,7 @@ def test_python_takes_text(
     assert medddpm.evaluate(clean, str(done.image), noisy=noisy, mask=clean).noisy is not None
     assert workflows.info(noisy)["scans"]
     assert workflows.estimate_noise(noisy)[0][1][0].sigma > 0
-    white = NoiseSettings()
-    noised = workflows.simulate(clean, f"{tmp_path}/n.nii.gz", 0.05, scanner=white, gmap=clean)
+    noised = workflows.simulate(clean, f"{tmp_path}/n.nii.gz", 0.05, scanner=RICIAN, gmap=clean)
     assert noised.noisy.is_file()
     assert workflows.convert(noisy, f"{tmp_path}/conv")[0].is_file()
     assert workflows.report(str(done.image), out=f"{tmp_path}/page.html").pages

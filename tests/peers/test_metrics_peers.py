@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from medddpm.metrics.scores import evaluate_arrays, ssim_image
 from medddpm.preprocess.noise import estimate_noise
+from medddpm.preprocess.noise_law import NoiseLaw
 
 pytestmark = pytest.mark.peers
 
@@ -58,7 +59,7 @@ def test_noise_against_skimage_wavelets(head: Head, rng: np.random.Generator) ->
     image = 500 + rng.normal(0, 20, (48, 48, 48))
     image[:4] = 0
     theirs = restoration.estimate_sigma(image[4:])
-    ours = estimate_noise(image, kind="gaussian").sigma
+    ours = estimate_noise(image, law=NoiseLaw("gaussian")).sigma
     assert ours == pytest.approx(20, rel=0.03)
     # The wavelet estimate of scikit-image 0.26 reads 18.9 here, where 20 is right.
     assert abs(ours - 20) < abs(theirs - 20) + 0.4

@@ -181,7 +181,7 @@ def test_methods_without_a_package_remove_noise_and_bias(name: str, coils: int) 
     x = np.full((24, 24, 24), 0.5, np.float32)
     generator = torch.Generator().manual_seed(0)
     kind: Any = "rician" if coils else "gaussian"
-    y = add_noise(torch.from_numpy(x), 0.08, kind=kind, generator=generator).numpy()
+    y = add_noise(torch.from_numpy(x), 0.08, law=NoiseLaw(kind), generator=generator).numpy()
     error = PEERS[name](y, NoiseLaw(kind, 1, 0.08)) - x
     if name != "identity":
         assert error.std() < 0.6 * (y - x).std()

@@ -9,10 +9,11 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
-from medddpm.diffusion.guidance import NoiseKind, guided, log_bessel, log_likelihood
+from medddpm.diffusion.guidance import guided, log_bessel, log_likelihood
 from medddpm.diffusion.samplers import ddim
 from medddpm.diffusion.schedule import NoiseLevel, Schedule
 from medddpm.errors import ConfigError
+from medddpm.preprocess.noise_law import RICIAN, NoiseKind, NoiseLaw
 
 LEVEL = NoiseLevel(0.6, 0.8)
 SHAPE = (1, 1, 2, 2, 2)
@@ -25,9 +26,9 @@ def _randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _gradient(x: Tensor, y: Tensor, sigma: float | Tensor, kind: NoiseKind, coils: int) -> Tensor:
+def _gradient(x: Tensor, y: Tensor, sigma: float | Tensor, law: NoiseLaw) -> Tensor:
     x = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(log_likelihood(x, y, sigma, kind, coils).sum(), x)
+    (gradient,) = torch.autograd.grad(log_likelihood(x, y, sigma, law).sum(), x)
     return gradient
 
 
@@ -82,8 +83,8 @@ def test_log_bessel_passes_gradcheck(order: int) -> None:
 # ---- log p(y | x)
 
 
-def _one_by_one(x: Tensor, y: Tensor, sigma: float, kind: NoiseKind, coils: int = 1) -> Tensor:
-    return log_likelihood(x.reshape(-1, 1), y.reshape(-1, 1), sigma, kind, coils)
+def _one_by_one(x: Tensor, y: Tensor, sigma: float, law: NoiseLaw = RICIAN) -> Tensor:
+    return log_likelihood(x.reshape(-1, 1), y.reshape(-1, 1), sigma, law)
 
 
 def test_rician_is_scipys() -> None:
@@ -92,7 +93,7 @@ def test_rician_is_scipys() -> None:
     for sigma in (0.02, 0.3):
         expected = stats.rice.logpdf(y.numpy(), x.numpy() / sigma, scale=sigma)
         usable = np.isfinite(expected)
-        found = _one_by_one(x, y, sigma, "rician").numpy()
+        found = _one_by_one(x, y, sigma).numpy()
         assert np.isfinite(found).all()
         np.testing.assert_allclose(found[usable], expected[usable], rtol=1e-9, atol=1e-9)
 
@@ -103,7 +104,7 @@ def test_ncchi_is_scipys(coils: int) -> None:
     sigma = 0.2
     y = torch.linspace(0.1, 3, 30, dtype=torch.float64)
     for signal in (0.05, 0.5, 2.0):
-        found = _one_by_one(torch.full_like(y, signal), y, sigma, "ncchi", coils).numpy()
+        found = _one_by_one(torch.full_like(y, signal), y, sigma, NoiseLaw("ncchi", coils)).numpy()
         squared = (y.numpy() / sigma) ** 2
         expected = stats.ncx2.logpdf(squared, 2 * coils, (signal / sigma) ** 2)
         expected = expected + np.log(2 * y.numpy() / sigma**2)
@@ -115,27 +116,31 @@ def test_densities_integrate_to_one(kind: NoiseKind, coils: int) -> None:
     sigma = 0.3
     y = torch.linspace(-5, 8, 20001, dtype=torch.float64)
     for signal in (0.0, 0.4, 2.0):
-        density = _one_by_one(torch.full_like(y, signal), y, sigma, kind, coils).exp()
+        density = _one_by_one(torch.full_like(y, signal), y, sigma, NoiseLaw(kind, coils)).exp()
         assert torch.trapezoid(density, y).item() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_gaussian_is_scipys() -> None:
     x, y = _randn(2, 5), _randn(2, 5, seed=1)
     expected = stats.norm.logpdf(y.numpy(), x.numpy(), 0.3).sum(1)
-    np.testing.assert_allclose(log_likelihood(x, y, 0.3, "gaussian").numpy(), expected)
+    np.testing.assert_allclose(log_likelihood(x, y, 0.3, NoiseLaw("gaussian")).numpy(), expected)
 
 
 def test_one_coil_is_rician() -> None:
     x, y = _randn(3, 50).abs(), _randn(3, 50, seed=1).abs()
-    first, second = (_gradient(x, y, 0.1, kind, 1) for kind in ("rician", "ncchi"))
+    first, second = (_gradient(x, y, 0.1, NoiseLaw(kind)) for kind in ("rician", "ncchi"))
     assert torch.equal(first, second)
-    assert torch.equal(log_likelihood(x, y, 0.1, "rician"), log_likelihood(x, y, 0.1, "ncchi", 1))
+    assert torch.equal(
+        log_likelihood(x, y, 0.1, NoiseLaw("rician")),
+        log_likelihood(x, y, 0.1, NoiseLaw("ncchi", 1)),
+    )
 
 
 def test_coils_do_not_matter_to_rician() -> None:
     x, y = _randn(3, 50).abs(), _randn(3, 50, seed=1).abs()
     assert torch.equal(
-        log_likelihood(x, y, 0.1, "rician", 8), log_likelihood(x, y, 0.1, "rician", 1)
+        log_likelihood(x, y, 0.1, NoiseLaw("rician", 8)),
+        log_likelihood(x, y, 0.1, NoiseLaw("rician", 1)),
     )
 
 
@@ -143,9 +148,9 @@ def test_coils_do_not_matter_to_rician() -> None:
 def test_gradient_is_that_of_finite_differences(kind: NoiseKind, coils: int) -> None:
     x, y = _randn(1, 40).abs() + 0.1, _randn(1, 40, seed=1).abs() + 0.1
     sigma, step = 0.4, 1e-4
-    ahead = _one_by_one(x + step, y, sigma, kind, coils)
-    behind = _one_by_one(x - step, y, sigma, kind, coils)
-    found = _gradient(x, y, sigma, kind, coils).flatten()
+    ahead = _one_by_one(x + step, y, sigma, NoiseLaw(kind, coils))
+    behind = _one_by_one(x - step, y, sigma, NoiseLaw(kind, coils))
+    found = _gradient(x, y, sigma, NoiseLaw(kind, coils)).flatten()
     torch.testing.assert_close(found, (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-5)
 
 
@@ -157,10 +162,10 @@ def test_likelihood_is_right_at_high_snr_in_float32(kind: NoiseKind, coils: int)
     n = 1 if kind == "gaussian" else coils
     bias = 0 if kind == "gaussian" else (2 * n - 1) * sigma**2 / 2
     expected = (1.02 - 1 - bias) / sigma**2
-    assert _gradient(x, y, sigma, kind, coils).item() == pytest.approx(expected, rel=0.04)
-    exact = log_likelihood(x.double(), y.double(), sigma, kind, coils)
+    assert _gradient(x, y, sigma, NoiseLaw(kind, coils)).item() == pytest.approx(expected, rel=0.04)
+    exact = log_likelihood(x.double(), y.double(), sigma, NoiseLaw(kind, coils))
     torch.testing.assert_close(
-        log_likelihood(x, y, sigma, kind, coils).double(), exact, rtol=1e-4, atol=1e-3
+        log_likelihood(x, y, sigma, NoiseLaw(kind, coils)).double(), exact, rtol=1e-4, atol=1e-3
     )
 
 
@@ -168,40 +173,37 @@ def test_likelihood_is_right_at_high_snr_in_float32(kind: NoiseKind, coils: int)
 def test_extremes_are_finite(kind: NoiseKind, coils: int) -> None:
     x = torch.tensor([[0.0, 1e-20, 1.0, 1.0, 10.0, -0.5]])
     y = torch.tensor([[0.0, 1.0, 1e-20, 1.0, 10.0, 0.5]])
-    gradient = _gradient(x, y, 1e-4, kind, coils)
+    gradient = _gradient(x, y, 1e-4, NoiseLaw(kind, coils))
     assert torch.isfinite(gradient).all()
-    assert torch.isfinite(log_likelihood(x[:, 1:], y[:, 1:], 1e-4, kind, coils)).all()
+    assert torch.isfinite(log_likelihood(x[:, 1:], y[:, 1:], 1e-4, NoiseLaw(kind, coils))).all()
 
 
 def test_a_magnitude_of_zero_has_no_density() -> None:
     x = torch.ones(1, 1)
-    assert log_likelihood(x, torch.zeros(1, 1), 0.1, "rician").item() == -math.inf
+    assert log_likelihood(x, torch.zeros(1, 1), 0.1, NoiseLaw("rician")).item() == -math.inf
 
 
 def test_a_map_of_sigma_and_the_batch_are_taken_one_by_one() -> None:
     x, y = _randn(2, 3).abs(), _randn(2, 3, seed=1).abs()
     sigma = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
-    found = log_likelihood(x, y, sigma, "rician")
+    found = log_likelihood(x, y, sigma, NoiseLaw("rician"))
     for b in range(2):
-        parts = [
-            _one_by_one(x[b, i : i + 1], y[b, i : i + 1], float(sigma[i]), "rician")
-            for i in range(3)
-        ]
+        parts = [_one_by_one(x[b, i : i + 1], y[b, i : i + 1], float(sigma[i])) for i in range(3)]
         assert found[b].item() == pytest.approx(sum(part.item() for part in parts))
 
 
 @pytest.mark.parametrize("sigma", [0.0, -0.1, math.nan])
 def test_sigma_must_be_positive(sigma: float) -> None:
     with pytest.raises(ConfigError, match="sigma > 0"):
-        log_likelihood(torch.ones(1, 1), torch.ones(1, 1), sigma, "rician")
+        log_likelihood(torch.ones(1, 1), torch.ones(1, 1), sigma, NoiseLaw("rician"))
 
 
 def test_unknown_noise_and_coils_are_refused() -> None:
     one = torch.ones(1, 1)
     with pytest.raises(ConfigError, match="'poisson' is unknown"):
-        log_likelihood(one, one, 0.1, "poisson")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="at least 1 coil"):
-        guided(lambda z, _: z, lambda x: x, one, 0.1, kind="ncchi", coils=0)
+        log_likelihood(one, one, 0.1, NoiseLaw("poisson"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least one coil"):
+        guided(lambda z, _: z, lambda x: x, one, 0.1, law=NoiseLaw("ncchi", 0))
 
 
 # ---- guidance
@@ -216,7 +218,7 @@ def _denoise(z: Tensor, level: NoiseLevel) -> Tensor:
 def test_linear_gaussian_guidance_is_the_posterior_mean(gain: float, sigma: float) -> None:
     """Prior N(x0, r^2), y = gain * x + N(0, sigma^2): Bayes in closed form."""
     z, y = _randn(*SHAPE), _randn(*SHAPE, seed=1)
-    found = guided(_denoise, lambda x: gain * x, y, sigma, kind="gaussian")(z, LEVEL)
+    found = guided(_denoise, lambda x: gain * x, y, sigma, law=NoiseLaw("gaussian"))(z, LEVEL)
     x0, r2 = _denoise(z, LEVEL), 0.64
     expected = (x0 / r2 + gain * y / sigma**2) / (1 / r2 + gain**2 / sigma**2)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
@@ -230,15 +232,15 @@ def test_guidance_raises_the_likelihood(kind: NoiseKind, coils: int, level: Nois
 
     z = _randn(2, 1, 4, 4, 4)
     y = decode(_randn(2, 1, 4, 4, 4, seed=1)) + 0.05 * _randn(2, 1, 4, 4, 8, seed=2).abs()
-    moved = guided(_denoise, decode, y, 0.05, kind=kind, coils=coils)(z, level)
-    before = log_likelihood(decode(_denoise(z, level)), y, 0.05, kind, coils)
-    after = log_likelihood(decode(moved), y, 0.05, kind, coils)
+    moved = guided(_denoise, decode, y, 0.05, law=NoiseLaw(kind, coils))(z, level)
+    before = log_likelihood(decode(_denoise(z, level)), y, 0.05, NoiseLaw(kind, coils))
+    after = log_likelihood(decode(moved), y, 0.05, NoiseLaw(kind, coils))
     assert (after > before).all()
 
 
 def test_guidance_does_not_overshoot_at_vanishing_noise() -> None:
     z, y = _randn(*SHAPE), _randn(*SHAPE, seed=1)
-    found = guided(_denoise, lambda x: 2 * x, y, 1e-4, kind="gaussian")(z, LEVEL)
+    found = guided(_denoise, lambda x: 2 * x, y, 1e-4, law=NoiseLaw("gaussian"))(z, LEVEL)
     torch.testing.assert_close(2 * found, y, rtol=1e-4, atol=1e-4)
 
 
@@ -253,7 +255,7 @@ def test_scale_is_linear_and_zero_is_no_guidance() -> None:
 
 def test_a_measurement_that_agrees_moves_nothing() -> None:
     z = _randn(*SHAPE)
-    found = guided(_denoise, torch.exp, torch.exp(0.5 * z), 0.3, kind="gaussian")(z, LEVEL)
+    found = guided(_denoise, torch.exp, torch.exp(0.5 * z), 0.3, law=NoiseLaw("gaussian"))(z, LEVEL)
     assert torch.equal(found, 0.5 * z)
 
 
@@ -320,6 +322,6 @@ def test_guided_sampling_reaches_the_posterior_of_a_gaussian() -> None:
 
     z = _randn(20_000, 1)
     levels = Schedule("cosine").steps(100)
-    found = ddim(guided(prior, lambda x: x, y, sigma, kind="gaussian"), z, levels)
+    found = ddim(guided(prior, lambda x: x, y, sigma, law=NoiseLaw("gaussian")), z, levels)
     assert found.mean().item() == pytest.approx(1.2 / (1 + sigma**2), abs=0.02)
     assert found.std().item() == pytest.approx(sigma / math.sqrt(1 + sigma**2), abs=0.02)

@@ -80,7 +80,7 @@ def test_it_removes_most_of_the_noise_and_little_else() -> None:
 def test_the_bias_of_the_noise_is_gone(kind: str, coils: int) -> None:
     x = torch.full((1, 1, 32, 32, 32), 0.5)
     generator = torch.Generator().manual_seed(2)
-    y = add_noise(x, 0.06, kind=kind, coils=coils, generator=generator)  # type: ignore[arg-type]
+    y = add_noise(x, 0.06, law=NoiseLaw(kind, coils), generator=generator)  # type: ignore[arg-type]
     number_of = torch.tensor([NoiseLaw(kind, coils).num_coils])  # type: ignore[arg-type]
     estimate = shrunk(y, number(0.06), number_of)
     assert abs(float(estimate.mean()) - 0.5) < 0.002
@@ -122,7 +122,9 @@ def test_air_comes_out_dark(coils: int) -> None:
     """Pure noise has a mean of 1.25 sigma or more, and no signal."""
     kind = "rician" if coils == 1 else "ncchi"
     generator = torch.Generator().manual_seed(6)
-    y = add_noise(torch.zeros(1, 1, 32, 32, 32), 0.05, kind=kind, coils=coils, generator=generator)  # type: ignore[arg-type]
+    y = add_noise(
+        torch.zeros(1, 1, 32, 32, 32), 0.05, law=NoiseLaw(kind, coils), generator=generator
+    )  # type: ignore[arg-type]
     air = shrunk(y, number(0.05), torch.tensor([coils]))
     assert float(y.mean()) > 1.2 * 0.05
     assert float(air.square().mean().sqrt()) < 0.6 * 0.05

@@ -15,6 +15,7 @@ from scipy.special import gammaln, hyp1f1
 from medddpm.errors import ConfigError, GeometryError, ShapeError
 from medddpm.preprocess.degrade import add_noise, signal_bias_corrected, simulate, volume_seed
 from medddpm.preprocess.intensity import intensity_scale
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.volume import Volume
 
 NUM = 400_000
@@ -39,7 +40,9 @@ def test_no_signal_is_rayleigh() -> None:
 
 @pytest.mark.parametrize("signal", [0.5, 2.0, 20.0])
 def test_rician_moments(signal: float) -> None:
-    y = add_noise(torch.full((NUM,), signal), 1.5, kind="rician", generator=generator()).double()
+    y = add_noise(
+        torch.full((NUM,), signal), 1.5, law=NoiseLaw("rician"), generator=generator()
+    ).double()
     assert y.mean().item() == pytest.approx(chi_mean(signal, 1.5, 1), rel=5e-3)
     assert y.square().mean().item() == pytest.approx(signal**2 + 2 * 1.5**2, rel=1e-2)
 
@@ -47,13 +50,15 @@ def test_rician_moments(signal: float) -> None:
 @pytest.mark.parametrize("coils", [1, 4, 8])
 @pytest.mark.parametrize("signal", [0.0, 3.0])
 def test_non_central_chi_moments(signal: float, coils: int) -> None:
-    y = add_noise(torch.full((NUM,), signal), 1.0, kind="ncchi", coils=coils, generator=generator())
+    y = add_noise(
+        torch.full((NUM,), signal), 1.0, law=NoiseLaw("ncchi", coils), generator=generator()
+    )
     assert y.mean().item() == pytest.approx(chi_mean(signal, 1.0, coils), rel=5e-3)
     assert y.square().mean().item() == pytest.approx(signal**2 + 2 * coils, rel=1e-2)
 
 
 def test_gaussian_keeps_mean_and_sign() -> None:
-    y = add_noise(torch.full((NUM,), 0.5), 2.0, kind="gaussian", generator=generator())
+    y = add_noise(torch.full((NUM,), 0.5), 2.0, law=NoiseLaw("gaussian"), generator=generator())
     assert y.mean().item() == pytest.approx(0.5, abs=0.02)
     assert y.std().item() == pytest.approx(2.0, rel=1e-2)
     assert (y < 0).any()
@@ -103,15 +108,15 @@ def test_sigma_that_does_not_fit(shape: tuple[int, ...]) -> None:
 
 def test_unknown_kind_and_no_coils() -> None:
     with pytest.raises(ConfigError, match="rician, gaussian, ncchi"):
-        add_noise(torch.ones(4), 1.0, kind="poisson")  # type: ignore[arg-type]
+        add_noise(torch.ones(4), 1.0, law=NoiseLaw("poisson"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="coil"):
-        add_noise(torch.ones(4), 1.0, kind="ncchi", coils=0)
+        add_noise(torch.ones(4), 1.0, law=NoiseLaw("ncchi", 0))
 
 
 @pytest.mark.parametrize(("kind", "coils"), [("rician", 1), ("ncchi", 4)])
 def test_bias_correction_recovers_the_mean_power(kind: str, coils: int) -> None:
-    y = add_noise(torch.full((NUM,), 6.0), 1.0, kind=kind, coils=coils, generator=generator())  # type: ignore[arg-type]
-    x = signal_bias_corrected(y, 1.0, kind=kind, coils=coils)  # type: ignore[arg-type]
+    y = add_noise(torch.full((NUM,), 6.0), 1.0, law=NoiseLaw(kind, coils), generator=generator())  # type: ignore[arg-type]
+    x = signal_bias_corrected(y, 1.0, law=NoiseLaw(kind, coils))  # type: ignore[arg-type]
     assert x.square().mean().sqrt().item() == pytest.approx(6.0, rel=2e-3)
     assert y.square().mean().sqrt().item() > 6.1
 
@@ -119,7 +124,7 @@ def test_bias_correction_recovers_the_mean_power(kind: str, coils: int) -> None:
 def test_bias_correction_never_goes_below_zero_and_leaves_gaussian_alone() -> None:
     y = torch.tensor([0.1, 1.0, 5.0])
     assert signal_bias_corrected(y, 1.0)[0] == 0
-    assert torch.equal(signal_bias_corrected(y, 1.0, kind="gaussian"), y)
+    assert torch.equal(signal_bias_corrected(y, 1.0, law=NoiseLaw("gaussian")), y)
 
 
 def test_volume_seed_is_a_hash_of_its_parts() -> None:

@@ -62,3 +62,37 @@ def test_what_is_known_is_taken(clean: NDArray[np.float32]) -> None:
     assert known_noise(noisy, varied).fraction == pytest.approx(known.fraction, rel=1e-3)
     assert known_noise(noisy, varied).evened.law.sigma == pytest.approx(0.05, rel=1e-3)
     assert known.estimate.sigma == 0.05
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.08])
+def test_the_level_of_a_known_colour(clean: NDArray[np.float32], sigma: float) -> None:
+    window = tuple(float(v) for v in np.linspace(1, 0.4, 5))
+    colour = Colour((0.7, 0.7, 1.0), (0, 1), (window, window, (1.0,)))
+    noisy = NoiseLaw(sigma=sigma, colour=colour).added_to(clean, np.random.default_rng(5))
+    found = find_noise(noisy, colour=colour)
+    assert found.law.colour == colour
+    assert found.sigma == pytest.approx(sigma, rel=0.15)
+    assert find_noise(noisy, colour=WHITE).law == white_noise(noisy).law
+    tiny = noisy[24:44, 24:44, 24:44]
+    assert find_noise(tiny, colour=colour).law.colour == colour
+
+
+def test_a_header_places_an_edge_that_the_spectrum_shows_too(head: Head) -> None:
+    a = Acquisition(0.01, matrix=(0.75, 0.75, 1.0))
+    noisy = acquire(head((64, 64, 48)) / 1000, a, np.random.default_rng(0)).noisy
+    alone = find_noise(noisy).law.colour.edge
+    told = find_noise(noisy, hint=(0.75, 0.75, None))
+    assert told.law.colour.edge == (0.75, 0.75, 1.0)
+    assert alone != told.law.colour.edge  # the phantom is one where the spectrum is in doubt
+    assert max(told.edge_error) < 0.03
+
+
+def test_a_header_does_not_override_the_spectrum(clean: NDArray[np.float32]) -> None:
+    white = acquire(clean, Acquisition(0.05), np.random.default_rng(2)).noisy
+    assert find_noise(white, hint=(0.5, 0.7, 0.6)).law.colour == WHITE
+    a = Acquisition(0.05, matrix=(0.65, 0.65, 0.8))
+    noisy = acquire(clean, a, np.random.default_rng(1)).noisy
+    alone = find_noise(noisy).law.colour.edge
+    assert find_noise(noisy, hint=(1.0, 0.8, 0.5)).law.colour.edge == alone
+    over = white + acquire(clean, replace(a, sigma=0.0), np.random.default_rng(1)).noisy
+    assert find_noise(over, hint=a.matrix).law.colour == WHITE

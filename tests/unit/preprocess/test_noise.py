@@ -23,6 +23,7 @@ from medddpm.preprocess.noise import (
     given_noise,
     second_difference,
 )
+from medddpm.preprocess.noise_law import NoiseLaw
 
 Head = Callable[..., NDArray[np.float32]]
 SHAPE = (72, 76, 70)
@@ -68,19 +69,19 @@ def test_many_coils(head: Head, masked: bool) -> None:
     clean = head(SHAPE)
     image = noisy(clean, 40.0, coils=4)
     image = np.where(clean > 0, image, 0) if masked else image
-    assert estimate_noise(image, kind="ncchi", coils=4).sigma == pytest.approx(40.0, rel=0.05)
+    assert estimate_noise(image, law=NoiseLaw("ncchi", 4)).sigma == pytest.approx(40.0, rel=0.05)
 
 
 def test_gaussian_air_has_two_signs(head: Head) -> None:
     clean = head(SHAPE)
     image = clean + np.random.default_rng(0).normal(0, 40.0, SHAPE)
-    found = estimate_noise(image, kind="gaussian")
+    found = estimate_noise(image, law=NoiseLaw("gaussian"))
     assert found.method == "air"
     assert found.sigma == pytest.approx(40.0, rel=0.04)
 
 
 def test_a_magnitude_scan_called_gaussian_is_measured_in_the_body(head: Head) -> None:
-    found = estimate_noise(noisy(head(SHAPE), 40.0), kind="gaussian")
+    found = estimate_noise(noisy(head(SHAPE), 40.0), law=NoiseLaw("gaussian"))
     assert found.method == "foreground"
     assert found.sigma == pytest.approx(40.0, rel=0.08)
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 from medddpm.errors import VolumeReadError
 from medddpm.preprocess.degrade import simulate
 from medddpm.preprocess.intensity import above_floor, foreground_mask, intensity_scale
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.values import find_spikes, look, measure_noise, require_sign
 from medddpm.volume import Geometry, Volume
 
@@ -121,7 +122,7 @@ def test_the_floor_of_a_shifted_scan(scale: float, noisy: Image) -> None:
     assert above_floor(lifted)[1] == 0
     assert np.mean(foreground_mask(image) != foreground_mask(noisy)) < 0.005
     assert intensity_scale(image) == pytest.approx(intensity_scale(noisy) * scale / 300, rel=0.06)
-    measured = measure_noise(look(image, "gaussian"), kind="gaussian")
+    measured = measure_noise(look(image, "gaussian"), law=NoiseLaw("gaussian"))
     assert measured.sigma == pytest.approx(SIGMA * scale / 300, rel=0.15)
 
 
@@ -238,7 +239,7 @@ def test_no_noise_to_be_seen(make: Callable[[Image], Image], head: Any) -> None:
         number, words = np.unique(image).size, " ".join(seen.notices)
         assert ("no noise to be seen in this scan" in words) == (number > 1)
         assert (f"only {number} different values" in words) == (number > 1)
-        measured = measure_noise(seen, kind=kind)  # type: ignore[arg-type]
+        measured = measure_noise(seen, law=NoiseLaw(kind))  # type: ignore[arg-type]
         assert (measured.sigma, measured.fraction, measured.method) == (0, 0, "none")
         assert measured.scale > 0
 
@@ -264,7 +265,7 @@ def test_simulation_looks_too(noisy: Image) -> None:
     volume = Volume(image, Geometry(image.shape, np.eye(4)))
     with pytest.raises(VolumeReadError, match="--noise gaussian"):
         simulate(volume, 0.05)
-    more = simulate(volume, 0.05, kind="gaussian")
+    more = simulate(volume, 0.05, law=NoiseLaw("gaussian"))
     added = (more.data - image).std()
     assert added == pytest.approx(0.05 * intensity_scale(image), rel=0.02)
     assert added == pytest.approx(0.05 * intensity_scale(noisy) / noisy.std(), rel=0.08)
