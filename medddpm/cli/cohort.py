@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +20,7 @@ from medddpm.cli.options import (
     parse_memory,
 )
 from medddpm.cli.run import EXIT_FLAGGED, EXIT_INTERRUPTED, reports_errors
+from medddpm.signals import stop_requests
 
 if TYPE_CHECKING:
     from medddpm.cohort.records import Outcome
@@ -104,7 +101,7 @@ def cohort(
             predicted = predict(source, out, **common)
         typer.echo(predicted.text)
         return
-    with stop_on_signal() as stop, progress("cohort") as bar:
+    with stop_requests() as stop, progress("cohort") as bar:
         result = run(
             source,
             out,
@@ -131,27 +128,6 @@ def exit_code(counts: Counts, *, stopped: bool) -> int:
     if counts.failed or counts.unreached:
         return EXIT_FAILED
     return EXIT_FLAGGED if counts.flagged else 0
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set; a second signal interrupts at once."""
-    stop = threading.Event()
-
-    def handle(*_: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Reporter:

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from medddpm.cli import groups
-from medddpm.cli.cohort import stop_on_signal
 from medddpm.cli.console import say
 from medddpm.cli.options import Device, Overrides, Weights, parse_device
 from medddpm.cli.run import reports_errors
+from medddpm.signals import stop_requests
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def serve_dicom(
     node = load_options(rules)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("medddpm").setLevel(logging.INFO)
-    with stop_on_signal() as stop:
+    with stop_requests() as stop:
         serve(
             out,
             port=port,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import secrets
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from medddpm.data.tables import write_text
 from medddpm.errors import ConfigError, OutputError
+from medddpm.io.lock import lock_of
 from medddpm.io.tables import read_table, write_table
 
 _KEY_BYTES = 32
@@ -125,16 +125,10 @@ def read_mapping(path: Path) -> list[Owner]:
 @contextmanager
 def only_one(out: Path) -> Iterator[None]:
     """Keep a second process out of a prepared folder; a killed one leaves no lock behind."""
-    place = private_folder(out) / "lock"
+    lock = lock_of(private_folder(out) / "lock")
+    if lock is None:
+        raise OutputError(f"another `medddpm prepare` is at work in {out}; wait until it ends")
     try:
-        file = place.open("w")
-    except OSError as error:
-        raise OutputError(f"cannot write {place}: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OutputError(
-                f"another `medddpm prepare` is at work in {out}; wait until it ends"
-            ) from None
         yield
+    finally:
+        lock.release()

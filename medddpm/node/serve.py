@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from medddpm.cohort.run import make_settings
 from medddpm.errors import (
@@ -22,6 +22,7 @@ from medddpm.errors import (
     OutputError,
     missing_extra,
 )
+from medddpm.io.lock import lock_of
 from medddpm.node.health import Health, LastError, health_endpoint, last_error
 from medddpm.node.options import NodeOptions, check_aet, parse_peer
 from medddpm.node.queue import Queue
@@ -153,16 +154,9 @@ class _Loop(threading.Thread):
 
 
 def _only_node(out: Path) -> FileLock:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / "node.lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OutputError(
-            f"{out} is used by another node; stop it or take another folder"
-        ) from None
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    lock = lock_of(out / "node.lock")
+    if lock is None:
+        raise OutputError(f"{out} is used by another node; stop it or take another folder")
     return lock
 
 

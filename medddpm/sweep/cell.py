@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from medddpm.config import dump_config
-from medddpm.errors import ConfigError, MedddpmError, OutputError
+from medddpm.errors import ConfigError, MedddpmError
+from medddpm.io.lock import lock_of
 from medddpm.io.outputs import write_json
 from medddpm.metrics.scores import ssim_image
 from medddpm.model.model import Model, load_model
@@ -35,7 +35,8 @@ from medddpm.restoration.restorer import pick_device
 from medddpm.restoration.tile import TileRestorer
 from medddpm.sweep.grid import Cell
 from medddpm.training import StageName
-from medddpm.training.stages import Scans, psnr_inside
+from medddpm.training.scans import Scans
+from medddpm.training.validation import psnr_inside
 from medddpm.workflows.training import train
 
 Row = dict[str, Any]
@@ -111,8 +112,8 @@ def claimed(folder: Path) -> Iterator[bool]:
 
     The lock file says who holds it. Nobody's death leaves it locked.
     """
-    lock = FileLock(folder / "lock", blocking=False)
-    if not _acquired(lock, folder):
+    lock = lock_of(folder / "lock")
+    if lock is None:
         yield False
         return
     try:
@@ -120,19 +121,6 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
-
-
-def _acquired(lock: FileLock, folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        return False
-    except NotImplementedError:
-        raise OutputError(f"{folder} lies on a file system without locks; use another") from None
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
-    return True
 
 
 def check_same(cell: Cell, plan: CellPlan) -> None:

@@ -24,13 +24,13 @@ from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.measured import MeasuredScans, pack_repeats
 from medddpm.training.options import FinetuneOptions, Options, spec_of
+from medddpm.training.scans import Scans
 from medddpm.training.selfsupervised import MeasuredStage
 from medddpm.training.stages import (
     AutoencoderStage,
     DiffusionStage,
     FidelityStage,
     JointStage,
-    Scans,
 )
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from medddpm.errors import SamplingDivergedError
 from medddpm.io.files import named_in_utf8
 from medddpm.model.blocks import channels_last
+from medddpm.signals import stop_requests
 from medddpm.training.batches import Share, prefetched, seed_of
 from medddpm.training.fabric import any_process, average, peak_memory_gb
-from medddpm.training.guard import AdaptiveClip, LossWatch, stop_requests
+from medddpm.training.guard import AdaptiveClip, LossWatch
 from medddpm.training.log import RunLog
 from medddpm.training.options import TrainOptions
 from medddpm.training.state import Ema, Progress, load_state, save_state, write_tensors

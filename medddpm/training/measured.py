@@ -27,7 +27,7 @@ from medddpm.preprocess.noise_map import noise_map
 from medddpm.training.batches import NoisyBatch, fixed_noise
 from medddpm.training.data import PackedScans, check_split, crop
 from medddpm.training.options import DataOptions
-from medddpm.training.stages import held_patches
+from medddpm.training.scans import held_patches
 from medddpm.volume import Volume
 
 Array = NDArray[np.float32]

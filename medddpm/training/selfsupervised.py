@@ -33,9 +33,10 @@ from torch.nn import functional as F
 from medddpm.model.blocks import channels_last
 from medddpm.model.model import Model
 from medddpm.training.batches import NoisyBatch, Share, normal
+from medddpm.training.losses import observed
 from medddpm.training.measured import MeasuredScans
 from medddpm.training.options import FidelityOptions
-from medddpm.training.stages import observed, restored_psnr, terminal_latent, write_preview
+from medddpm.training.validation import restored_psnr, terminal_latent, write_preview
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

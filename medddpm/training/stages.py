@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib.image
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medddpm.diffusion.loss import diffusion_loss, min_snr_weight, sample_levels
-from medddpm.diffusion.prediction import interpolate, target, to_x0
+from medddpm.diffusion.loss import sample_levels
+from medddpm.diffusion.prediction import interpolate, to_x0
 from medddpm.model.blocks import channels_last, space_to_depth
 from medddpm.model.model import Model
 from medddpm.model.shrinkage import Evidence
@@ -22,70 +20,30 @@ from medddpm.model.vae import CompactVae, kl_divergence
 from medddpm.training.batches import (
     NoisyBatch,
     Share,
-    acquired_batch,
     clean_batch,
-    fixed_noise,
     noisy_batch,
-    normal,
 )
-from medddpm.training.data import Mixture, PackedScans, check_split
 from medddpm.training.fabric import reduced
-from medddpm.training.labels import LabelMaps
+from medddpm.training.losses import image_loss, latent_loss, observed
 from medddpm.training.options import (
     AutoencoderOptions,
-    DataOptions,
     DiffusionOptions,
     FidelityOptions,
     JointOptions,
 )
+from medddpm.training.scans import Scans
+from medddpm.training.validation import (
+    VALIDATION_SIGMAS,
+    chunked,
+    mean_psnr,
+    predicted_mean,
+    psnr_inside,
+    restored_psnr,
+    write_preview,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-_VALIDATION_SIGMAS = (0.05, 0.09)
-
-
-class Scans:
-    """Training scans, and a fixed set of clean patches of the held-out ones."""
-
-    def __init__(self, cache: Path, options: DataOptions, num_patches: int) -> None:
-        self.options = options
-        train = PackedScans(cache, options.holdout, options.patch)
-        held = PackedScans(cache, options.holdout, options.patch, validation=True)
-        check_split(train, held)
-        self.train: PackedScans | Mixture = train
-        if options.labels and options.label_share:
-            maps = LabelMaps(Path(options.labels), cache.parent / "labels", options.patch)
-            self.train = Mixture(train, maps, options.label_share)
-        self.held_x, self.held_spacing = held_patches(held, num_patches)
-
-    @property
-    def num_cases(self) -> int:
-        """Scans that are trained on."""
-        return len(self.train.cases)
-
-    def replay(self, cache: Path, share: float) -> None:
-        """Draw a share of the training patches from other scans; held-out ones stay out."""
-        other = PackedScans(cache, self.options.holdout, self.options.patch)
-        self.train = Mixture(self.train, other, share)
-
-    def held_acquired(self) -> NoisyBatch:
-        """The held-out patches, each with an acquisition of its own, the same at every call."""
-        options = replace(self.options, acquired=1.0)
-        rng = np.random.default_rng(2)
-        sigmas = np.geomspace(0.02, 0.12, len(self.held_x))
-        return acquired_batch(self.held_x, self.held_spacing, sigmas, rng, options)
-
-    def held_noisy(self, sigma: float) -> NoisyBatch:
-        """The held-out patches with the same Rician noise at every call."""
-        return fixed_noise(self.held_x, self.held_spacing, sigma, seed=1)
-
-
-def held_patches(held: PackedScans, count: int) -> tuple[Tensor, Tensor]:
-    """The same patches (count, 1, P, P, P) at every call, and their spacing (count, 3)."""
-    rng = np.random.default_rng(0)
-    patches, spacings = zip(*(held.draw(rng) for _ in range(count)), strict=True)
-    return torch.from_numpy(np.stack(patches)[:, None]), torch.tensor(spacings, dtype=torch.float32)
 
 
 class AutoencoderStage:
@@ -144,7 +102,7 @@ class AutoencoderStage:
             mean, _ = self.codec.raw(x)
             return self.codec.decode_raw(mean)
 
-        recon = _chunked(round_trip, self.scans.held_x, device)
+        recon = chunked(round_trip, self.scans.held_x, device)
         write_preview(preview, [self.scans.held_x, recon])
         return {"psnr": psnr_inside(recon, self.scans.held_x)}
 
@@ -202,11 +160,11 @@ class DiffusionStage:
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
         """Error of E[z0 | y] in latent units, and PSNR of its plain decoding."""
         figures: dict[str, float] = {}
-        for sigma in _VALIDATION_SIGMAS:
+        for sigma in VALIDATION_SIGMAS:
             batch = self.scans.held_noisy(sigma)
-            z0 = _chunked(self.model.codec.encode, batch.x, device)
+            z0 = chunked(self.model.codec.encode, batch.x, device)
             mean = predicted_mean(self.model, batch, device)
-            plain = _chunked(self.model.codec.decode, mean, device)
+            plain = chunked(self.model.codec.decode, mean, device)
             figures[f"latent_mse_{sigma}"] = float((mean - z0).square().mean())
             figures[f"psnr_plain_{sigma}"] = psnr_inside(plain, batch.x)
             write_preview(preview, [batch.y, plain, batch.x])
@@ -321,142 +279,13 @@ class JointStage:
             part = self.model.decode(evidence, z0[i : i + 1].to(device), angle)
             outputs.append(part.float().cpu())
             bases.append(evidence.base.float().cpu())
-        figures["psnr_acquired"] = _mean_psnr(outputs, acquired.x)
-        figures["psnr_acquired_base"] = _mean_psnr(bases, acquired.x)
+        figures["psnr_acquired"] = mean_psnr(outputs, acquired.x)
+        figures["psnr_acquired_base"] = mean_psnr(bases, acquired.x)
         return figures
 
     def finish(self, fabric: Fabric) -> None:
         """Nothing to store."""
 
 
-def _mean_psnr(outputs: Sequence[Tensor], x: Tensor) -> float:
-    """Mean over patches, each with noise of its own, of their PSNR."""
-    each = [psnr_inside(o, x[i : i + 1]) for i, o in enumerate(outputs)]
-    return sum(each) / len(each)
-
-
-def latent_loss(
-    model: Model,
-    batch: NoisyBatch,
-    evidence: Evidence,
-    options: DiffusionOptions | JointOptions,
-    share: Share,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Min-SNR weighted error of the quantity that the U-Net predicts.
-
-    Returns:
-        The loss; x0 as predicted, (B, C, x, y, z); the angle of its noise level, (B,); and
-        which samples were shown the scan, (B,).
-    """
-    device, diffusion = batch.x.device, model.spec.diffusion
-    generator = share.step_generator()
-    levels = sample_levels(
-        diffusion.schedule,
-        share.total,
-        terminal_fraction=options.terminal_fraction,
-        generator=generator,
-    )
-    alpha, sigma = (share.of(level).float().to(device) for level in levels)
-    keep = share.of(torch.rand(share.total, generator=generator) >= options.cond_dropout)
-    with torch.no_grad():
-        z0 = model.codec.encode(batch.x)
-        cond, _ = model.condition(evidence)
-    cond = cond * keep[:, None, None, None, None].to(cond)
-    eps = share.normal(z0.shape[1:], device)
-    z = interpolate(z0, eps, alpha, sigma)
-    angle = torch.atan2(sigma, alpha)
-    conditions = model.conditions(batch.sigma, batch.spacing, batch.colour)
-    output = model.unet(z, angle, cond, conditions)
-    goal = target(z0, eps, alpha, sigma, diffusion.prediction)
-    weight = min_snr_weight(alpha, sigma, diffusion.prediction, options.snr_gamma)
-    predicted = to_x0(output, z, alpha, sigma, diffusion.prediction)
-    return diffusion_loss(output, goal, weight), predicted, angle, keep
-
-
-def image_loss(
-    model: Model, batch: NoisyBatch, evidence: Evidence, z0: Tensor, angle: Tensor
-) -> Tensor:
-    """Squared error in units of sigma; the body and loud noise count more."""
-    with torch.no_grad():
-        prior = model.codec.decode(z0)
-    predicted = model.fidelity.error(evidence, z0, prior, angle)
-    wanted = (evidence.base - batch.x) / batch.sigma
-    # Air is easy, and most of many patches; at low sigma most of the error is noise that
-    # nobody can predict. Neither may rule.
-    inside = torch.where(batch.x > 0.02, 1.0, 0.1)
-    level = (batch.log_sigma.exp() / 0.05).clamp(0.1, 4)[:, None, None, None, None]
-    loss: Tensor = (level * inside * (predicted - wanted).square()).mean()
-    return loss
-
-
 def _noisy(scans: Scans, share: Share) -> NoisyBatch:
     return NoisyBatch.cat([noisy_batch(scans.train, 1, r, scans.options) for r in share.rngs()])
-
-
-def observed(model: Model, batch: NoisyBatch) -> Evidence:
-    """The batch as a restoration would see it, its sigma known."""
-    return model.observe(batch.y, batch.sigma, batch.spacing, batch.coils, batch.colour)
-
-
-def restored_psnr(
-    model: Model, held: Callable[[float], NoisyBatch], device: torch.device, preview: Path
-) -> dict[str, float]:
-    """PSNR of `mean` restoration; `held` gives clean patches with noise of a level."""
-    figures: dict[str, float] = {}
-    for sigma in (0.01, *_VALIDATION_SIGMAS):
-        batch = held(sigma)
-        z0 = predicted_mean(model, batch, device)
-        parts = []
-        for i in range(len(z0)):
-            evidence = observed(model, batch[i : i + 1].to(device))
-            angle = torch.full((1,), math.pi / 2, device=device)
-            part = model.decode(evidence, z0[i : i + 1].to(device), angle)
-            parts.append(part.float().cpu())
-        restored = torch.cat(parts)
-        figures[f"psnr_{sigma}"] = psnr_inside(restored, batch.x)
-        figures[f"psnr_noisy_{sigma}"] = psnr_inside(batch.y, batch.x)
-        write_preview(preview, [batch.y, restored, batch.x, 0.5 + 2 * (restored - batch.x)])
-    return figures
-
-
-def predicted_mean(model: Model, batch: NoisyBatch, device: torch.device) -> Tensor:
-    """E[z0 | y] on the CPU, one patch at a time: the x0-prediction at the terminal level."""
-    model.to(device)
-    outputs = []
-    for i in range(len(batch.y)):
-        part = batch[i : i + 1].to(device)
-        outputs.append(terminal_latent(model, part, observed(model, part), [i]).float().cpu())
-    return torch.cat(outputs)
-
-
-def terminal_latent(
-    model: Model, batch: NoisyBatch, evidence: Evidence, seeds: Sequence[int]
-) -> Tensor:
-    """E[z0 | y]: the x0-prediction at the terminal level; one seed a sample for its noise."""
-    level = model.spec.diffusion.schedule.terminal
-    cond, z_y = model.condition(evidence)
-    noise = normal(z_y.shape[1:], seeds, torch.device("cpu")).to(z_y)
-    z = level.sigma * noise + level.alpha * z_y
-    angle = torch.full((len(z),), level.angle, device=z.device)
-    conditions = model.conditions(batch.sigma, batch.spacing, batch.colour)
-    output = model.unet(z, angle, cond, conditions)
-    return to_x0(output, z, level.alpha, level.sigma, model.spec.diffusion.prediction)
-
-
-def psnr_inside(restored: Tensor, reference: Tensor) -> float:
-    """PSNR in dB at data range 1, over voxels above 5 % of the intensity scale."""
-    inside = reference > 0.05
-    error = (restored.float() - reference)[inside].double().square().mean()
-    return float(-10 * torch.log10(error))
-
-
-def write_preview(path: Path, images: Sequence[Tensor], count: int = 4) -> None:
-    """Middle slices as a grey PNG: one row a patch, one column an image."""
-    columns = [i[:count, 0, :, :, i.shape[-1] // 2].float().cpu() for i in images]
-    grid = torch.cat([torch.cat(list(c), dim=0) for c in columns], dim=1)
-    matplotlib.image.imsave(path, grid.numpy(), cmap="gray", vmin=0.0, vmax=1.0)
-
-
-def _chunked(function: Callable[[Tensor], Tensor], images: Tensor, device: torch.device) -> Tensor:
-    parts = [function(images[i : i + 1].to(device)).float().cpu() for i in range(len(images))]
-    return torch.cat(parts)

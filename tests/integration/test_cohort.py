@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medddpm.cli.cohort import exit_code, stop_on_signal
+from medddpm.cli.cohort import exit_code
 from medddpm.cli.console import duration
 from medddpm.cohort.job import Settings
 from medddpm.cohort.pool import Pool, _device, _within, plan_pool, run_jobs
@@ -26,6 +26,7 @@ from medddpm.cohort.sources import find_jobs
 from medddpm.cohort.table import Counts
 from medddpm.errors import CohortError, ConfigError, OutputError
 from medddpm.restoration.options import RestoreOptions
+from medddpm.signals import stop_requests
 
 distributed = pytest.importorskip("distributed")
 OPTIONS = RestoreOptions(sigma=50.0)
@@ -241,7 +242,7 @@ def test_exit_codes(counts: Counts, stopped: bool, code: int) -> None:
 
 
 def test_the_second_signal_interrupts() -> None:
-    with stop_on_signal() as stop:
+    with stop_requests() as stop:
         signal.raise_signal(signal.SIGTERM)
         assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):

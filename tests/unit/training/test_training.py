@@ -19,10 +19,11 @@ from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.io import read_volume
 from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.restoration.restorer import Restorer
+from medddpm.signals import stop_requests
 from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, seed_of
 from medddpm.training.data import PackedScans, augment, check_split, crop
-from medddpm.training.guard import AdaptiveClip, stop_requests
+from medddpm.training.guard import AdaptiveClip
 from medddpm.training.loop import learning_rate_at
 from medddpm.training.options import (
     AutoencoderOptions,
