@@ -22,6 +22,8 @@ from medddpm.restoration.options import RestoreOptions
 
 Array = NDArray[np.float32]
 NoiseField = Callable[[int], Tensor]
+_FINEST = (0.4, 1.2)
+"""Shortest voxel edge in mm of the scans that the shipped networks were trained on."""
 
 
 class TileRestorer:
@@ -49,7 +51,7 @@ class TileRestorer:
         self.device = device
         self.law = law
         self.sigma = law.sigma
-        self.spacing = torch.tensor([list(spacing)], dtype=torch.float32, device=device)
+        self.spacing = torch.tensor([_known(spacing)], dtype=torch.float32, device=device)
         self.colour = torch.from_numpy(law.colour.block_std()).to(device)[None]
         self.seed = seed
         self.options = options
@@ -190,6 +192,16 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _known(spacing: Sequence[float]) -> list[float]:
+    """Voxel edges as the networks are told them: of the same shape, as fine as in training.
+
+    Conditions that no scan of the training had made the features of `sample` grow without bound.
+    """
+    finest = min(spacing)
+    factor = min(max(finest, _FINEST[0]), _FINEST[1]) / finest
+    return [edge * factor for edge in spacing]
 
 
 def _moved(image: Tensor, axis: int) -> Tensor:

@@ -181,3 +181,14 @@ def test_a_negative_spike_lies_in_its_interval(restorer: Restorer, noisy: Image)
     assert result.lower is not None
     assert result.volume.data[20, 20, 20] == result.lower.data[20, 20, 20] == np.float32(-1e7)
     assert (result.lower.data <= result.volume.data).all()
+
+
+@pytest.mark.parametrize("edge", [0.2, 2.2, 4.0])
+def test_a_sample_of_voxels_unlike_those_of_training_stays_near_the_scan(
+    restorer: Restorer, noisy: Image, edge: float
+) -> None:
+    y = noisy[:36, :32, :24]
+    affine = np.diag([edge, edge, 1.1 * edge, 1.0])
+    volume = Volume(y, Geometry((36, 32, 24), affine), case_id="scan")
+    sample = restorer.restore(volume, mode="sample", sigma=SIGMA / 4)
+    assert float(np.std(sample.volume.data - y)) < 2 * SIGMA
