@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medddpm.errors import ShapeError
+from medddpm.operators.fourier import root_sum_squares
 
 _THRESHOLD = 0.001
 """Least eigenvalue of the calibration's Gram matrix, over the largest, that counts as signal."""
@@ -90,23 +91,23 @@ def _plane(
     """(C, Y, Z) maps of one plane of voxels."""
     here = torch.einsum("abijk,i->abjk", correlation, wave)
     here = torch.einsum("abjk,yj->abyk", here, y_waves)
-    matrix = torch.einsum("abyk,zk->yzab", here, z_waves)
+    matrix = torch.einsum("abyk,zk->abyz", here, z_waves)
     vector, value = _leading(matrix)
-    vector = vector * (value > crop)[..., None]
-    return vector.permute(2, 0, 1)
+    return vector * (value > crop)
 
 
 def _leading(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The first eigenvector and eigenvalue of Hermitian (Y, Z, C, C): power iteration."""
-    column = matrix.diagonal(dim1=-2, dim2=-1).real.argmax(dim=-1)
-    index = column[..., None, None].expand(*matrix.shape[:-1], 1)
-    vector = matrix.gather(-1, index)
-    value = torch.zeros(matrix.shape[:2])
+    """The first eigenvector and eigenvalue of Hermitian (C, C, Y, Z): power iteration."""
+    strongest = matrix.diagonal(dim1=0, dim2=1).real.argmax(dim=-1)
+    vector = matrix.gather(1, strongest[None, None].expand(len(matrix), 1, -1, -1))[:, 0]
+    value = vector.abs()[0]
     for _ in range(_POWERS):
-        norm = torch.linalg.vector_norm(vector, dim=-2, keepdim=True).clamp_min(1e-30)
-        vector = matrix @ (vector / norm)
-        value = torch.linalg.vector_norm(vector, dim=(-2, -1))
-    return vector[..., 0] / value.clamp_min(1e-30)[..., None], value
+        before = vector / root_sum_squares(vector).clamp_min(1e-30)
+        vector = torch.zeros_like(before)
+        for column, factor in zip(matrix.unbind(dim=1), before, strict=True):
+            vector.addcmul_(column, factor)
+        value = root_sum_squares(vector)
+    return vector / value.clamp_min(1e-30), value
 
 
 def _common_phase(maps: Tensor, centre: Tensor) -> Tensor:
