@@ -128,7 +128,7 @@ class RawScan:
 
 def affine_of(
     position: Sequence[float],
-    directions: Sequence[Sequence[float]],
+    directions: Sequence[Any],
     spacing: Sequence[float],
     shape: Sequence[int],
 ) -> NDArray[np.float64]:

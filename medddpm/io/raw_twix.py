@@ -176,7 +176,7 @@ def _geometry(
     from twixtools.geometry import quat_to_rotmat
 
     numbers = sorted({line.slice for line in lines})
-    first = {}
+    first: dict[int, Any] = {}
     for block in scan["mdb"]:
         if block.is_image_scan():
             first.setdefault(int(block.cSlc), block)

@@ -23,6 +23,8 @@ from medddpm.reconstruction.problem import Problem
 Denoise = Callable[[Tensor, float, bool], Tensor]
 """Real images (B, X, Y, Z) of scale 1, sigma, and whether the networks shall, to clean ones."""
 
+_WARM_STEPS = 12
+"""Conjugate gradients of the warm start: noise grows with more."""
 _PHASE = 0.2
 """Of Nyquist along each axis: the object's phase is taken from lower frequencies."""
 
@@ -64,21 +66,26 @@ def plug_and_play(
         on_step: Called as (steps done, steps in all).
     """
     o = options or PlugOptions()
-    x = cg_sense(problem, o.warm, 12)
-    right, normal = problem.start, problem.sense.normal
+    x = cg_sense(problem, o.warm, _WARM_STEPS)
+    right = problem.start
     for step, level in enumerate(levels(o, problem.sigma)):
         prior = denoised(x, level, denoise)
-        mu = o.trust * (problem.sigma / level) ** 2
-        x = conjugate_gradients(
-            lambda v, mu=mu: normal(v) + mu * v,
-            right + mu * prior,
-            prior,
-            iterations=o.inner,
-            tolerance=1e-4,
-        )
+        x = _agreeing(problem, right, prior, o.trust * (problem.sigma / level) ** 2, o.inner)
         if on_step:
             on_step(step + 1, o.steps)
     return x
+
+
+def _agreeing(problem: Problem, right: Tensor, prior: Tensor, mu: float, steps: int) -> Tensor:
+    """Argmin |A x - y|^2 + mu |x - prior|^2, from the prior on."""
+    normal = problem.sense.normal
+    return conjugate_gradients(
+        lambda x: normal(x) + mu * x,
+        right + mu * prior,
+        prior,
+        iterations=steps,
+        tolerance=1e-4,
+    )
 
 
 def levels(options: PlugOptions, sigma: float) -> list[float]:

@@ -79,8 +79,7 @@ def _split(x: Tensor, axis: int) -> Tensor:
     low, high = _taps(x)
     even, odd = x.unfold(axis, 2, 2).unbind(-1)
     later = (even, odd, torch.roll(even, -1, axis), torch.roll(odd, -1, axis))
-    parts = [sum(t[k] * later[k] for k in range(4)) for t in (low, high)]
-    return torch.cat(parts, dim=axis)
+    return torch.cat([_summed(low, later), _summed(high, later)], dim=axis)
 
 
 def _joined(x: Tensor, axis: int) -> Tensor:
@@ -90,7 +89,14 @@ def _joined(x: Tensor, axis: int) -> Tensor:
     parts = x.narrow(axis, 0, half), x.narrow(axis, half, half)
     out = torch.empty_like(x)
     for place in (0, 1):
-        here = sum(t[place] * p for t, p in zip(taps, parts, strict=True))
-        before = sum(t[place + 2] * p for t, p in zip(taps, parts, strict=True))
+        here = _summed([t[place] for t in taps], parts)
+        before = _summed([t[place + 2] for t in taps], parts)
         out.unfold(axis, 2, 2).select(-1, place).copy_(here + torch.roll(before, 1, axis))
+    return out
+
+
+def _summed(weights: Sequence[Tensor] | Tensor, parts: Sequence[Tensor]) -> Tensor:
+    out = weights[0] * parts[0]
+    for weight, part in zip(weights[1:], parts[1:], strict=True):
+        out = out + weight * part
     return out

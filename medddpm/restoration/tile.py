@@ -81,7 +81,7 @@ class TileRestorer:
 
     @torch.inference_mode()
     def shrunk(self, tiles: Array, starts: Sequence[Triple]) -> Array:
-        """The tiles by the shrinkage alone, that the networks start from; shapes as in `restore`."""
+        """The tiles by the shrinkage that the networks start from; shapes as in `restore`."""
         y = torch.from_numpy(tiles).to(self.device)[:, None]
         evidence = self._evidence(y, self._sigma_of(starts, tiles.shape[1:]))
         out: Array = evidence.base[:, 0].cpu().numpy()

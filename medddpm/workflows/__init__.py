@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.measure import NoiseSettings, estimate_noise, evaluate
     from medddpm.workflows.memorising import memorisation
     from medddpm.workflows.preparing import PrepareOptions, prepare
+    from medddpm.workflows.reconstructing import reconstruct, simulate_raw, undersample
     from medddpm.workflows.repeat_testing import repeat_test
     from medddpm.workflows.replaying import replay
     from medddpm.workflows.reporting import report
@@ -41,13 +42,16 @@ __all__ = [
     "memorisation",
     "prepare",
     "quickstart",
+    "reconstruct",
     "repeat_test",
     "replay",
     "report",
     "restore",
     "simulate",
+    "simulate_raw",
     "sweep",
     "train",
+    "undersample",
     "withdraw",
 ]
 
@@ -65,13 +69,16 @@ _HOMES = {
     "memorisation": "memorising",
     "prepare": "preparing",
     "quickstart": "example",
+    "reconstruct": "reconstructing",
     "repeat_test": "repeat_testing",
     "replay": "replaying",
     "report": "reporting",
     "restore": "restoring",
     "simulate": "simulating",
+    "simulate_raw": "reconstructing",
     "sweep": "sweeping",
     "train": "training",
+    "undersample": "reconstructing",
     "withdraw": "withdrawing",
 }
 
