@@ -9,6 +9,7 @@ import typer
 from medddpm import __version__
 from medddpm.cli import (
     benchmark,
+    benchmark_raw,
     calibrate,
     calibrate_guard,
     cohort,
@@ -64,7 +65,18 @@ def _root(
 
 
 for part in (
-    *(scans, reconstruct, simulate, report, cohort, serve_dicom, benchmark, lesions, repeats),
+    *(
+        scans,
+        reconstruct,
+        simulate,
+        report,
+        cohort,
+        serve_dicom,
+        benchmark,
+        benchmark_raw,
+        lesions,
+        repeats,
+    ),
     *(prepare, data_report, training, sweep, memorisation, calibrate, calibrate_guard, shipped),
 ):
     part.register(app)

@@ -17,7 +17,7 @@ from medddpm.reconstruction.plug_and_play import Denoise, plug_and_play
 from medddpm.reconstruction.problem import Problem
 
 TIKHONOV = 0.02
-SPARSE = {"tv": 0.5, "l1-wavelet": 1.0}
+SPARSE = {"tv": 0.5, "l1-wavelet": 0.5}
 """Weights that are good in the middle of the range of R and noise; in units of the noise."""
 _WARM = 12
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from medddpm.errors import ShapeError
 from medddpm.operators.compression import compression_matrix
 from medddpm.operators.espirit import espirit_maps
-from medddpm.operators.fourier import cropped, ifft
+from medddpm.operators.fourier import cropped, fft, ifft
 from medddpm.operators.linear import Sense, hybrid
 from medddpm.operators.whitening import (
     edge_samples,
@@ -65,15 +65,26 @@ class Problem:
         sense = replace(self.sense, maps=self.sense.maps[:, :, part])
         return replace(self, sense=sense, data=self.data[:, :, part])
 
-    def rescaled(self, factor: float) -> Problem:
-        """The same with images `factor` times as bright."""
-        return replace(
-            self,
-            data=self.data * factor,
-            centre=self.centre * factor,
-            sigma=self.sigma * factor,
-            scale=self.scale / factor,
-        )
+    def undersampled(self, lines: Tensor) -> Problem:
+        """The same with some lines alone, of a problem of which all were measured.
+
+        Maps and scale stay; they are those of the undersampled data where `lines` hold the centre.
+
+        Args:
+            lines: (Y, Z) that are kept.
+        """
+        back = [axis for axis in (-2, -1) if axis not in self.sense.axes]
+        kspace = fft(self.data, back) * lines
+        varying = [axis for axis in (-2, -1) if not bool((lines == lines.narrow(axis, 0, 1)).all())]
+        left = tuple(varying) or (-1,)
+        done = [axis for axis in (-2, -1) if axis not in left]
+        mask = lines[None, None]
+        for axis in done:
+            mask = mask.narrow(axis, 0, 1)
+        data = ifft(kspace, done) if done else kspace
+        share = float(lines.float().mean())
+        sense = Sense(self.sense.maps, mask, left)
+        return replace(self, sense=sense, data=data, acceleration=1 / share)
 
 
 def make_problem(

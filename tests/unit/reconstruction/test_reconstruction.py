@@ -337,3 +337,17 @@ def test_simulated_raw_data_is_seeded(clean: Volume) -> None:
     np.testing.assert_array_equal(one.kspace, two.kspace)
     with pytest.raises(ConfigError, match="fraction"):
         simulate_raw(clean, -1)
+
+
+@pytest.mark.parametrize("kind", ["vd2d", "vd1d"])
+def test_leaving_lines_out_afterwards_is_the_same(kind: MaskKind, full: RawScan) -> None:
+    lines = sampling_lines(kind, SHAPE[1:], 2, acs=12, seed=2)
+    late = frame_problem(full).undersampled(torch.from_numpy(lines))
+    maps = late.sense.maps
+    soon = frame_problem(full.undersampled(lines))
+    assert soon.sense.axes == late.sense.axes
+    same = replace(soon, sense=replace(soon.sense, maps=maps))
+    torch.testing.assert_close(
+        late.start * late.scale, same.start * same.scale, rtol=1e-3, atol=1e-2
+    )
+    assert late.acceleration == pytest.approx(soon.acceleration)
