@@ -180,13 +180,14 @@ def hybrid(kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...
         K-space transformed to the image along the axes on which the mask is constant, the mask
         with length 1 there, and the axes that are left; at least one.
     """
-    left = tuple(axis for axis in SPATIAL if _varies(mask, axis)) or (-1,)
+    left = tuple(axis for axis in SPATIAL if varies(mask, axis)) or (-1,)
     done = tuple(axis for axis in SPATIAL if axis not in left and kspace.shape[axis] > 1)
     for axis in set(SPATIAL) - set(left):
         mask = mask.narrow(axis, 0, 1)
     return (ifft(kspace, done) if done else kspace), mask, left
 
 
-def _varies(mask: Tensor, axis: int) -> bool:
+def varies(mask: Tensor, axis: int) -> bool:
+    """Whether a mask is another one somewhere along an axis."""
     first = mask.narrow(axis, 0, 1)
     return not torch.equal(first.expand_as(mask), mask)

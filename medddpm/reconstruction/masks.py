@@ -61,7 +61,7 @@ def sampling_lines(
             )
         pick = _random if kind != "poisson" else _disc
         chosen = pick(size, wanted, middle, rng)
-    return np.ascontiguousarray(np.broadcast_to(chosen, shape))
+    return np.broadcast_to(chosen, shape).copy()
 
 
 def _middle(shape: tuple[int, int], acs: int) -> Lines:

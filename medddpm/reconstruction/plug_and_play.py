@@ -45,7 +45,7 @@ class PlugOptions:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     steps: Annotated[int, Ge(1)] = 6
     first: Annotated[float, Gt(0)] = 4.0
-    last: Annotated[float, Gt(0)] = 1.0
+    last: Annotated[float, Gt(0)] = 0.7
     trust: Annotated[float, Gt(0)] = 1.0
     inner: Annotated[int, Ge(1)] = 6
     warm: Annotated[float, Gt(0)] = 0.02

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from medddpm.errors import ShapeError
 from medddpm.operators.compression import compression_matrix
 from medddpm.operators.espirit import espirit_maps
 from medddpm.operators.fourier import cropped, fft, ifft
-from medddpm.operators.linear import Sense, hybrid
+from medddpm.operators.linear import Sense, hybrid, varies
 from medddpm.operators.whitening import (
     edge_samples,
     mixed,
@@ -145,26 +145,29 @@ def centre_shape(mask: Tensor, most: int = _MOST_CENTRE) -> tuple[int, int, int]
         ShapeError: It has fewer lines than maps need along an axis that is longer.
     """
     everywhere = mask.bool().all(dim=0)
-    sizes = [min(n, most) for n in everywhere.shape]
-    while not bool(cropped(everywhere, sizes).all()):
-        longest = max(range(3), key=lambda a: (_holes(everywhere, sizes, a), sizes[a]))
-        sizes[longest] -= 1
-        if sizes[longest] < min(_LEAST_CENTRE, everywhere.shape[longest]):
-            raise ShapeError(
-                "the centre of k-space is not fully measured, so coil sensitivities cannot be "
-                "found in it: there are no calibration lines; give a scan that has them, or one "
-                "with 12 or more adjacent lines in the middle of each encoded axis"
-            )
-    return sizes[0], sizes[1], sizes[2]
+    best: tuple[int, ...] | None = None
+    for x in _sizes(everywhere, 0, most):
+        gaps = (~cropped(everywhere, (x,), (0,))).any(dim=0)
+        for y, z in product(_sizes(everywhere, 1, most), _sizes(everywhere, 2, most)):
+            larger = best is None or x * y * z > best[0] * best[1] * best[2]
+            if larger and not bool(cropped(gaps, (y, z), (0, 1)).any()):
+                best = (x, y, z)
+    if best is None:
+        raise ShapeError(
+            "the centre of k-space is not fully measured, so coil sensitivities cannot be found in "
+            "it: there are no calibration lines; give a scan that has them, or one with 12 or more "
+            "adjacent lines in the middle of each encoded axis"
+        )
+    return best[0], best[1], best[2]
 
 
-def _holes(mask: Tensor, sizes: Sequence[int], axis: int) -> int:
-    """How many of the box's gaps lie in the two outer planes along an axis."""
-    box = ~cropped(mask, sizes)
-    length = box.shape[axis]
-    if length == 1:
-        return -1
-    return int(box.narrow(axis, 0, 1).sum() + box.narrow(axis, length - 1, 1).sum())
+def _sizes(mask: Tensor, axis: int, most: int) -> list[int]:
+    """The sizes that come into question along an axis, the largest first."""
+    length = mask.shape[axis]
+    largest = min(length, most)
+    if not varies(mask, axis - 3):
+        return [largest]
+    return list(range(largest, min(_LEAST_CENTRE, length) - 1, -1))
 
 
 def _centre(kspace: Tensor, mask: Tensor, *, needed: bool) -> Tensor:

@@ -276,6 +276,10 @@ def test_the_centre_is_the_largest_box_without_a_gap() -> None:
     mask[:, :, 12:28, 10:30] = True
     mask[:, :, ::2, ::2] = True
     assert centre_shape(mask) == (16, 16, 20)
+    lines = torch.from_numpy(sampling_lines("vd2d", (44, 36), 2, acs=12))
+    x, y, z = centre_shape(lines.expand(1, 40, 44, 36))
+    assert x == 24
+    assert y * z >= 144
 
 
 def test_noise_of_other_coils_is_refused(full: RawScan) -> None:
