@@ -48,6 +48,10 @@ def reconstruct(
         Path | None, typer.Option(help="Raw data without signal, that tells the noise.")
     ] = None,
     phase: Annotated[bool, typer.Option("--phase", help="Write the phase too.")] = False,
+    g_factor: Annotated[
+        int,
+        typer.Option(min=0, help="Write a g-factor map too, from so many replicas; 0 for none."),
+    ] = 0,
     device: Device = "auto",
     memory: Annotated[
         str | None, typer.Option(help="Most memory of the networks' tiles, such as 8GB.")
@@ -79,10 +83,11 @@ def reconstruct(
             device=parse_device(device),
             noise_scan=noise_scan,
             phase=phase,
+            replicas=g_factor,
             overwrite=overwrite,
             on_progress=step,
         )
-    for path in (done.image, done.phase):
+    for path in (done.image, done.phase, done.g_factor):
         if path is not None:
             typer.echo(f"{path}")
     say(done.summary)

@@ -16,6 +16,7 @@ from medddpm.errors import MedddpmError
 from medddpm.io.raw_scan import RawScan
 from medddpm.operators.fourier import cropped, on_matrix, without_oversampling
 from medddpm.reconstruction.methods import solve
+from medddpm.reconstruction.noise_map import g_factor_map
 from medddpm.reconstruction.options import ReconstructOptions
 from medddpm.reconstruction.plug_and_play import Denoise
 from medddpm.reconstruction.problem import Problem, make_problem
@@ -35,11 +36,13 @@ class Reconstructed:
         magnitude: In units of the noise of a fully measured image ("SNR units", Kellman and
             McVeigh, Magn Reson Med 54:1439, 2005); the fourth axis is the scan's frames.
         phase: The same grid, radians.
+        g_factor: How much parallel imaging amplifies noise, if that was asked for; frame 0.
         facts: JSON-able: method, noise and acceleration of each frame, seconds.
     """
 
     magnitude: Volume
     phase: Volume
+    g_factor: Volume | None
     facts: dict[str, Any] = field(repr=False)
 
 
@@ -49,6 +52,7 @@ def reconstruct_scan(
     *,
     make_prior: MakePrior | None = None,
     noise: NDArray[np.complex64] | None = None,
+    replicas: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Reconstructed:
     """The image of all frames of a scan.
@@ -58,6 +62,7 @@ def reconstruct_scan(
         options: Method and settings.
         make_prior: For "ours".
         noise: (C, N) samples without signal, in place of the scan's own.
+        replicas: Reconstructions of noise for the g-factor map; 0 for no map.
         on_progress: Called as (steps done, steps in all).
 
     Raises:
@@ -65,6 +70,7 @@ def reconstruct_scan(
     """
     began = time.perf_counter()
     images, facts = [], []
+    g_map: NDArray[np.float32] | None = None
     count = len(scan.kspace)
     for frame in range(count):
         try:
@@ -75,6 +81,9 @@ def reconstruct_scan(
         step = _scaled(on_progress, frame, count)
         image = solve(problem, options, denoise, step)
         images.append(on_recon_grid(image * problem.scale, scan))
+        if replicas and frame == 0:
+            g = g_factor_map(problem, replicas=replicas)
+            g_map = np.abs(on_recon_grid(g.to(torch.complex64), scan))
         facts.append(
             {
                 "frame": scan.frames[frame],
@@ -95,7 +104,8 @@ def reconstruct_scan(
         "frames": facts,
         "seconds": round(time.perf_counter() - began, 3),
     }
-    return Reconstructed(volume, volume.with_data(np.angle(whole).astype(np.float32)), found)
+    phase = volume.with_data(np.angle(whole).astype(np.float32))
+    return Reconstructed(volume, phase, None if g_map is None else volume.with_data(g_map), found)
 
 
 def frame_problem(

@@ -30,12 +30,14 @@ class ReconstructedScan:
     Attributes:
         image: NIfTI file of the magnitude.
         phase: NIfTI file of the phase, if it was asked for.
+        g_factor: NIfTI file of the g-factor, if it was asked for.
         sidecar: JSON report.
         facts: Its content.
     """
 
     image: Path
     phase: Path | None
+    g_factor: Path | None
     sidecar: Path
     facts: dict[str, Any] = field(repr=False)
 
@@ -59,6 +61,7 @@ def reconstruct(
     device: str = "auto",
     noise_scan: str | Path | None = None,
     phase: bool = False,
+    replicas: int = 0,
     overwrite: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> ReconstructedScan:
@@ -73,6 +76,7 @@ def reconstruct(
         device: Where the networks run.
         noise_scan: Raw data without signal, in place of the scan's own noise readouts.
         phase: Write the phase too.
+        replicas: Write a map of the g-factor too, from so many; 0 for none.
         overwrite: Replace outputs that exist.
         on_progress: Called with the task, steps done and all steps.
 
@@ -82,14 +86,16 @@ def reconstruct(
     """
     raw, options = Path(raw), options or ReconstructOptions()
     target = plan_targets([raw], output, format="nifti", label="desc-reconstructed")[0]
-    parts = [target.part("phase")] if phase else []
+    parts = [target.part(n) for n, wanted in (("phase", phase), ("gfactor", replicas)) if wanted]
     inputs = [raw, *([Path(noise_scan)] if noise_scan is not None else [])]
     check_targets([target.image, target.sidecar, *parts], overwrite=overwrite, inputs=inputs)
     noise = None if noise_scan is None else read_noise(noise_scan)
     scan = read_raw(raw)
     prior, used, digest = _prior(options, restore, weights, device)
     step = None if on_progress is None else _named(on_progress)
-    done = reconstruct_scan(scan, options, make_prior=prior, noise=noise, on_progress=step)
+    done = reconstruct_scan(
+        scan, options, make_prior=prior, noise=noise, replicas=replicas, on_progress=step
+    )
     facts = {
         "statement": STATEMENT,
         "time": now(),
@@ -104,10 +110,18 @@ def reconstruct(
     }
     with staged(target.folder) as folder:
         write_volume(done.magnitude, folder / target.image.name)
-        for path in parts:
-            write_volume(done.phase, folder / path.name)
+        if phase:
+            write_volume(done.phase, folder / target.part("phase").name)
+        if done.g_factor is not None:
+            write_volume(done.g_factor, folder / target.part("gfactor").name)
         write_json(folder / target.sidecar.name, facts)
-    return ReconstructedScan(target.image, parts[0] if parts else None, target.sidecar, facts)
+    return ReconstructedScan(
+        target.image,
+        target.part("phase") if phase else None,
+        target.part("gfactor") if replicas else None,
+        target.sidecar,
+        facts,
+    )
 
 
 def describe_raw(scan: RawScan) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from medddpm.errors import ConfigError, ShapeError
 from medddpm.io.raw_scan import RawScan
 from medddpm.operators.fourier import fft
+from medddpm.operators.gfactor import sense_g_factor
 from medddpm.operators.solve import inner
 from medddpm.preprocess.acquisition import simulated_coils
 from medddpm.reconstruction.classical import (
@@ -21,6 +22,7 @@ from medddpm.reconstruction.classical import (
 )
 from medddpm.reconstruction.masks import MaskKind, sampling_lines
 from medddpm.reconstruction.methods import solve
+from medddpm.reconstruction.noise_map import g_factor_map
 from medddpm.reconstruction.options import METHODS, Method, ReconstructOptions
 from medddpm.reconstruction.plug_and_play import (
     PlugOptions,
@@ -355,3 +357,20 @@ def test_leaving_lines_out_afterwards_is_the_same(kind: MaskKind, full: RawScan)
         late.start * late.scale, same.start * same.scale, rtol=1e-3, atol=1e-2
     )
     assert late.acceleration == pytest.approx(soon.acceleration)
+
+
+def test_g_of_any_mask_is_that_of_the_formula(clean: Volume) -> None:
+    scan = simulate_raw(clean, 0.01, coils=6, seed=1)
+    even = scan.undersampled(sampling_lines("uniform", SHAPE[1:], 2, acs=0))
+    problem = frame_problem(replace(even, calibration=(scan.kspace, scan.mask))).planes(11, 13)
+    found = g_factor_map(problem, replicas=60)[0]
+    exact = sense_g_factor(problem.sense.maps[0], (1, 2, 1))
+    seen = exact > 0
+    assert float((found[seen] / exact[seen]).median()) == pytest.approx(1, abs=0.05)
+    done = reconstruct_scan(
+        replace(even, calibration=(scan.kspace, scan.mask)),
+        ReconstructOptions("zero-filled"),
+        replicas=2,
+    )
+    assert done.g_factor is not None
+    assert done.g_factor.data.shape == SHAPE
