@@ -9,6 +9,9 @@ from torch import Tensor
 
 from medddpm.errors import ShapeError
 
+_LEAST = 1e-6
+"""Added to the diagonal of S^H S, whose entries are 1: g is at most a thousand."""
+
 
 def sense_g_factor(maps: Tensor, factors: tuple[int, int, int]) -> Tensor:
     """(X, Y, Z), 1 or more, 0 where no coil sees anything (Pruessmann et al. 1999, eq. 25).
@@ -33,7 +36,8 @@ def sense_g_factor(maps: Tensor, factors: tuple[int, int, int]) -> Tensor:
     power = folded.abs().square().sum(dim=-1)
     seen = (power > 0).to(folded.dtype)
     normal = folded.conj() @ folded.transpose(-1, -2)
-    normal = normal + torch.diag_embed(1 - seen)  # voxels without signal fold onto nothing
+    # voxels without signal fold onto nothing; those that no coil tells apart get a large g, no NaN
+    normal = normal + torch.diag_embed(1 - seen + _LEAST)
     inverse = torch.linalg.inv(normal).diagonal(dim1=-2, dim2=-1).real
     g = (inverse * power).clamp_min(0).sqrt() * seen.real
     x, y, z = (n // r for n, r in zip(shape, factors, strict=True))

@@ -123,9 +123,9 @@ def test_compression_keeps_the_signal_of_dependent_coils() -> None:
 
 
 def test_both_g_factors_agree_within_five_percent() -> None:
-    shape = (4, 24, 1)
-    maps = coils(shape, 6)
-    mask = torch.zeros(1, 4, 24, 1)
+    shape = (2, 24, 1)
+    maps = coils(shape, 4)
+    mask = torch.zeros(1, 2, 24, 1)
     mask[:, :, ::2] = 1
     analytic = sense_g_factor(maps, (1, 2, 1))
 
@@ -133,11 +133,11 @@ def test_both_g_factors_agree_within_five_percent() -> None:
         def run(kspace: Tensor) -> Tensor:
             data, short, axes = hybrid(kspace * mask[:, None], mask)
             sense = Sense(maps[None], short, axes)
-            return conjugate_gradients(sense.normal, sense.adjoint(data), iterations=50)
+            return conjugate_gradients(sense.normal, sense.adjoint(data), iterations=30)
 
         return run
 
-    blank = torch.zeros(6, 6, *shape) + 0j  # six at once: 600 replicas
+    blank = torch.zeros(6, 4, *shape) + 0j  # six at once: 600 replicas
     each = replica_g_factor(solved(mask), solved(torch.ones(1, *shape)), blank, 2, replicas=100)
     found = each.square().mean(dim=0).sqrt()
     assert float(analytic.min()) > 0.99
@@ -152,5 +152,7 @@ def test_g_is_one_without_acceleration_and_zero_without_coils() -> None:
     g = sense_g_factor(maps, (1, 1, 1))
     torch.testing.assert_close(g[2:], torch.ones(4, 6, 4), atol=1e-4, rtol=0)
     assert float(g[:2].max()) == 0
+    alike = maps[:1].expand(2, 6, 6, 4)  # no coil tells folded voxels apart
+    assert float(sense_g_factor(alike, (1, 2, 1)).max()) > 100
     with pytest.raises(ShapeError, match="no multiple"):
         sense_g_factor(maps, (1, 4, 1))

@@ -58,7 +58,7 @@ def clean() -> Volume:
 
 @pytest.fixture(scope="module")
 def full(clean: Volume) -> RawScan:
-    return simulate_raw(clean, 0.06, coils=4, seed=1)
+    return simulate_raw(clean, 0.06, coils=3, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,9 @@ def test_every_method_unfolds_what_was_left_out(method: Method, clean: Volume) -
         image = solve(problem, options, box)[0].abs() * problem.scale * 5 / 2**0.5
         return float((image - torch.from_numpy(clean.data)).square().mean().sqrt())
 
-    options = ReconstructOptions(method, iterations=15, plug=PlugOptions(steps=2, trust=0.1))
+    options = ReconstructOptions(
+        method, iterations=15, plug=PlugOptions(steps=2, last=1, trust=0.1)
+    )
     assert wrong(options) < 0.5 * wrong(ReconstructOptions("zero-filled"))
 
 
@@ -201,7 +203,7 @@ def test_a_perfect_denoiser_gives_the_truth(problem: Problem) -> None:
 def test_levels_fall_to_the_noise() -> None:
     found = levels(PlugOptions(steps=3, first=4, last=1), 0.02)
     assert found == pytest.approx([0.08, 0.04, 0.02])
-    assert levels(PlugOptions(steps=1), 0.02) == [0.02]
+    assert levels(PlugOptions(steps=1, last=1), 0.02) == [0.02]
 
 
 def test_the_phase_is_taken_off_and_given_back() -> None:
@@ -359,18 +361,19 @@ def test_leaving_lines_out_afterwards_is_the_same(kind: MaskKind, full: RawScan)
     assert late.acceleration == pytest.approx(soon.acceleration)
 
 
-def test_g_of_any_mask_is_that_of_the_formula(clean: Volume) -> None:
-    scan = simulate_raw(clean, 0.01, coils=6, seed=1)
-    even = scan.undersampled(sampling_lines("uniform", SHAPE[1:], 2, acs=0))
-    problem = frame_problem(replace(even, calibration=(scan.kspace, scan.mask))).planes(11, 13)
+def test_g_of_any_mask_is_that_of_the_formula(full: RawScan) -> None:
+    even = full.undersampled(sampling_lines("uniform", SHAPE[1:], 2, acs=0))
+    even = replace(even, calibration=(full.kspace, full.mask))
+    problem = frame_problem(even).planes(11, 13)
     found = g_factor_map(problem, replicas=60)[0]
     exact = sense_g_factor(problem.sense.maps[0], (1, 2, 1))
-    seen = exact > 0
+    seen = (exact > 0) & (exact < 3)  # beyond, the little regularisation there is matters
     assert float((found[seen] / exact[seen]).median()) == pytest.approx(1, abs=0.05)
-    done = reconstruct_scan(
-        replace(even, calibration=(scan.kspace, scan.mask)),
-        ReconstructOptions("zero-filled"),
-        replicas=2,
-    )
+
+
+def test_a_g_map_lies_on_the_grid_of_the_image(clean: Volume) -> None:
+    scan = simulate_raw(clean, 0.01, coils=1)
+    done = reconstruct_scan(scan, ReconstructOptions("zero-filled"), replicas=30)
     assert done.g_factor is not None
     assert done.g_factor.data.shape == SHAPE
+    assert float(np.median(done.g_factor.data)) == pytest.approx(1, abs=0.05)
