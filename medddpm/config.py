@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from medddpm.errors import ConfigError
 from medddpm.io.dicom_write import DicomOptions
 from medddpm.io.yaml_text import parse_yaml
+from medddpm.reconstruction.options import ReconstructOptions
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.share import share_dir
 from medddpm.training.options import (
@@ -44,6 +45,7 @@ class Config(BaseModel):
         train: Steps, optimiser, precision, logging.
         finetune: What `train --from` changes, and what it replays.
         restore: How a scan is restored.
+        reconstruct: How raw data is reconstructed.
         dicom: How derived DICOM is written.
     """
 
@@ -58,6 +60,7 @@ class Config(BaseModel):
     train: TrainOptions = Field(default_factory=TrainOptions)
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
     restore: RestoreOptions = Field(default_factory=RestoreOptions)
+    reconstruct: ReconstructOptions = Field(default_factory=ReconstructOptions)
     dicom: DicomOptions = Field(default_factory=DicomOptions)
 
 

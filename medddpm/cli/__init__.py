@@ -8,6 +8,7 @@ import typer
 
 from medddpm.cli import (
     benchmark,
+    benchmark_raw,
     calibrate,
     calibrate_guard,
     cohort,
@@ -15,6 +16,7 @@ from medddpm.cli import (
     lesions,
     memorisation,
     prepare,
+    reconstruct,
     repeats,
     report,
     scans,
@@ -63,7 +65,18 @@ def _root(
 
 
 for part in (
-    *(scans, simulate, report, cohort, serve_dicom, benchmark, lesions, repeats),
+    *(
+        scans,
+        reconstruct,
+        simulate,
+        report,
+        cohort,
+        serve_dicom,
+        benchmark,
+        benchmark_raw,
+        lesions,
+        repeats,
+    ),
     *(prepare, data_report, training, sweep, memorisation, calibrate, calibrate_guard, shipped),
 ):
     part.register(app)

@@ -81,6 +81,14 @@ class TileRestorer:
         out: Array = x_hat[:, 0].cpu().numpy()
         return out
 
+    @torch.inference_mode()
+    def shrunk(self, tiles: Array, starts: Sequence[Triple]) -> Array:
+        """The tiles by the shrinkage that the networks start from; shapes as in `restore`."""
+        y = torch.from_numpy(tiles).to(self.device)[:, None]
+        evidence = self._evidence(y, self._sigma_of(starts, tiles.shape[1:]))
+        out: Array = evidence.base[:, 0].cpu().numpy()
+        return out
+
     def _sigma_of(self, starts: Sequence[Triple], size: tuple[int, ...]) -> Tensor:
         """(B, 1, 1, 1, 1), or (B, 1, X, Y, Z) of a map."""
         if isinstance(self.sigma, float):
@@ -90,9 +98,7 @@ class TileRestorer:
         return torch.from_numpy(np.stack(parts)).to(self.device)[:, None]
 
     def _once(self, y: Tensor, sigma: Tensor, starts: Sequence[Triple], sample: int) -> Tensor:
-        coils = torch.full((len(y),), self.law.num_coils)
-        spacing, colour = self.spacing.expand(len(y), 3), self.colour.expand(len(y), 64)
-        evidence = self.model.observe(y, sigma, spacing, coils, colour)
+        evidence = self._evidence(y, sigma)
         cond, z_y = self.model.condition(evidence)
         noise = self._noise_field(z_y, starts, sample)
         texture = None
@@ -105,6 +111,11 @@ class TileRestorer:
             if self.options.texture:
                 texture = self.options.texture * self._texture(z_y, starts, sample)
         return self._decode(evidence, z0, level, texture)
+
+    def _evidence(self, y: Tensor, sigma: Tensor) -> Evidence:
+        coils = torch.full((len(y),), self.law.num_coils)
+        spacing, colour = self.spacing.expand(len(y), 3), self.colour.expand(len(y), 64)
+        return self.model.observe(y, sigma, spacing, coils, colour)
 
     def _sample(
         self, denoiser: Denoiser, z_y: Tensor, noise: NoiseField

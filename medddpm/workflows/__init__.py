@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
     from medddpm.workflows.measure import estimate_noise, evaluate
+    from medddpm.workflows.reconstructing import reconstruct, simulate_raw, undersample
     from medddpm.workflows.replaying import replay
     from medddpm.workflows.reporting import report
     from medddpm.workflows.restoring import RestoredScan, restore
@@ -26,11 +27,14 @@ __all__ = [
     "evaluate",
     "info",
     "quickstart",
+    "reconstruct",
     "replay",
     "report",
     "restore",
     "simulate",
+    "simulate_raw",
     "train",
+    "undersample",
 ]
 
 _HOMES = {
@@ -40,11 +44,14 @@ _HOMES = {
     "evaluate": "measure",
     "info": "describing",
     "quickstart": "example",
+    "reconstruct": "reconstructing",
     "replay": "replaying",
     "report": "reporting",
     "restore": "restoring",
     "simulate": "simulating",
+    "simulate_raw": "reconstructing",
     "train": "training",
+    "undersample": "reconstructing",
 }
 
 

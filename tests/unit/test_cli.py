@@ -55,6 +55,10 @@ def test_version(cli: Callable[..., Any]) -> None:
         "report",
         "replay",
         "cohort",
+        "reconstruct",
+        "undersample",
+        "simulate-raw",
+        "benchmark-raw",
     ],
 )
 def test_every_verb_has_help(cli: Callable[..., Any], verb: str) -> None:
@@ -254,12 +258,13 @@ def test_what_is_not_installed_comes_from_the_clone() -> None:
         for path in package.rglob("*.py")
         for name in re.findall(r'missing_extra\([^)]*?"(\w+)"\)', path.read_text(encoding="utf-8"))
     }
-    assert {"cluster", "deidentify", "dicom", "mlflow", "node", "peers", "train"} <= named
+    assert {"cluster", "deidentify", "dicom", "mlflow", "node", "peers", "raw", "train"} <= named
     assert named <= set(extras)
 
 
 def test_sigma_has_one_unit_in_the_help_of_each_command(cli: Callable[..., Any]) -> None:
-    fraction = ("simulate", "benchmark", "lesions", "calibrate", "calibrate-guard")
+    fraction = ("simulate", "simulate-raw", "benchmark", "benchmark-raw", "lesions", "calibrate")
+    fraction += ("calibrate-guard",)
     for verb in ("restore", *fraction):
         told = " ".join(cli(verb, "-h").stdout.split())
         words = told.split("--sigma ")[-1][:120]

@@ -1,0 +1,253 @@
+"""Reconstructions compared on simulated raw data of clean scans."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medddpm.errors import ConfigError
+from medddpm.io import find_images, read_volume, without_padding
+from medddpm.io.outputs import write_csv
+from medddpm.metrics.scores import evaluate_images
+from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.reconstruction.masks import MaskKind, sampling_lines
+from medddpm.reconstruction.methods import SPARSE, TIKHONOV, solve
+from medddpm.reconstruction.options import METHODS, Method, ReconstructOptions
+from medddpm.reconstruction.plug_and_play import PlugOptions
+from medddpm.reconstruction.prior import Prior
+from medddpm.reconstruction.problem import Problem
+from medddpm.reconstruction.scan import frame_problem
+from medddpm.reconstruction.simulated_raw import simulate_raw
+from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.restorer import Restorer
+from medddpm.volume import Geometry, Volume
+
+_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Of a method's own weight: the best of five is quoted."""
+_MARGIN, _MULTIPLE = 3, 16
+"""Voxels of air around the head at least, and what its field of view is a multiple of."""
+_ITERATIONS = {"cg-sense": 15, "tv": 30, "l1-wavelet": 30}
+_COLUMNS = ("case", "mask", "R", "sigma", "method", "weight", "psnr", "ssim", "nrmse", "seconds")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RawBenchmark:
+    """What is compared.
+
+    Attributes:
+        masks: Kinds of undersampling.
+        accelerations: R.
+        sigmas: Noise, as fractions of the intensity scale.
+        methods: Reconstructions; those with a weight run with five.
+        coils: Of the simulated receiver.
+        acs: Lines of calibration.
+        planes: Planes across the readout that are reconstructed, in the middle; the whole head is
+            simulated and calibrated.
+        seed: Of coils, phase, noise and masks.
+        plug: How "ours" runs.
+    """
+
+    masks: tuple[MaskKind, ...] = ("vd2d", "vd1d")
+    accelerations: tuple[float, ...] = (4.0, 8.0)
+    sigmas: tuple[float, ...] = (0.02, 0.05)
+    methods: tuple[Method, ...] = METHODS
+    coils: int = 8
+    acs: int = 24
+    planes: int = 32
+    seed: int = 0
+    plug: PlugOptions = field(default_factory=PlugOptions)
+
+
+def benchmark_raw(
+    data: str | Path,
+    out: str | Path,
+    *,
+    options: RawBenchmark | None = None,
+    restore: RestoreOptions | None = None,
+    weights: str | Path = "default",
+    device: str = "auto",
+    on_row: Callable[[Row], None] | None = None,
+) -> list[Row]:
+    """One row a scan, mask, R, noise, method and weight, in OUT/results.csv; a rerun goes on.
+
+    Maps and noise come from the undersampled data alone; PSNR is that of the magnitude in the
+    foreground, at data range 1 of the intensity scale, against the scan before coils and noise.
+
+    Args:
+        data: A clean scan, or a folder of them.
+        out: Folder for the table.
+        options: What is compared.
+        restore: Tiles of the networks.
+        weights: A shipped name or a weights file.
+        device: Where the networks run.
+        on_row: Called with each new row.
+    """
+    options, out = options or RawBenchmark(), Path(out)
+    data = Path(data)
+    files = find_images(data, deep=False) if data.is_dir() else [data]
+    if not files:
+        raise ConfigError(f"{data} holds no NIfTI file")
+    out.mkdir(exist_ok=True)
+    table = out / "results.csv"
+    rows = _known(table)
+    restorer: Restorer | None = None
+    for file in files:
+        volume = _head(without_padding(read_volume(file)))
+        full: tuple[float, _Case] | None = None
+        for sigma, kind, r in product(options.sigmas, options.masks, options.accelerations):
+            key = (volume.case_id, kind, f"{r:g}", f"{sigma:g}")
+            missing = [m for m in _wanted(options) if (*key, *m) not in rows]
+            if not missing:
+                continue
+            if restorer is None and any(m == "ours" for m, _ in missing):
+                restorer = Restorer.from_pretrained(weights, device=device)
+            if full is None or full[0] != sigma:
+                full = sigma, _full_case(volume, sigma, options)
+            case = _undersampled(full[1], kind, r, options)
+            for method, factor in missing:
+                row = dict(zip(_COLUMNS, (*key, method, factor), strict=False))
+                rows[(*key, method, factor)] = row | _run(
+                    case, method, float(factor), options, restorer, restore
+                )
+                write_csv(table, list(rows.values()))
+                if on_row:
+                    on_row(rows[(*key, method, factor)])
+    return list(rows.values())
+
+
+def best_rows(rows: Sequence[Row]) -> list[Row]:
+    """Of each case and method the row of the best weight, by PSNR."""
+    best: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[c] for c in _COLUMNS[:5])
+        if key not in best or float(row["psnr"]) > float(best[key]["psnr"]):
+            best[key] = row
+    return list(best.values())
+
+
+def table_text(rows: Sequence[Row]) -> str:
+    """Markdown: a line a mask, R and noise, PSNR in dB a method, averaged over scans."""
+    best = best_rows(rows)
+    methods = [m for m in METHODS if any(row["method"] == m for row in best)]
+    lines = [
+        "| mask | R | sigma | " + " | ".join(methods) + " |",
+        "|---" * (3 + len(methods)) + "|",
+    ]
+    keys = dict.fromkeys((row["mask"], row["R"], row["sigma"]) for row in best)
+    for key in keys:
+        cells = []
+        for method in methods:
+            found = [
+                float(row["psnr"])
+                for row in best
+                if (row["mask"], row["R"], row["sigma"]) == key and row["method"] == method
+            ]
+            cells.append(f"{np.mean(found):.2f}" if found else "")
+        lines.append(f"| {' | '.join(map(str, key))} | {' | '.join(cells)} |")
+    seconds = [
+        f"{np.mean([float(row['seconds']) for row in best if row['method'] == m]):.0f} s"
+        for m in methods
+    ]
+    return "\n".join([*lines, "| seconds | | | " + " | ".join(seconds) + " |"])
+
+
+@dataclass(frozen=True)
+class _Case:
+    problem: Problem
+    clean: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    unit: float
+
+
+def _full_case(volume: Volume, sigma: float, options: RawBenchmark) -> _Case:
+    """The simulated measurement, calibrated as a whole and then cut to its middle planes.
+
+    Calibration sees the lines that every mask keeps, and no others.
+    """
+    raw = simulate_raw(volume, sigma, coils=options.coils, seed=options.seed)
+    image = volume.frame(0)
+    first = max(0, (len(image) - options.planes) // 2)
+    part = slice(first, min(len(image), first + options.planes))
+    problem = frame_problem(raw).planes(part.start, part.stop)
+    scale = intensity_scale(image)
+    mask = foreground_mask(image)[part]
+    return _Case(problem, image[part] / np.float32(scale), mask, sigma)
+
+
+def _undersampled(full: _Case, kind: MaskKind, r: float, options: RawBenchmark) -> _Case:
+    y, z = full.clean.shape[1:]
+    lines = sampling_lines(kind, (y, z), r, acs=options.acs, seed=options.seed)
+    return replace(full, problem=full.problem.undersampled(torch.from_numpy(lines)))
+
+
+def _run(
+    case: _Case,
+    method: Method,
+    factor: float,
+    options: RawBenchmark,
+    restorer: Restorer | None,
+    restore: RestoreOptions | None,
+) -> Row:
+    problem = case.problem
+    weight = SPARSE.get(method, TIKHONOV) * factor
+    settings = ReconstructOptions(
+        method, weight=weight, iterations=_ITERATIONS.get(method), plug=options.plug
+    )
+    prior = None
+    if method == "ours" and restorer is not None:
+        prior = Prior(restorer, problem.spacing, restore)
+    began = time.perf_counter()
+    image = solve(problem, settings, prior)
+    seconds = time.perf_counter() - began
+    found = image[0].abs().numpy() * np.float32(problem.scale * case.unit)
+    scores = evaluate_images(case.clean, found, case.mask, 1.0).inside
+    return {
+        "psnr": round(scores.psnr, 3),
+        "ssim": round(scores.ssim, 4),
+        "nrmse": round(scores.nrmse, 4),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _wanted(options: RawBenchmark) -> list[tuple[Method, str]]:
+    """Methods with the factors of their weights."""
+    plain = ("zero-filled", "ours")
+    return [
+        (method, f"{factor:g}")
+        for method in options.methods
+        for factor in ((1.0,) if method in plain else _FACTORS)
+    ]
+
+
+def _known(table: Path) -> dict[tuple[str, ...], Row]:
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {tuple(row[c] for c in _COLUMNS[:6]): dict(row) for row in rows}
+
+
+def _head(volume: Volume) -> Volume:
+    """The head with a margin of air, as a receiver's field of view has it."""
+    inside = np.argwhere(foreground_mask(volume.frame(0)))
+    box = []
+    for axis, length in enumerate(volume.geometry.shape):
+        low, high = int(inside[:, axis].min()) - _MARGIN, int(inside[:, axis].max()) + 1 + _MARGIN
+        size = min(-(-(high - low) // _MULTIPLE) * _MULTIPLE, length // 2 * 2)
+        low = min(max(0, (low + high - size) // 2), length - size)
+        box.append(slice(low, low + size))
+    data = np.ascontiguousarray(volume.frame(0)[tuple(box)])
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+    x, y, z = data.shape
+    return replace(volume, data=data, geometry=Geometry((x, y, z), affine), native=None)

@@ -1,0 +1,136 @@
+"""`medddpm reconstruct`, `undersample` and `simulate-raw`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medddpm.cli import groups
+from medddpm.cli.console import progress, say
+from medddpm.cli.options import (
+    Device,
+    Overrides,
+    Overwrite,
+    Seed,
+    Weights,
+    parse_device,
+    parse_memory,
+)
+from medddpm.cli.run import reports_errors
+
+RawPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RAW", help="ISMRMRD or fastMRI HDF5 (.h5), BART .cfl, or Siemens twix (.dat)."
+    ),
+]
+RawOut = Annotated[Path, typer.Argument(metavar="OUT", help="An ISMRMRD file (.h5).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command("reconstruct", rich_help_panel=groups.RESTORE)(reconstruct)
+    app.command("undersample", rich_help_panel=groups.MEASURE)(undersample)
+    app.command("simulate-raw", rich_help_panel=groups.MEASURE)(simulate_raw)
+
+
+@reports_errors
+def reconstruct(
+    raw: RawPath,
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A .nii.gz file or a folder.")],
+    method: Annotated[
+        Literal["ours", "cg-sense", "tv", "l1-wavelet", "zero-filled"] | None,
+        typer.Option(help="ours: plug-and-play with the shipped restorer."),
+    ] = None,
+    noise_scan: Annotated[
+        Path | None, typer.Option(help="Raw data without signal, that tells the noise.")
+    ] = None,
+    phase: Annotated[bool, typer.Option("--phase", help="Write the phase too.")] = False,
+    g_factor: Annotated[
+        int,
+        typer.Option(min=0, help="Write a g-factor map too, from so many replicas; 0 for none."),
+    ] = 0,
+    device: Device = "auto",
+    memory: Annotated[
+        str | None, typer.Option(help="Most memory of the networks' tiles, such as 8GB.")
+    ] = None,
+    weights: Weights = "default",
+    overwrite: Overwrite = False,
+    overrides: Overrides = None,
+) -> None:
+    """Reconstruct raw k-space: an image in place, in units of its noise, with a report beside it.
+
+    Coil sensitivities come from the calibration lines (ESPIRiT), the noise from a noise scan, that
+    of the file or one that is given, or else from the ends of k-space. Settings are those of
+    --set reconstruct.FIELD=VALUE, such as reconstruct.plug.steps=8.
+    """
+    flags = [f"reconstruct.method={method}"] if method is not None else []
+    size = parse_memory(memory)
+    flags += [f"restore.memory_gb={size}"] if size is not None else []
+    with progress("reconstruct") as step:
+        from medddpm.config import load_config
+        from medddpm.workflows.reconstructing import reconstruct as run
+
+        config = load_config(None, [*(overrides or []), *flags])
+        done = run(
+            raw,
+            output,
+            options=config.reconstruct,
+            restore=config.restore,
+            weights=weights,
+            device=parse_device(device),
+            noise_scan=noise_scan,
+            phase=phase,
+            replicas=g_factor,
+            overwrite=overwrite,
+            on_progress=step,
+        )
+    for path in (done.image, done.phase, done.g_factor):
+        if path is not None:
+            typer.echo(f"{path}")
+    say(done.summary)
+
+
+@reports_errors
+def undersample(
+    raw: RawPath,
+    output: RawOut,
+    mask: Annotated[
+        Literal["vd2d", "vd1d", "uniform", "poisson"],
+        typer.Option(
+            help="vd2d, vd1d: random, denser in the middle. uniform: every R-th line. poisson: a "
+            "disc, whose lines keep their distance."
+        ),
+    ] = "vd2d",
+    acceleration: Annotated[float, typer.Option("--R", min=1, help="Acceleration.")] = 4.0,
+    acs: Annotated[int, typer.Option(min=0, help="Lines of calibration in the middle.")] = 24,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Leave lines of raw data out, as an accelerated scan would have, and write ISMRMRD."""
+    with progress("undersample"):
+        from medddpm.workflows.reconstructing import undersample as run
+
+        done = run(raw, output, mask, acceleration, acs=acs, seed=seed, overwrite=overwrite)
+    typer.echo(f"{output}")
+    say(done.words)
+
+
+@reports_errors
+def simulate_raw(
+    clean: Annotated[Path, typer.Argument(metavar="CLEAN", help="A scan without much noise.")],
+    output: RawOut,
+    sigma: Annotated[float, typer.Option(help="Fraction of the intensity scale, such as 0.02.")],
+    coils: Annotated[int, typer.Option(min=1, help="Of the receiver.")] = 8,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make raw data of a clean scan: coils, phase and noise, with a noise scan, as ISMRMRD."""
+    with progress("simulate-raw"):
+        from medddpm.workflows.reconstructing import simulate_raw as run
+
+        done = run(clean, output, sigma, coils=coils, seed=seed, overwrite=overwrite)
+    typer.echo(f"{output}")
+    say(done.words)

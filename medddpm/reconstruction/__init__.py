@@ -1,0 +1,1 @@
+"""Images from raw data: the methods by name, and what leads to and from them."""

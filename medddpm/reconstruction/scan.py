@@ -1,0 +1,176 @@
+"""A raw scan to a volume: frames, slices, oversampling, matrix, place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medddpm.errors import MedddpmError
+from medddpm.io.raw_scan import RawScan
+from medddpm.operators.fourier import cropped, on_matrix, without_oversampling
+from medddpm.reconstruction.methods import solve
+from medddpm.reconstruction.noise_map import g_factor_map
+from medddpm.reconstruction.options import ReconstructOptions
+from medddpm.reconstruction.plug_and_play import Denoise
+from medddpm.reconstruction.problem import Problem, make_problem
+from medddpm.volume import Geometry, Volume
+
+OnProgress = Callable[[int, int], None]
+Triple = tuple[float, float, float]
+MakePrior = Callable[[Triple], Denoise]
+"""The denoiser for images of a voxel size in mm."""
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """An image of raw data.
+
+    Attributes:
+        magnitude: In units of the noise of a fully measured image ("SNR units", Kellman and
+            McVeigh, Magn Reson Med 54:1439, 2005); the fourth axis is the scan's frames.
+        phase: The same grid, radians.
+        g_factor: How much parallel imaging amplifies noise, if that was asked for; frame 0.
+        facts: JSON-able: method, noise and acceleration of each frame, seconds.
+    """
+
+    magnitude: Volume
+    phase: Volume
+    g_factor: Volume | None
+    facts: dict[str, Any] = field(repr=False)
+
+
+def reconstruct_scan(
+    scan: RawScan,
+    options: ReconstructOptions,
+    *,
+    make_prior: MakePrior | None = None,
+    noise: NDArray[np.complex64] | None = None,
+    replicas: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Reconstructed:
+    """The image of all frames of a scan.
+
+    Args:
+        scan: What was measured.
+        options: Method and settings.
+        make_prior: For "ours".
+        noise: (C, N) samples without signal, in place of the scan's own.
+        replicas: Reconstructions of noise for the g-factor map; 0 for no map.
+        on_progress: Called as (steps done, steps in all).
+
+    Raises:
+        ShapeError: There are no calibration lines, or the noise has other coils.
+    """
+    began = time.perf_counter()
+    images, facts = [], []
+    g_map: NDArray[np.float32] | None = None
+    count = len(scan.kspace)
+    for frame in range(count):
+        try:
+            problem = frame_problem(scan, frame, noise=noise, coils=options.coils)
+        except MedddpmError as error:
+            raise type(error)(f"{scan.case_id}: {error}") from None
+        denoise = None if make_prior is None else make_prior(problem.spacing)
+        step = _scaled(on_progress, frame, count)
+        image = solve(problem, options, denoise, step)
+        images.append(on_recon_grid(image * problem.scale, scan))
+        if replicas and frame == 0:
+            g = g_factor_map(problem, replicas=replicas)
+            g_map = np.abs(on_recon_grid(g.to(torch.complex64), scan))
+        facts.append(
+            {
+                "frame": scan.frames[frame],
+                "acceleration": round(problem.acceleration, 3),
+                "scale_in_noise": round(problem.scale, 3),
+                "coils": int(problem.sense.maps.shape[1]),
+                "calibration": list(problem.centre.shape[2:]),
+            }
+        )
+        if on_progress:
+            on_progress(frame + 1, count)
+    whole = images[0] if count == 1 else np.stack(images, axis=-1)
+    geometry = Geometry(scan.image_shape, scan.affine)
+    volume = Volume(np.abs(whole), geometry, source=scan.source, case_id=scan.case_id)
+    found = {
+        "options": asdict(options),
+        "noise": "given" if noise is not None else "own" if scan.noise is not None else "edges",
+        "frames": facts,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    phase = volume.with_data(np.angle(whole).astype(np.float32))
+    return Reconstructed(volume, phase, None if g_map is None else volume.with_data(g_map), found)
+
+
+def frame_problem(
+    scan: RawScan,
+    frame: int = 0,
+    *,
+    noise: NDArray[np.complex64] | None = None,
+    coils: int | None = None,
+) -> Problem:
+    """One frame of a scan as a problem, its slices as a batch, without readout oversampling."""
+    size = _readout(scan)
+    kspace, mask = _narrowed(scan.kspace[frame], scan.mask[frame], size)
+    calibration = None
+    if scan.calibration is not None:
+        known, where = scan.calibration
+        which = min(frame, len(known) - 1)
+        calibration = _narrowed(known[which], where[which], size)
+    samples = scan.noise if noise is None else noise
+    matrix = kspace.shape[2:]
+    ratio = [size / scan.encoded_matrix[0], 1.0, 1.0]
+    fov = [f * r for f, r in zip(scan.fov_mm, ratio, strict=True)]
+    x, y, z = (f / n for f, n in zip(fov, matrix, strict=True))
+    return make_problem(
+        kspace,
+        mask,
+        (x, y, scan.spacing[2] if matrix[2] == 1 else z),
+        noise=None if samples is None else torch.from_numpy(samples),
+        calibration=calibration,
+        coils=coils,
+    )
+
+
+def on_recon_grid(image: Tensor, scan: RawScan) -> NDArray[np.complex64]:
+    """(B, X, Y, Z) of the encoded matrix to (X, Y, Z or slices) of the scan's image."""
+    ratio = [image.shape[1] / scan.encoded_matrix[0], 1.0, 1.0]
+    fov = [f * r for f, r in zip(scan.fov_mm, ratio, strict=True)]
+    sizes = [
+        min(n, max(1, round(n * r / f)))
+        for n, r, f in zip(image.shape[1:], scan.recon_fov_mm, fov, strict=True)
+    ]
+    image = on_matrix(cropped(image, sizes), scan.recon_matrix)
+    out: NDArray[np.complex64] = torch.cat(list(image), dim=-1).numpy()
+    return out
+
+
+def _readout(scan: RawScan) -> int:
+    """Samples along kx without oversampling; all where some are missing, or it is none."""
+    n = scan.encoded_matrix[0]
+    lines = scan.mask.any(axis=2)
+    if not np.array_equal(scan.mask.all(axis=2), lines):  # an asymmetric echo
+        return n
+    size = round(n * scan.recon_fov_mm[0] / scan.fov_mm[0])
+    return min(n, max(1, size))
+
+
+def _narrowed(
+    kspace: NDArray[np.complex64], mask: NDArray[np.bool_], size: int
+) -> tuple[Tensor, Tensor]:
+    """K-space and mask of one frame as tensors, the readout cropped to `size` voxels."""
+    data = without_oversampling(torch.from_numpy(np.ascontiguousarray(kspace)), size)
+    where = torch.from_numpy(np.ascontiguousarray(mask))
+    return data, cropped(where, (size,), (-3,))
+
+
+def _scaled(on_progress: OnProgress | None, frame: int, count: int) -> OnProgress | None:
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress(frame * total + done, count * total)

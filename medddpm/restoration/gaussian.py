@@ -1,0 +1,70 @@
+"""Real images with known Gaussian noise through `mean`, bare: no look at the values, no guard.
+
+The step of an iteration, where the noise is known; `Restorer.restore` is for scans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medddpm.errors import SamplingDivergedError
+from medddpm.model.model import Model
+from medddpm.preprocess.noise_law import WHITE, Colour, NoiseLaw
+from medddpm.preprocess.tiles import batches, pad_mirrored, plan_tiles
+from medddpm.restoration.memory import tile_batch
+from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.tile import TileRestorer
+
+Array = NDArray[np.float32]
+
+
+def denoise_gaussian(
+    model: Model,
+    image: Array,
+    sigma: float | Array,
+    spacing: Sequence[float],
+    *,
+    options: RestoreOptions,
+    device: torch.device,
+    colour: Colour = WHITE,
+    learned: bool = True,
+) -> Array:
+    """The expected clean image: (X, Y, Z) float32, of either sign.
+
+    Args:
+        model: The networks, on `device`.
+        image: (X, Y, Z), bright tissue about 1.
+        sigma: Standard deviation of its noise, or (X, Y, Z) of it.
+        spacing: Voxel size in mm.
+        options: Tiles, shifts, memory; mode and noise are "mean" and "gaussian".
+        device: Where the networks run.
+        colour: Spectrum of the noise.
+        learned: By the networks; else by the shrinkage that they start from, a tenth of the time.
+
+    Raises:
+        SamplingDivergedError: A network produced NaN or infinity.
+    """
+    x, y, z = image.shape
+    plan = plan_tiles((x, y, z), options.tile, options.overlap, model.multiple)
+    padded = pad_mirrored(image, plan.padded)
+    level = sigma if isinstance(sigma, float) else pad_mirrored(sigma, plan.padded)
+    law = NoiseLaw("gaussian", 1, level, colour)
+    tiles = TileRestorer(model, device, law, spacing, options.seed, options)
+    size = tile_batch(plan, options.memory_gb, device, model)
+    window = plan.window()
+    total, weight = np.zeros((2, *plan.padded), np.float32)
+    for group in batches(plan, size, padded == 0):
+        stack = np.stack([padded[plan.slices(start)] for start in group])
+        done = tiles.restore(stack, group, 0) if learned else tiles.shrunk(stack, group)
+        for start, tile in zip(group, done, strict=True):
+            total[plan.slices(start)] += window * tile
+            weight[plan.slices(start)] += window
+    np.divide(total, weight, out=total, where=weight > 0)
+    out: Array = total[:x, :y, :z]
+    if not np.isfinite(out).all():
+        raise SamplingDivergedError("the denoised image holds NaN or infinity; nothing was kept")
+    return out

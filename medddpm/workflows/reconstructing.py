@@ -1,0 +1,213 @@
+"""Raw data from file to file: reconstruct, undersample, simulate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medddpm.io import check_output, checksum, read_volume, without_padding, write_volume
+from medddpm.io.outputs import check_targets, plan_targets, staged, write_json
+from medddpm.io.provenance import STATEMENT, machine, now, versions, voxel_checksum
+from medddpm.io.raw import read_noise, read_raw
+from medddpm.io.raw_ismrmrd_write import write_ismrmrd
+from medddpm.io.raw_scan import RawScan
+from medddpm.model.model import find_weights
+from medddpm.reconstruction.masks import MaskKind, sampling_lines
+from medddpm.reconstruction.options import ReconstructOptions
+from medddpm.reconstruction.prior import Prior
+from medddpm.reconstruction.scan import MakePrior, reconstruct_scan
+from medddpm.reconstruction.simulated_raw import simulate_raw as simulated
+from medddpm.restoration.options import RestoreOptions
+from medddpm.restoration.restorer import Restorer
+
+
+@dataclass(frozen=True)
+class ReconstructedScan:
+    """What was written.
+
+    Attributes:
+        image: NIfTI file of the magnitude.
+        phase: NIfTI file of the phase, if it was asked for.
+        g_factor: NIfTI file of the g-factor, if it was asked for.
+        sidecar: JSON report.
+        facts: Its content.
+    """
+
+    image: Path
+    phase: Path | None
+    g_factor: Path | None
+    sidecar: Path
+    facts: dict[str, Any] = field(repr=False)
+
+    @property
+    def summary(self) -> str:
+        """One line: what was measured, how it was reconstructed, seconds."""
+        method = self.facts["options"]["method"]
+        return (
+            f"{self.facts['input']['words']}; {method}, noise from {self.facts['noise']}; "
+            f"{self.facts['seconds']:.1f} s on {self.facts['device']}"
+        )
+
+
+def reconstruct(
+    raw: str | Path,
+    output: str | Path,
+    *,
+    options: ReconstructOptions | None = None,
+    restore: RestoreOptions | None = None,
+    weights: str | Path = "default",
+    device: str = "auto",
+    noise_scan: str | Path | None = None,
+    phase: bool = False,
+    replicas: int = 0,
+    overwrite: bool = False,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> ReconstructedScan:
+    """Write the image of a raw scan, with a report beside it.
+
+    Args:
+        raw: ISMRMRD or fastMRI HDF5, BART cfl, or Siemens twix.
+        output: A folder or a .nii.gz file.
+        options: Method and settings; the defaults if not given.
+        restore: Tiles and memory of the networks.
+        weights: A shipped name or a weights file; for method "ours".
+        device: Where the networks run.
+        noise_scan: Raw data without signal, in place of the scan's own noise readouts.
+        phase: Write the phase too.
+        replicas: Write a map of the g-factor too, from so many; 0 for none.
+        overwrite: Replace outputs that exist.
+        on_progress: Called with the task, steps done and all steps.
+
+    Raises:
+        VolumeReadError: The raw data cannot be read.
+        ShapeError: It has no calibration lines, or the noise scan other coils.
+    """
+    raw, options = Path(raw), options or ReconstructOptions()
+    target = plan_targets([raw], output, format="nifti", label="desc-reconstructed")[0]
+    parts = [target.part(n) for n, wanted in (("phase", phase), ("gfactor", replicas)) if wanted]
+    inputs = [raw, *([Path(noise_scan)] if noise_scan is not None else [])]
+    check_targets([target.image, target.sidecar, *parts], overwrite=overwrite, inputs=inputs)
+    noise = None if noise_scan is None else read_noise(noise_scan)
+    scan = read_raw(raw)
+    prior, used, digest = _prior(options, restore, weights, device)
+    step = None if on_progress is None else _named(on_progress)
+    done = reconstruct_scan(
+        scan, options, make_prior=prior, noise=noise, replicas=replicas, on_progress=step
+    )
+    facts = {
+        "statement": STATEMENT,
+        "time": now(),
+        "input": describe_raw(scan),
+        **done.facts,
+        "units": "signal over the noise of a fully measured image",
+        "weights": digest,
+        "device": used,
+        "versions": versions(),
+        "machine": machine(),
+        "output": {"voxels_sha256": voxel_checksum(done.magnitude)},
+    }
+    with staged(target.folder) as folder:
+        write_volume(done.magnitude, folder / target.image.name)
+        if phase:
+            write_volume(done.phase, folder / target.part("phase").name)
+        if done.g_factor is not None:
+            write_volume(done.g_factor, folder / target.part("gfactor").name)
+        write_json(folder / target.sidecar.name, facts)
+    return ReconstructedScan(
+        target.image,
+        target.part("phase") if phase else None,
+        target.part("gfactor") if replicas else None,
+        target.sidecar,
+        facts,
+    )
+
+
+def describe_raw(scan: RawScan) -> dict[str, Any]:
+    """Identity of what was read: a checksum and the encoding; no names, no dates."""
+    return {
+        "case_id": scan.case_id,
+        "format": scan.format,
+        "sha256": checksum([scan.source]) if scan.source is not None else None,
+        "samples": list(scan.kspace.shape),
+        "words": scan.words,
+        "image": list(scan.image_shape),
+        "spacing_mm": [round(s, 6) for s in scan.spacing],
+        "placed": scan.placed,
+        "facts": scan.facts,
+    }
+
+
+def undersample(
+    raw: str | Path,
+    output: str | Path,
+    mask: MaskKind,
+    acceleration: float,
+    *,
+    acs: int = 24,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> RawScan:
+    """Write a raw scan with some of its lines alone, as ISMRMRD; returns it.
+
+    Args:
+        raw: What `read_raw` takes.
+        output: A .h5 file.
+        mask: See `sampling_lines`.
+        acceleration: R.
+        acs: Lines of calibration in the middle.
+        seed: Of a random mask.
+        overwrite: Replace an output that exists.
+    """
+    path = check_output(output, overwrite)
+    scan = read_raw(raw)
+    _, y, z = scan.encoded_matrix
+    lines = sampling_lines(mask, (y, z), acceleration, acs=acs, seed=seed)
+    fewer = scan.undersampled(lines)
+    write_ismrmrd(fewer, path)
+    return fewer
+
+
+def simulate_raw(
+    clean: str | Path,
+    output: str | Path,
+    sigma: float,
+    *,
+    coils: int = 8,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> RawScan:
+    """Write raw data of a clean scan as ISMRMRD; returns it.
+
+    Args:
+        clean: A scan.
+        output: A .h5 file.
+        sigma: Noise as a fraction of the intensity scale.
+        coils: Of the receiver.
+        seed: Of coils, phase and noise.
+        overwrite: Replace an output that exists.
+    """
+    path = check_output(output, overwrite)
+    scan = simulated(without_padding(read_volume(clean)), sigma, coils=coils, seed=seed)
+    write_ismrmrd(scan, path)
+    return scan
+
+
+def _prior(
+    options: ReconstructOptions, restore: RestoreOptions | None, weights: str | Path, device: str
+) -> tuple[MakePrior | None, str, str | None]:
+    """What makes the denoiser, where it runs, and the digest of its weights."""
+    if options.method != "ours":
+        return None, "cpu", None
+    restorer = Restorer.from_pretrained(find_weights(weights), device=device)
+    used = restore or RestoreOptions()
+    return (
+        lambda spacing: Prior(restorer, spacing, used),
+        str(restorer.device),
+        restorer.model.digest,
+    )
+
+
+def _named(on_progress: Callable[[str, int, int], None]) -> Callable[[int, int], None]:
+    return lambda done, total: on_progress("reconstruct", done, total)

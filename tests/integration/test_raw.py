@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from medddpm.cli import app
+from medddpm.io import read_volume
+
+pytest.importorskip("h5py")
+runner = CliRunner()
+
+
+@pytest.fixture
+def raw(clean_nifti: Path, tmp_path: Path) -> Path:
+    """Raw data of the phantom, four coils."""
+    path = tmp_path / "raw.h5"
+    done = runner.invoke(
+        app, ["simulate-raw", str(clean_nifti), str(path), "--sigma", "0.02", "--coils", "4"]
+    )
+    assert done.exit_code == 0, done.output
+    return path
+
+
+def test_raw_data_of_a_scan_is_undersampled_and_reconstructed_in_its_place(
+    raw: Path, clean_nifti: Path, tmp_path: Path
+) -> None:
+    few, out = tmp_path / "few.h5", tmp_path / "out.nii.gz"
+    done = runner.invoke(
+        app, ["undersample", str(raw), str(few), "--mask", "vd2d", "--R", "2", "--acs", "12"]
+    )
+    assert done.exit_code == 0, done.output
+    assert few.stat().st_size < 0.7 * raw.stat().st_size
+    done = runner.invoke(
+        app, ["reconstruct", str(few), str(out), "--method", "cg-sense", "--phase"]
+    )
+    assert done.exit_code == 0, done.output
+    clean, image = read_volume(clean_nifti), read_volume(out)
+    np.testing.assert_allclose(image.affine, clean.affine, atol=1e-3)
+    inside = clean.data > 0
+    assert np.corrcoef(image.data[inside], clean.data[inside])[0, 1] > 0.95
+    phase = np.asarray(nib.load(tmp_path / "out_phase.nii.gz").dataobj)  # type: ignore[attr-defined]
+    assert np.abs(phase).max() <= np.pi + 1e-3
+    facts = json.loads((tmp_path / "out.json").read_text())
+    assert facts["options"]["method"] == "cg-sense"
+    assert facts["noise"] == "own"
+    assert facts["frames"][0]["acceleration"] == pytest.approx(2, rel=0.02)
+
+
+def test_ours_runs_with_given_weights(raw: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    done = runner.invoke(
+        app,
+        [
+            *("reconstruct", str(raw), str(tmp_path / "out"), "--weights", str(tiny_weights)),
+            *("--set", "reconstruct.plug.steps=1", "--device", "cpu"),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "raw_desc-reconstructed.nii.gz").is_file()
+
+
+def test_bad_raw_data_ends_with_one_sentence(raw: Path, tmp_path: Path) -> None:
+    raw.write_bytes(raw.read_bytes()[:5000])
+    done = runner.invoke(app, ["reconstruct", str(raw), str(tmp_path / "out"), "--method", "tv"])
+    assert done.exit_code == 3
+    assert "cut short" in done.output
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_calibration_lines_are_a_usage_error(raw: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.h5"
+    args = ["undersample", str(raw), str(bare), "--mask", "uniform", "--R", "2", "--acs", "0"]
+    assert runner.invoke(app, args).exit_code == 0
+    done = runner.invoke(
+        app, ["reconstruct", str(bare), str(tmp_path / "out"), "--method", "cg-sense"]
+    )
+    assert done.exit_code == 4
+    assert "calibration lines" in done.output
+
+
+def test_an_output_that_exists_is_kept(raw: Path) -> None:
+    done = runner.invoke(app, ["undersample", str(raw), str(raw), "--R", "2", "--acs", "12"])
+    assert done.exit_code == 5
+
+
+def test_methods_are_compared_and_a_rerun_goes_on(clean_nifti: Path, tmp_path: Path) -> None:
+    args = [
+        *("benchmark-raw", str(clean_nifti), "--out", str(tmp_path / "bench"), "--R", "2"),
+        *("--mask", "vd2d", "--sigma", "0.03", "--coils", "4", "--acs", "12", "--planes", "8"),
+        *("--method", "zero-filled", "--method", "cg-sense"),
+    ]
+    done = runner.invoke(app, args)
+    assert done.exit_code == 0, done.output
+    assert "| vd2d | 2 | 0.03 |" in done.output
+    rows = (tmp_path / "bench" / "results.csv").read_text().splitlines()
+    assert len(rows) == 1 + 1 + 5
+    again = runner.invoke(app, args)
+    assert again.exit_code == 0
+    assert "dB, SSIM" not in again.output
+    assert (tmp_path / "bench" / "results.csv").read_text().splitlines() == rows
