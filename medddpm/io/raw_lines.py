@@ -74,7 +74,10 @@ def gridded(lines: Sequence[Line], matrix: Sequence[int], slices: Sequence[int],
                 "header has the wrong matrix, or the file is of another scan"
             )
         if len(line.data) != coils:
-            raise VolumeReadError(f"{name}: lines have {coils} and {len(line.data)} coils")
+            raise VolumeReadError(
+                f"{name}: lines have {coils} and {len(line.data)} coils; the file is damaged, "
+                "or cut short: get it again"
+            )
         length = line.data.shape[1]
         start = 0 if length == nx else nx // 2 - line.middle
         if start < 0 or start + length > nx:
