@@ -299,7 +299,7 @@ def _ours(
     if law.kind == "ncchi":
         given["coils"] = law.coils
     done = restorer.restore(noisy, law=law if told else None, **given, **method.changes)
-    return done.volume.data, float(done.facts["frames"][0]["sigma"]["sigma"])
+    return done.volume.data, done.facts.frames[0].sigma.sigma
 
 
 def _facts(acquisition: Acquisition | None) -> dict[str, Any] | None:

@@ -196,7 +196,7 @@ class _Lab:
             yield self._row(seen, done, sigma, lost, done.volume.data)
 
     def _row(self, noisy: Volume, done: Restored, sigma: float, fault: str, restored: Image) -> Row:
-        level = float(done.facts["frames"][0]["sigma"]["fraction"])
+        level = done.facts.frames[0].sigma.fraction
         options = replace(self.options, sigma=_told(done))
         frame = self.restorer.frame(look(noisy.data, options.noise), noisy, options)
         x_hat = frame.from_scan(np.asarray(restored, np.float32))
@@ -229,8 +229,8 @@ def _as_scanned(clean: Volume, scale: float, sigma: float) -> Iterator[Volume]:
 
 def _told(done: Restored) -> float | None:
     """The level of a restoration that was told one."""
-    found = done.facts["frames"][0]["sigma"]
-    return float(found["sigma"]) if found["method"] == "given" else None
+    found = done.facts.frames[0].sigma
+    return found.sigma if found.method == "given" else None
 
 
 def _content(
