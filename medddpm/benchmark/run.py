@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ from medddpm.benchmark.rows import (
     BenchmarkRun,
     Row,
     Trial,
-    keep_row,
     kept_planes,
     prepare_run,
     run_facts,
+    with_slice,
     with_units,
 )
 from medddpm.benchmark.run_repeats import (
@@ -39,6 +38,7 @@ from medddpm.benchmark.run_repeats import (
 )
 from medddpm.data.scan_list import named_scans
 from medddpm.io import OnError, read_volume
+from medddpm.io.kept import Part, keep, key_of
 from medddpm.io.outputs import file_stem, plain, staged, write_csv, write_html, write_json
 from medddpm.io.provenance import checksum, versions
 from medddpm.metrics.bootstrap import choose_reference, summarise
@@ -120,7 +120,7 @@ def benchmark(
     rows: list[Row] = []
     slices: Slices = {}
     for index, path in enumerate(files):
-        for row, kept in _rows_of(path, out / "rows", run, with_slice=index == 0):
+        for row, kept in _rows_of(path, out / "rows", run, is_shown=index == 0):
             rows.append(row)
             if index == 0:
                 for place, planes in _slices_of(row, kept).items():
@@ -136,7 +136,7 @@ def benchmark(
 
 
 def _rows_of(
-    path: Path, folder: Path, run: BenchmarkRun, *, with_slice: bool
+    path: Path, folder: Path, run: BenchmarkRun, *, is_shown: bool
 ) -> Iterator[tuple[Row, Path]]:
     """Each row of one scan with its file: read where it is there, else computed and kept."""
     scan, options = Scan(file_stem(path), checksum([path])), run.options
@@ -146,17 +146,17 @@ def _rows_of(
     def spoilt(noise: NoiseName, sigma: float) -> Spoilt:
         return spoil(prepare(), sigma, noise, options)
 
+    def measured(trial: Trial) -> Part:
+        made, restorer = spoilt(trial.noise, trial.sigma), run.restorer(trial.method)
+        outcome = run_method(made, trial.method, trial.source, restorer, options.noise.seed)
+        if not is_shown:
+            return Part(outcome.row)
+        images = {"clean": outcome.clean, "noisy": outcome.noisy, "restored": outcome.restored}
+        return with_slice(outcome.row, images, made.case.volume, made.case.scale)
+
     for trial in run.trials():
         kept = folder / f"{_key(run, scan, trial)}.json"
-        if not kept.exists():
-            made, restorer = spoilt(trial.noise, trial.sigma), run.restorer(trial.method)
-            outcome = run_method(made, trial.method, trial.source, restorer, options.noise.seed)
-            images = {"clean": outcome.clean, "noisy": outcome.noisy}
-            images |= {"restored": outcome.restored}
-            keep_row(
-                kept, outcome.row, images if with_slice else {}, made.case.volume, made.case.scale
-            )
-        yield json.loads(kept.read_text(encoding="utf-8")), kept
+        yield keep(kept, partial(measured, trial)), kept
 
 
 def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
@@ -164,7 +164,7 @@ def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
     noise, given = run.options.noise, run.options.acquisition
     white = {"noise": asdict(noise), "gmap": run.gmap_sha256}
     own = None if given is None or trial.noise == "ellipse" else asdict(given)
-    parts = {
+    parts: dict[str, Any] = {
         "scan": astuple(scan),
         "noise": trial.noise,
         **(white if trial.noise == "white" else {"seed": noise.seed, "acquisition": own}),
@@ -175,7 +175,7 @@ def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
         "versions": [versions()["medddpm"], run.peers[trial.method.name]],
         "weights": run.digest(trial.method),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+    return key_of(parts)
 
 
 def _slices_of(row: Row, kept: Path) -> Slices:
