@@ -26,8 +26,6 @@ from medddpm.io.provenance import checksum, versions
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Volume
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -96,7 +94,9 @@ def prepare_run(
     return BenchmarkRun(options, methods, peers, restorers, str(weights), gain, mark)
 
 
-def with_slice(row: Row, images: Mapping[str, NDArray[Any]], volume: Volume, scale: float) -> Part:
+def with_slice(
+    row: Mapping[str, Any], images: Mapping[str, NDArray[Any]], volume: Volume, scale: float
+) -> Part:
     """A row to keep, and beside it one slice of images for its picture.
 
     Args:

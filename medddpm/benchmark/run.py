@@ -9,7 +9,6 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from medddpm.benchmark.figures import method_label
 from medddpm.benchmark.measure import (
     BenchmarkOptions,
     NoiseName,
@@ -20,9 +19,9 @@ from medddpm.benchmark.measure import (
 )
 from medddpm.benchmark.page import Slices, benchmark_page
 from medddpm.benchmark.repeats_page import repeats_parts
+from medddpm.benchmark.row import Row
 from medddpm.benchmark.rows import (
     BenchmarkRun,
-    Row,
     Trial,
     kept_planes,
     prepare_run,
@@ -46,13 +45,16 @@ from medddpm.preprocess.acquisition_words import in_words
 from medddpm.preprocess.simulated_scan import parse_acquisition
 from medddpm.report.html import heading
 
+Line = dict[str, Any]
+"""Of a summary."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
     """All rows, their summary a noise level and method, what was written; and what repeats told."""
 
     rows: list[Row] = field(repr=False)
-    summary: list[Row] = field(repr=False)
+    summary: list[Line] = field(repr=False)
     paths: list[Path]
     repeats: RepeatTest | None = None
 
@@ -77,7 +79,7 @@ def benchmark(
     limit: int | None = None,
     repeats: str | Path | None = None,
     on_row: Callable[[Row], None] | None = None,
-    on_repeats: Callable[[Row], None] | None = None,
+    on_repeats: Callable[[Line], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_error: OnError | None = None,
 ) -> Benchmark:
@@ -129,7 +131,9 @@ def benchmark(
                 on_row(row)
             if on_progress:
                 on_progress(len(rows), total)
-    summary = summarise(rows, choose_reference(settings.labels, settings.reference))
+    summary = summarise(
+        [row.cells for row in rows], choose_reference(settings.labels, settings.reference)
+    )
     facts = run_facts(run, [file_stem(path) for path in files])
     names = _write(out, rows, summary, facts, slices, tested)
     return Benchmark(rows, summary, [out / name for name in names], tested)
@@ -150,13 +154,13 @@ def _rows_of(
         made, restorer = spoilt(trial.noise, trial.sigma), run.restorer(trial.method)
         outcome = run_method(made, trial.method, trial.source, restorer, options.noise.seed)
         if not is_shown:
-            return Part(outcome.row)
+            return Part(outcome.row.cells)
         images = {"clean": outcome.clean, "noisy": outcome.noisy, "restored": outcome.restored}
-        return with_slice(outcome.row, images, made.case.volume, made.case.scale)
+        return with_slice(outcome.row.cells, images, made.case.volume, made.case.scale)
 
     for trial in run.trials():
         kept = folder / f"{_key(run, scan, trial)}.json"
-        yield keep(kept, partial(measured, trial)), kept
+        yield Row(**keep(kept, partial(measured, trial))), kept
 
 
 def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
@@ -179,16 +183,16 @@ def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
 
 
 def _slices_of(row: Row, kept: Path) -> Slices:
-    planes = None if row["method"] == "identity" else kept_planes(kept)
+    planes = None if row.method == "identity" else kept_planes(kept)
     if planes is None:
         return {}
-    return {(row["noise"], row["sigma"]): {method_label(row): planes}}
+    return {(row.noise, row.sigma): {row.label: planes}}
 
 
 def _write(
     out: Path,
     rows: list[Row],
-    summary: list[Row],
+    summary: list[Line],
     facts: dict[str, Any],
     slices: Slices,
     tested: RepeatTest | None,
@@ -212,17 +216,17 @@ def _write(
     return "rows.csv", "summary.csv", *more, "results.json", "index.html"
 
 
-def _flat(row: Row) -> Row:
-    """A row whose acquisition is one cell: JSON."""
-    made = row["acquisition"]
-    return row | {"acquisition": "" if made is None else json.dumps(made)}
+def _flat(row: Row) -> Line:
+    """The cells of a row, its acquisition as JSON."""
+    made = row.acquisition
+    return row.cells | {"acquisition": "" if made is None else json.dumps(made)}
 
 
-def _acquisitions(rows: list[Row]) -> list[Row]:
+def _acquisitions(rows: list[Row]) -> list[Line]:
     """What was simulated for each scan and kind of noise, in words; the levels are left out."""
     found = {
-        (row["case"], row["noise"]): in_words(parse_acquisition(row["acquisition"], row["case"]))
+        (row.case, row.noise): in_words(parse_acquisition(row.acquisition, row.case))
         for row in rows
-        if row["acquisition"] is not None
+        if row.acquisition is not None
     }
     return [{"case": case, "noise": noise, "words": said} for (case, noise), said in found.items()]

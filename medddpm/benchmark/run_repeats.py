@@ -21,7 +21,6 @@ from medddpm.benchmark.repeats import RepeatOutcome, measure_method
 from medddpm.benchmark.repeats_page import repeats_page
 from medddpm.benchmark.rows import (
     BenchmarkRun,
-    Row,
     kept_planes,
     prepare_run,
     run_facts,
@@ -48,6 +47,7 @@ from medddpm.volume import Volume
 
 MOST_REPEATS = 8
 """Of one scan, if not told otherwise: each is restored with each method."""
+Row = dict[str, Any]
 NAMES = ("repeats.csv", "results.json", "index.html")
 _SIGMA = ("sigma_repeats", "sigma_repeats_low", "sigma_repeats_high")
 _SCAN_FACTS = ("case", "repeats", "voxels", "scale", *_SIGMA)

@@ -196,7 +196,7 @@ class GuardFacts(_Part):
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Number]
+    __pydantic_extra__: dict[str, Number] = Field(init=False)
 
     passed: bool | None = None
     messages: tuple[str, ...]
