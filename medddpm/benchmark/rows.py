@@ -21,7 +21,7 @@ from medddpm.benchmark.methods import Method, parse_methods
 from medddpm.benchmark.peers import peer_version
 from medddpm.errors import ConfigError
 from medddpm.io import read_volume
-from medddpm.io.kept import Part
+from medddpm.io.kept import Kept
 from medddpm.io.provenance import checksum, versions
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Volume
@@ -96,7 +96,7 @@ def prepare_run(
 
 def with_slice(
     row: Mapping[str, Any], images: Mapping[str, NDArray[Any]], volume: Volume, scale: float
-) -> Part:
+) -> Kept:
     """A row to keep, and beside it one slice of images for its picture.
 
     Args:
@@ -112,7 +112,7 @@ def with_slice(
         arrays[name] = plane / np.float32(scale)
     stream = io.BytesIO()
     np.savez(stream, **arrays)
-    return Part(row, {".npz": stream.getvalue()})
+    return Kept(row, {".npz": stream.getvalue()})
 
 
 def kept_planes(kept: Path) -> Planes | None:

@@ -37,7 +37,7 @@ from medddpm.benchmark.run_repeats import (
 )
 from medddpm.data.scan_list import named_scans
 from medddpm.io import OnError, read_volume
-from medddpm.io.kept import Part, keep, key_of
+from medddpm.io.kept import Kept, keep, key_of
 from medddpm.io.outputs import file_stem, plain, staged, write_csv, write_html, write_json
 from medddpm.io.provenance import checksum, versions
 from medddpm.metrics.bootstrap import choose_reference, summarise
@@ -150,11 +150,11 @@ def _rows_of(
     def spoilt(noise: NoiseName, sigma: float) -> Spoilt:
         return spoil(prepare(), sigma, noise, options)
 
-    def measured(trial: Trial) -> Part:
+    def measured(trial: Trial) -> Kept:
         made, restorer = spoilt(trial.noise, trial.sigma), run.restorer(trial.method)
         outcome = run_method(made, trial.method, trial.source, restorer, options.noise.seed)
         if not is_shown:
-            return Part(outcome.row.cells)
+            return Kept(outcome.row.cells)
         images = {"clean": outcome.clean, "noisy": outcome.noisy, "restored": outcome.restored}
         return with_slice(outcome.row.cells, images, made.case.volume, made.case.scale)
 

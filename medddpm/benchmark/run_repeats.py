@@ -30,7 +30,7 @@ from medddpm.data.repeats import group_runs, unweighted_frames
 from medddpm.data.scan_list import scan_files
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.io import OnError, read_volumes
-from medddpm.io.kept import Part, keep, key_of
+from medddpm.io.kept import Kept, keep, key_of
 from medddpm.io.nifti import suffix_of
 from medddpm.io.outputs import (
     NIFTI_SUFFIXES,
@@ -260,10 +260,10 @@ def _rows_of(
     """Each row of one scan with its file: read where it is there, else computed and kept."""
     content = [voxel_checksum(repeat) for repeat in case.repeats]
 
-    def measured(method: Method, source: Source) -> Part:
+    def measured(method: Method, source: Source) -> Kept:
         outcome = _measured(case, method, source, run)
         if not is_shown:
-            return Part(outcome.row)
+            return Kept(outcome.row)
         first, *others = (
             repeat.data / np.float32(gain)
             for repeat, gain in zip(case.repeats, case.gains, strict=True)

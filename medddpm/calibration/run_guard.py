@@ -22,7 +22,7 @@ from medddpm.data.scan_list import column_of, named_scans, scan_files, subjects_
 from medddpm.errors import ConfigError
 from medddpm.guard import find_all
 from medddpm.io import read_volume
-from medddpm.io.kept import Part, keep
+from medddpm.io.kept import Kept, keep
 from medddpm.io.outputs import check_targets, file_stem, staged, write_csv, write_json
 from medddpm.io.provenance import checksum, versions
 from medddpm.model.model import find_weights, with_card
@@ -153,7 +153,7 @@ class _Lab:
         parts = [checksum([path]), sigma, fault, asdict(self.options), self.crop, digest]
         key = hashlib.sha256(json.dumps([*parts, versions()["medddpm"]]).encode()).hexdigest()[:20]
         kept = self.out / "trials" / f"{key}.json"
-        found = keep(kept, lambda: Part({"trials": list(self._run(path, sigma, fault))}))
+        found = keep(kept, lambda: Kept({"trials": list(self._run(path, sigma, fault))}))
         trials: list[Row] = found["trials"]
         return trials
 

@@ -13,7 +13,7 @@ from medddpm.io.outputs import staged, write_json
 
 
 @dataclass(frozen=True)
-class Part:
+class Kept:
     """What is kept.
 
     Attributes:
@@ -30,7 +30,7 @@ def key_of(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def keep(path: Path, compute: Callable[[], Part]) -> dict[str, Any]:
+def keep(path: Path, compute: Callable[[], Kept]) -> dict[str, Any]:
     """What a JSON file holds; where there is none, what is computed, which is written first.
 
     Args:

@@ -8,15 +8,15 @@ what was set is written.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from medddpm.errors import NoSidecarError, VolumeReadError
 from medddpm.io.acquired import Acquired
 from medddpm.io.dicom_write import DicomOptions
+from medddpm.io.frame_facts import FrameFacts, Part
 from medddpm.io.nifti_forms import Trust
 from medddpm.io.outputs import write_json
 from medddpm.io.stored import NumberType
@@ -24,8 +24,6 @@ from medddpm.io.stored import NumberType
 SCHEMA_VERSION = 1
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 """What pydantic calls a field that a model, or a dataclass, does not have."""
-Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""JSON has no NaN: on disk it is null."""
 
 
 def _named(*names: str) -> AfterValidator:
@@ -47,11 +45,7 @@ def _some(found: tuple[FrameFacts, ...]) -> tuple[FrameFacts, ...]:
     return found
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class InputFacts(_Part):
+class InputFacts(Part):
     """The scan that was restored; no names, no dates.
 
     Attributes:
@@ -75,7 +69,7 @@ class InputFacts(_Part):
     path: str | None = None
 
 
-class RunFacts(_Part):
+class RunFacts(Part):
     """How the scan was read and the result is written.
 
     Attributes:
@@ -93,7 +87,7 @@ class RunFacts(_Part):
     dicom: DicomOptions | None = None
 
 
-class WeightsFacts(_Part):
+class WeightsFacts(Part):
     """The weights.
 
     Attributes:
@@ -107,7 +101,7 @@ class WeightsFacts(_Part):
     source: str = "default"
 
 
-class IntervalFacts(_Part):
+class IntervalFacts(Part):
     """What stands behind the interval of an ensemble.
 
     Attributes:
@@ -118,126 +112,10 @@ class IntervalFacts(_Part):
 
     level: float
     calibrated: bool
-    calibrated_for_other_options: dict[str, Any] = {}
+    calibrated_for_other_options: dict[str, Any] = Field(default_factory=dict)
 
 
-class SigmaFacts(_Part):
-    """The level of the noise.
-
-    Attributes:
-        sigma: Standard deviation of one real component, in scan units.
-        fraction: The same over `scale`.
-        method: "air", "foreground", "given" or "none".
-        error: Relative error that holds the truth in 9 of 10 scans.
-        num_voxels: Voxels that were used; 0 if given.
-        scale: Intensity scale of the scan without its noise, in scan units.
-    """
-
-    sigma: Number
-    fraction: Number
-    method: str
-    error: Number = math.nan
-    num_voxels: int = 0
-    scale: Number = math.nan
-
-
-class QuantileFacts(_Part):
-    """The 5th, 50th and 95th percentile of a map of sigma, in scan units."""
-
-    p5: Number
-    p50: Number
-    p95: Number
-
-
-class ColourFacts(_Part):
-    """The spectrum of the noise on the acquired grid; see `preprocess.noise_law.Colour`."""
-
-    edge: tuple[float, float, float]
-    elliptical: tuple[int, ...]
-    window: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
-
-
-class ValuesFacts(_Part):
-    """What is unusual in the values of the frame.
-
-    Attributes:
-        negative_share: Share of the voxels below 0.
-        spikes: Voxels that are far too bright.
-        background: Value of an even background, in scan units.
-        floor: What was taken off every voxel, in scan units.
-        notices: The same in words.
-    """
-
-    negative_share: Number = math.nan
-    spikes: int | None = None
-    background: Number | None = None
-    floor: Number | None = None
-    notices: tuple[str, ...] = ()
-
-
-class CheckFacts(_Part):
-    """One number of the guard; see `guard.checks.Check`."""
-
-    name: str
-    words: str = ""
-    value: Number
-    low: float | None = None
-    high: float | None = None
-    passed: bool | None = None
-    false_alarms: float | None = None
-    where: tuple[Number, Number, Number] | None = None
-    tier: str = "alarm"
-
-
-class GuardFacts(_Part):
-    """The verdict on the frame; see `guard.checks.GuardReport`.
-
-    Early releases kept no list of checks but each number under its own name: these are extra.
-    """
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Number] = Field(init=False)
-
-    passed: bool | None = None
-    messages: tuple[str, ...]
-    checks: tuple[CheckFacts, ...] = ()
-    notices: tuple[str, ...] = ()
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """The value of each check by its name."""
-        return {c.name: c.value for c in self.checks} or self.__pydantic_extra__
-
-
-class FrameFacts(_Part):
-    """What is known of one frame.
-
-    Attributes:
-        sigma: Level of its noise.
-        sigma_map: Spread of that level over the frame; None where one number holds everywhere.
-        colour: Spectrum of the noise.
-        acquired_matrix: Voxels along each axis that were measured.
-        intensity_scale: What the frame was divided by, in scan units.
-        values: What is unusual in its values.
-        vae_ceiling_db: PSNR of the autoencoder's round trip; NaN where nothing was restored.
-        guard: The verdict.
-        tiles: How many were restored.
-        blank: It holds one value only, and passed through.
-    """
-
-    sigma: SigmaFacts
-    sigma_map: QuantileFacts | None = None
-    colour: ColourFacts | None = Field(default=None, repr=False)
-    acquired_matrix: list[int] = []
-    intensity_scale: Number = math.nan
-    values: ValuesFacts = ValuesFacts()
-    vae_ceiling_db: Number
-    guard: GuardFacts = Field(repr=False)
-    tiles: int = 0
-    blank: bool = False
-
-
-class NoiseFileFacts(_Part):
+class NoiseFileFacts(Part):
     """A file that said what is known of the noise: its name, SHA-256 and, beside NIfTI, place."""
 
     file: str
@@ -245,14 +123,14 @@ class NoiseFileFacts(_Part):
     path: str | None = None
 
 
-class NoiseFilesFacts(_Part):
+class NoiseFilesFacts(Part):
     """Those that were given."""
 
     map: NoiseFileFacts | None = None
     spectrum: NoiseFileFacts | None = None
 
 
-class RoundingFacts(_Part):
+class RoundingFacts(Part):
     """What the number type of the output cost.
 
     Attributes:
@@ -266,7 +144,7 @@ class RoundingFacts(_Part):
     clipped_voxels: int
 
 
-class OutputFacts(_Part):
+class OutputFacts(Part):
     """What was written.
 
     Attributes:
@@ -278,11 +156,11 @@ class OutputFacts(_Part):
 
     voxels_sha256: str
     maps_sha256: dict[str, str]
-    maps: dict[str, str] = {}
+    maps: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] | None = None
 
 
-class BidsFacts(_Part):
+class BidsFacts(Part):
     """What BIDS asks for of a derivative; it comes first, and nowhere else."""
 
     description: str = Field(default="", alias="Description")
@@ -301,7 +179,7 @@ class _Head(BidsFacts):
     run: RunFacts = RunFacts()
 
 
-class Facts(_Part):
+class Facts(Part):
     """What a restoration says of itself.
 
     Attributes:
@@ -352,11 +230,11 @@ class Facts(_Part):
         return list(dict.fromkeys(text for frame in self.frames for text in frame.guard.notices))
 
 
-class _Tail(_Part):
+class _Tail(Part):
     """What a sidecar ends with."""
 
     versions: Annotated[dict[str, str], _named("medddpm")]
-    machine: dict[str, str] = {}
+    machine: dict[str, str] = Field(default_factory=dict)
     noise_files: NoiseFilesFacts = NoiseFilesFacts()
     rounding: RoundingFacts | None = None
     output: OutputFacts | None = None

@@ -13,7 +13,7 @@ from medddpm.benchmark.measure import prepare_case
 from medddpm.benchmark.rows import BenchmarkRun, prepare_run, with_units
 from medddpm.data.scan_list import named_scans, subjects_of
 from medddpm.io import read_volume
-from medddpm.io.kept import Part, keep, key_of
+from medddpm.io.kept import Kept, keep, key_of
 from medddpm.io.outputs import file_stem, staged, write_csv, write_json
 from medddpm.io.provenance import checksum, versions
 from medddpm.lesions.figure import lesion_plot, own_lesion_plot
@@ -126,9 +126,9 @@ def _cells_of(path: Path, folder: Path, options: LesionOptions, run: BenchmarkRu
     prepare = cache(lambda: prepare_case(read_volume(path), options.run))
     find = cache(lambda draw: study.find(prepare(), options, draw))
 
-    def measured(trial: Trial) -> Part:
+    def measured(trial: Trial) -> Kept:
         restorer = run.restorer(trial.method)
-        return Part(study.measure(prepare(), find(trial.draw), trial, options, restorer))
+        return Kept(study.measure(prepare(), find(trial.draw), trial, options, restorer))
 
     for trial in _trials(options, run):
         yield keep(folder / f"{_key(scan, trial, options, run)}.json", partial(measured, trial))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from medddpm.guard.checks import CHECKS, shown
-from medddpm.io.sidecar import CheckFacts, GuardFacts
+from medddpm.io.frame_facts import CheckFacts, GuardFacts
 
 _OLD_NAMES = {
     "residual_ratio": "What was removed, over the noise that was assumed (1: all of it)",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import GeometryError, ShapeError
-from medddpm.io.sidecar import FrameFacts, Sidecar
+from medddpm.io.frame_facts import FrameFacts
+from medddpm.io.sidecar import Sidecar
 from medddpm.metrics.regions import brightness_classes
 from medddpm.metrics.scores import SSIM_RADIUS, psnr, ssim_image
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale

@@ -15,7 +15,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from medddpm.io.sidecar import FrameFacts, IntervalFacts, Sidecar, SigmaFacts
+from medddpm.io.frame_facts import FrameFacts, SigmaFacts
+from medddpm.io.sidecar import IntervalFacts, Sidecar
 from medddpm.report.calibration import calibration_part, listed
 from medddpm.report.checks import check_rows
 from medddpm.report.facts import Figure, ReportScan, decibels, measure

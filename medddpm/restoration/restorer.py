@@ -20,17 +20,7 @@ from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.io import with_padding, without_padding
 from medddpm.io.acquired import read_acquired
 from medddpm.io.files import check_intensities
-from medddpm.io.sidecar import (
-    ColourFacts,
-    Facts,
-    FrameFacts,
-    GuardFacts,
-    IntervalFacts,
-    QuantileFacts,
-    SigmaFacts,
-    ValuesFacts,
-    WeightsFacts,
-)
+from medddpm.io.sidecar import Facts, IntervalFacts, WeightsFacts
 from medddpm.model.blocks import channels_last
 from medddpm.model.interval import NOMINAL, interval_table
 from medddpm.model.model import Model, find_weights, load_model
@@ -42,6 +32,7 @@ from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
 from medddpm.preprocess.values import Looked, look_at, measure_noise
 from medddpm.restoration.blank import first_frame
+from medddpm.restoration.frame_facts import frame_facts
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
@@ -345,25 +336,12 @@ class Restorer:
             seconds=round(seconds, 3),
             interval=self._interval_facts(options),
             guard_calibrated=self._guard_of(options).usual is not None,
-            frames=tuple(map(_frame_facts, frames)),
+            frames=tuple(
+                frame_facts(f.frame, f.guard, f.ceiling, f.num_tiles, f.values, f.is_blank)
+                for f in frames
+            ),
             header=read_acquired(volume),
         )
-
-
-def _frame_facts(done: _Restoration) -> FrameFacts:
-    blank = {"blank": True} if done.is_blank else {}
-    return FrameFacts(
-        sigma=SigmaFacts(**asdict(done.frame.noise)),
-        sigma_map=_range(done.frame.noise_map),
-        colour=ColourFacts(**asdict(done.frame.law.colour)),
-        acquired_matrix=list(done.frame.y.shape),
-        intensity_scale=done.frame.scale,
-        values=ValuesFacts(**done.values),
-        vae_ceiling_db=round(done.ceiling, 2),
-        guard=GuardFacts(**asdict(done.guard)),
-        tiles=done.num_tiles,
-        **blank,
-    )
 
 
 def _untouched(seen: Looked, frame: Frame, options: RestoreOptions) -> _Restoration:
@@ -396,13 +374,6 @@ def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
 
 def _assemble(volume: Volume, frames: list[Array]) -> Volume:
     return volume.with_data(frames[0] if volume.data.ndim == 3 else np.stack(frames, axis=-1))
-
-
-def _range(noise_map: Array | None) -> QuantileFacts | None:
-    """Percentiles of a map, in scan units; None where one number holds everywhere."""
-    if noise_map is None:
-        return None
-    return QuantileFacts(**{f"p{q}": float(np.percentile(noise_map, q)) for q in (5, 50, 95)})
 
 
 def _scaled_progress(on_progress: OnProgress | None, index: int, count: int) -> OnProgress | None:

@@ -24,6 +24,7 @@ from medddpm.io import (
     stored_as,
     write_volume,
 )
+from medddpm.io.frame_facts import FrameFacts
 from medddpm.io.outputs import (
     OutputFormat,
     Target,
@@ -45,14 +46,7 @@ from medddpm.io.provenance import (
     versions,
     voxel_checksum,
 )
-from medddpm.io.sidecar import (
-    SCHEMA_VERSION,
-    FrameFacts,
-    OutputFacts,
-    RunFacts,
-    Sidecar,
-    write_sidecar,
-)
+from medddpm.io.sidecar import SCHEMA_VERSION, OutputFacts, RunFacts, Sidecar, write_sidecar
 from medddpm.model.model import find_weights
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume

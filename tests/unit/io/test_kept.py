@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from medddpm.io.kept import Part, keep, key_of
+from medddpm.io.kept import Kept, keep, key_of
 
 
 def test_it_is_computed_once(tmp_path: Path) -> None:
     path, calls = tmp_path / "rows" / "a.json", []
 
-    def compute() -> Part:
+    def compute() -> Kept:
         calls.append(1)
-        return Part({"x": 1.5, "y": [None, "z"]}, {".npz": b"slices"})
+        return Kept({"x": 1.5, "y": [None, "z"]}, {".npz": b"slices"})
 
     first, second = keep(path, compute), keep(path, compute)
     assert first == second == {"x": 1.5, "y": [None, "z"]}
@@ -26,13 +26,13 @@ def test_it_is_computed_once(tmp_path: Path) -> None:
 def test_what_fails_leaves_nothing_and_is_done_again(tmp_path: Path) -> None:
     path = tmp_path / "rows" / "a.json"
 
-    def fail() -> Part:
+    def fail() -> Kept:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         keep(path, fail)
     assert not path.parent.exists()
-    assert keep(path, lambda: Part({"x": 1})) == {"x": 1}
+    assert keep(path, lambda: Kept({"x": 1})) == {"x": 1}
 
 
 def test_the_key_depends_on_every_part_and_not_on_their_order() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from medddpm.guard.checks import CHECKS, judge
 from medddpm.guard.residual import Finding
+from medddpm.io.frame_facts import GuardFacts
 from medddpm.io.outputs import plain
-from medddpm.io.sidecar import GuardFacts
 from medddpm.report.checks import check_rows, check_values
 
 OLD = {"residual_ratio": 0.9, "noise_ratio": 1.0, "passed": True, "messages": []}

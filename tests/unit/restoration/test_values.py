@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import ValuesWarning, VolumeReadError
-from medddpm.io.sidecar import ValuesFacts
+from medddpm.io.frame_facts import ValuesFacts
 from medddpm.restoration.restorer import Restored, Restorer
 from medddpm.volume import Geometry, Volume
 
