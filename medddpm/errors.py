@@ -59,6 +59,10 @@ class ContentAbsentError(VolumeReadError):
     """A link or pointer is there, and the content it stands for was not fetched."""
 
 
+class NoSidecarError(VolumeReadError):
+    """A file is no sidecar of a restoration: it is damaged, or something else."""
+
+
 class DicomSeriesError(VolumeReadError):
     """A DICOM series is incomplete, ambiguous or of the wrong kind."""
 

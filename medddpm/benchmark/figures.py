@@ -189,8 +189,12 @@ def _legend(figure: Figure) -> None:
 
 def method_label(row: Row) -> str:
     """The method with where its sigma came from, if it takes one."""
-    source = row["sigma_source"]
-    return row["method"] if source == "none" else f"{row['method']} ({source})"
+    return label_of(row["method"], row["sigma_source"])
+
+
+def label_of(method: str, source: str) -> str:
+    """The same of a method and the source of its sigma."""
+    return method if source == "none" else f"{method} ({source})"
 
 
 def _by_method(summary: Sequence[Row], noise: str) -> dict[str, list[Row]]:

@@ -21,6 +21,7 @@ from medddpm.benchmark.degradation import (
 from medddpm.benchmark.memory_meter import MemoryMeter
 from medddpm.benchmark.methods import CEILING, Method, parse_methods, round_trip
 from medddpm.benchmark.peers import peer_of
+from medddpm.benchmark.row import Row
 from medddpm.errors import ConfigError
 from medddpm.metrics.bootstrap import choose_reference
 from medddpm.metrics.regions import Box, central_box, find_regions, region_scores
@@ -150,7 +151,7 @@ class Spoilt:
 class Outcome:
     """One row of the table, with the images behind it, in scan units."""
 
-    row: dict[str, Any]
+    row: Row
     clean: Image
     noisy: Image
     restored: Image
@@ -236,13 +237,21 @@ def run_method(
             spoilt.noisy, case, law, method, restorer, told=told, seed=seed
         )
         seconds = time.perf_counter() - began
-    row: dict[str, Any] = {"case": case.volume.case_id, "noise": spoilt.noise}
-    row |= {"law": law.kind, "coils": law.coils, "acquisition": _facts(spoilt.acquisition)}
-    row |= {"sigma": spoilt.sigma, "method": method.label, "sigma_source": source}
-    row |= {"sigma_true": rms_sigma(law, case.regions["foreground"]) / case.scale}
-    row |= {"sigma_told": None if level is None else level / case.scale}
-    row |= {"seconds": round(seconds, 3), "peak_gb": round(memory.peak_gb, 3)}
-    row |= region_scores(case.volume.data, restored, case.regions, case.scale)
+    row = Row(
+        case=case.volume.case_id,
+        noise=spoilt.noise,
+        law=law.kind,
+        coils=law.coils,
+        acquisition=None if spoilt.acquisition is None else asdict(spoilt.acquisition),
+        sigma=spoilt.sigma,
+        method=method.label,
+        sigma_source=source,
+        sigma_true=rms_sigma(law, case.regions["foreground"]) / case.scale,
+        sigma_told=None if level is None else level / case.scale,
+        seconds=round(seconds, 3),
+        peak_gb=round(memory.peak_gb, 3),
+        **region_scores(case.volume.data, restored, case.regions, case.scale),
+    )
     return Outcome(row, case.volume.data, spoilt.noisy.data, restored)
 
 
@@ -299,11 +308,7 @@ def _ours(
     if law.kind == "ncchi":
         given["coils"] = law.coils
     done = restorer.restore(noisy, law=law if told else None, **given, **method.changes)
-    return done.volume.data, float(done.facts["frames"][0]["sigma"]["sigma"])
-
-
-def _facts(acquisition: Acquisition | None) -> dict[str, Any] | None:
-    return None if acquisition is None else asdict(acquisition)
+    return done.volume.data, done.facts.frames[0].sigma.sigma
 
 
 def _given_gain(volume: Volume, gmap: Volume) -> Image:

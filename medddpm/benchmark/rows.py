@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +21,10 @@ from medddpm.benchmark.methods import Method, parse_methods
 from medddpm.benchmark.peers import peer_version
 from medddpm.errors import ConfigError
 from medddpm.io import read_volume
-from medddpm.io.outputs import staged, write_json
+from medddpm.io.kept import Kept
 from medddpm.io.provenance import checksum, versions
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Volume
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,28 +94,25 @@ def prepare_run(
     return BenchmarkRun(options, methods, peers, restorers, str(weights), gain, mark)
 
 
-def keep_row(
-    kept: Path, row: Row, images: Mapping[str, NDArray[Any]], volume: Volume, scale: float
-) -> None:
-    """Write a row, and beside it one slice of images for its picture, if there are any.
+def with_slice(
+    row: Mapping[str, Any], images: Mapping[str, NDArray[Any]], volume: Volume, scale: float
+) -> Kept:
+    """A row to keep, and beside it one slice of images for its picture.
 
     Args:
-        kept: The row's file.
         row: What it holds.
         images: (X, Y, Z) by the names of `Planes`.
         volume: Where they lie.
         scale: What they are divided by.
     """
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with staged(kept.parent) as work:
-        if images:
-            arrays: dict[str, Any] = {}
-            for name, image in images.items():
-                orientation, spacing = volume.geometry.orientation, volume.geometry.spacing
-                plane, arrays["aspect"] = axial_plane(image, orientation, spacing)
-                arrays[name] = plane / np.float32(scale)
-            np.savez(work / kept.with_suffix(".npz").name, **arrays)
-        write_json(work / kept.name, row)
+    arrays: dict[str, Any] = {}
+    for name, image in images.items():
+        orientation, spacing = volume.geometry.orientation, volume.geometry.spacing
+        plane, arrays["aspect"] = axial_plane(image, orientation, spacing)
+        arrays[name] = plane / np.float32(scale)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return Kept(row, {".npz": stream.getvalue()})
 
 
 def kept_planes(kept: Path) -> Planes | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from medddpm.benchmark.figures import method_label
 from medddpm.benchmark.measure import (
     BenchmarkOptions,
     NoiseName,
@@ -21,14 +19,14 @@ from medddpm.benchmark.measure import (
 )
 from medddpm.benchmark.page import Slices, benchmark_page
 from medddpm.benchmark.repeats_page import repeats_parts
+from medddpm.benchmark.row import Row
 from medddpm.benchmark.rows import (
     BenchmarkRun,
-    Row,
     Trial,
-    keep_row,
     kept_planes,
     prepare_run,
     run_facts,
+    with_slice,
     with_units,
 )
 from medddpm.benchmark.run_repeats import (
@@ -39,6 +37,7 @@ from medddpm.benchmark.run_repeats import (
 )
 from medddpm.data.scan_list import named_scans
 from medddpm.io import OnError, read_volume
+from medddpm.io.kept import Kept, keep, key_of
 from medddpm.io.outputs import file_stem, plain, staged, write_csv, write_html, write_json
 from medddpm.io.provenance import checksum, versions
 from medddpm.metrics.bootstrap import choose_reference, summarise
@@ -46,13 +45,16 @@ from medddpm.preprocess.acquisition_words import in_words
 from medddpm.preprocess.simulated_scan import parse_acquisition
 from medddpm.report.html import heading
 
+Line = dict[str, Any]
+"""Of a summary."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
     """All rows, their summary a noise level and method, what was written; and what repeats told."""
 
     rows: list[Row] = field(repr=False)
-    summary: list[Row] = field(repr=False)
+    summary: list[Line] = field(repr=False)
     paths: list[Path]
     repeats: RepeatTest | None = None
 
@@ -77,7 +79,7 @@ def benchmark(
     limit: int | None = None,
     repeats: str | Path | None = None,
     on_row: Callable[[Row], None] | None = None,
-    on_repeats: Callable[[Row], None] | None = None,
+    on_repeats: Callable[[Line], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_error: OnError | None = None,
 ) -> Benchmark:
@@ -120,7 +122,7 @@ def benchmark(
     rows: list[Row] = []
     slices: Slices = {}
     for index, path in enumerate(files):
-        for row, kept in _rows_of(path, out / "rows", run, with_slice=index == 0):
+        for row, kept in _rows_of(path, out / "rows", run, is_shown=index == 0):
             rows.append(row)
             if index == 0:
                 for place, planes in _slices_of(row, kept).items():
@@ -129,14 +131,16 @@ def benchmark(
                 on_row(row)
             if on_progress:
                 on_progress(len(rows), total)
-    summary = summarise(rows, choose_reference(settings.labels, settings.reference))
+    summary = summarise(
+        [row.cells for row in rows], choose_reference(settings.labels, settings.reference)
+    )
     facts = run_facts(run, [file_stem(path) for path in files])
     names = _write(out, rows, summary, facts, slices, tested)
     return Benchmark(rows, summary, [out / name for name in names], tested)
 
 
 def _rows_of(
-    path: Path, folder: Path, run: BenchmarkRun, *, with_slice: bool
+    path: Path, folder: Path, run: BenchmarkRun, *, is_shown: bool
 ) -> Iterator[tuple[Row, Path]]:
     """Each row of one scan with its file: read where it is there, else computed and kept."""
     scan, options = Scan(file_stem(path), checksum([path])), run.options
@@ -146,17 +150,17 @@ def _rows_of(
     def spoilt(noise: NoiseName, sigma: float) -> Spoilt:
         return spoil(prepare(), sigma, noise, options)
 
+    def measured(trial: Trial) -> Kept:
+        made, restorer = spoilt(trial.noise, trial.sigma), run.restorer(trial.method)
+        outcome = run_method(made, trial.method, trial.source, restorer, options.noise.seed)
+        if not is_shown:
+            return Kept(outcome.row.cells)
+        images = {"clean": outcome.clean, "noisy": outcome.noisy, "restored": outcome.restored}
+        return with_slice(outcome.row.cells, images, made.case.volume, made.case.scale)
+
     for trial in run.trials():
         kept = folder / f"{_key(run, scan, trial)}.json"
-        if not kept.exists():
-            made, restorer = spoilt(trial.noise, trial.sigma), run.restorer(trial.method)
-            outcome = run_method(made, trial.method, trial.source, restorer, options.noise.seed)
-            images = {"clean": outcome.clean, "noisy": outcome.noisy}
-            images |= {"restored": outcome.restored}
-            keep_row(
-                kept, outcome.row, images if with_slice else {}, made.case.volume, made.case.scale
-            )
-        yield json.loads(kept.read_text(encoding="utf-8")), kept
+        yield Row(**keep(kept, partial(measured, trial))), kept
 
 
 def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
@@ -164,7 +168,7 @@ def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
     noise, given = run.options.noise, run.options.acquisition
     white = {"noise": asdict(noise), "gmap": run.gmap_sha256}
     own = None if given is None or trial.noise == "ellipse" else asdict(given)
-    parts = {
+    parts: dict[str, Any] = {
         "scan": astuple(scan),
         "noise": trial.noise,
         **(white if trial.noise == "white" else {"seed": noise.seed, "acquisition": own}),
@@ -175,20 +179,20 @@ def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
         "versions": [versions()["medddpm"], run.peers[trial.method.name]],
         "weights": run.digest(trial.method),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+    return key_of(parts)
 
 
 def _slices_of(row: Row, kept: Path) -> Slices:
-    planes = None if row["method"] == "identity" else kept_planes(kept)
+    planes = None if row.method == "identity" else kept_planes(kept)
     if planes is None:
         return {}
-    return {(row["noise"], row["sigma"]): {method_label(row): planes}}
+    return {(row.noise, row.sigma): {row.label: planes}}
 
 
 def _write(
     out: Path,
     rows: list[Row],
-    summary: list[Row],
+    summary: list[Line],
     facts: dict[str, Any],
     slices: Slices,
     tested: RepeatTest | None,
@@ -212,17 +216,17 @@ def _write(
     return "rows.csv", "summary.csv", *more, "results.json", "index.html"
 
 
-def _flat(row: Row) -> Row:
-    """A row whose acquisition is one cell: JSON."""
-    made = row["acquisition"]
-    return row | {"acquisition": "" if made is None else json.dumps(made)}
+def _flat(row: Row) -> Line:
+    """The cells of a row, its acquisition as JSON."""
+    made = row.acquisition
+    return row.cells | {"acquisition": "" if made is None else json.dumps(made)}
 
 
-def _acquisitions(rows: list[Row]) -> list[Row]:
+def _acquisitions(rows: list[Row]) -> list[Line]:
     """What was simulated for each scan and kind of noise, in words; the levels are left out."""
     found = {
-        (row["case"], row["noise"]): in_words(parse_acquisition(row["acquisition"], row["case"]))
+        (row.case, row.noise): in_words(parse_acquisition(row.acquisition, row.case))
         for row in rows
-        if row["acquisition"] is not None
+        if row.acquisition is not None
     }
     return [{"case": case, "noise": noise, "words": said} for (case, noise), said in found.items()]

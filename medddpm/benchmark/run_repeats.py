@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,16 @@ from medddpm.benchmark.repeats import RepeatOutcome, measure_method
 from medddpm.benchmark.repeats_page import repeats_page
 from medddpm.benchmark.rows import (
     BenchmarkRun,
-    Row,
-    keep_row,
     kept_planes,
     prepare_run,
     run_facts,
+    with_slice,
 )
 from medddpm.data.repeats import group_runs, unweighted_frames
 from medddpm.data.scan_list import scan_files
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.io import OnError, read_volumes
+from medddpm.io.kept import Kept, keep, key_of
 from medddpm.io.nifti import suffix_of
 from medddpm.io.outputs import (
     NIFTI_SUFFIXES,
@@ -48,6 +47,7 @@ from medddpm.volume import Volume
 
 MOST_REPEATS = 8
 """Of one scan, if not told otherwise: each is restored with each method."""
+Row = dict[str, Any]
 NAMES = ("repeats.csv", "results.json", "index.html")
 _SIGMA = ("sigma_repeats", "sigma_repeats_low", "sigma_repeats_high")
 _SCAN_FACTS = ("case", "repeats", "voxels", "scale", *_SIGMA)
@@ -211,7 +211,7 @@ def measure_repeats(
             name = scan.name or volumes[0].case_id.split(" ")[0]
             case = prepare_repeats(name, volumes, run.options, limit)
             rows = []
-            for row, kept in _rows_of(case, folder, run, with_slice=not tested.scans):
+            for row, kept in _rows_of(case, folder, run, is_shown=not tested.scans):
                 rows.append((row, kept))
                 if on_row:
                     on_row(row)
@@ -255,23 +255,25 @@ def _turns(run: BenchmarkRun) -> Iterator[tuple[Method, Source]]:
 
 
 def _rows_of(
-    case: RepeatCase, folder: Path, run: BenchmarkRun, *, with_slice: bool
+    case: RepeatCase, folder: Path, run: BenchmarkRun, *, is_shown: bool
 ) -> Iterator[tuple[Row, Path]]:
     """Each row of one scan with its file: read where it is there, else computed and kept."""
     content = [voxel_checksum(repeat) for repeat in case.repeats]
-    volume, scale = case.case.volume, case.case.scale
+
+    def measured(method: Method, source: Source) -> Kept:
+        outcome = _measured(case, method, source, run)
+        if not is_shown:
+            return Kept(outcome.row)
+        first, *others = (
+            repeat.data / np.float32(gain)
+            for repeat, gain in zip(case.repeats, case.gains, strict=True)
+        )
+        images = {"clean": np.mean(others, axis=0), "noisy": first, "restored": outcome.restored}
+        return with_slice(outcome.row, images, case.case.volume, case.case.scale)
+
     for method, source in _turns(run):
         kept = folder / f"{_key(run, case.name, content, method, source)}.json"
-        if not kept.exists():
-            outcome = _measured(case, method, source, run)
-            first, *others = (
-                repeat.data / np.float32(gain)
-                for repeat, gain in zip(case.repeats, case.gains, strict=True)
-            )
-            images = {"clean": np.mean(others, axis=0), "noisy": first}
-            images |= {"restored": outcome.restored}
-            keep_row(kept, outcome.row, images if with_slice else {}, volume, scale)
-        yield json.loads(kept.read_text(encoding="utf-8")), kept
+        yield keep(kept, partial(measured, method, source)), kept
 
 
 def _measured(case: RepeatCase, method: Method, source: Source, run: BenchmarkRun) -> RepeatOutcome:
@@ -293,7 +295,7 @@ def _key(run: BenchmarkRun, name: str, content: list[str], method: Method, sourc
         "versions": [versions()["medddpm"], run.peers[method.name]],
         "weights": run.digest(method),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+    return key_of(parts)
 
 
 def _scan_facts(case: RepeatCase, row: Row) -> Row:

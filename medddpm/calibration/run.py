@@ -181,8 +181,8 @@ def _measure(
 
 
 def _seen(done: Restored, case: Case) -> Seen:
-    frame = done.facts["frames"][0]
-    sigma, scale = frame["sigma"]["sigma"], frame["intensity_scale"]
+    frame = done.facts.frames[0]
+    sigma, scale = frame.sigma.sigma, frame.intensity_scale
     return Seen(case.volume.spacing, sigma / case.scale, scale / case.scale)
 
 

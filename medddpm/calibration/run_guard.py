@@ -22,6 +22,7 @@ from medddpm.data.scan_list import column_of, named_scans, scan_files, subjects_
 from medddpm.errors import ConfigError
 from medddpm.guard import find_all
 from medddpm.io import read_volume
+from medddpm.io.kept import Kept, keep
 from medddpm.io.outputs import check_targets, file_stem, staged, write_csv, write_json
 from medddpm.io.provenance import checksum, versions
 from medddpm.model.model import find_weights, with_card
@@ -152,13 +153,9 @@ class _Lab:
         parts = [checksum([path]), sigma, fault, asdict(self.options), self.crop, digest]
         key = hashlib.sha256(json.dumps([*parts, versions()["medddpm"]]).encode()).hexdigest()[:20]
         kept = self.out / "trials" / f"{key}.json"
-        if not kept.exists():
-            rows = list(self._run(path, sigma, fault))
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with staged(kept.parent) as work:
-                write_json(work / kept.name, {"trials": rows})
-        found: list[Row] = json.loads(kept.read_text(encoding="utf-8"))["trials"]
-        return found
+        found = keep(kept, lambda: Kept({"trials": list(self._run(path, sigma, fault))}))
+        trials: list[Row] = found["trials"]
+        return trials
 
     def _run(self, path: Path, sigma: float, fault: str) -> Iterator[Row]:
         clean = prepare_case(read_volume(path), BenchmarkOptions(crop=self.crop)).volume
@@ -196,7 +193,7 @@ class _Lab:
             yield self._row(seen, done, sigma, lost, done.volume.data)
 
     def _row(self, noisy: Volume, done: Restored, sigma: float, fault: str, restored: Image) -> Row:
-        level = float(done.facts["frames"][0]["sigma"]["fraction"])
+        level = done.facts.frames[0].sigma.fraction
         options = replace(self.options, sigma=_told(done))
         frame = self.restorer.frame(look(noisy.data, options.noise), noisy, options)
         x_hat = frame.from_scan(np.asarray(restored, np.float32))
@@ -229,8 +226,8 @@ def _as_scanned(clean: Volume, scale: float, sigma: float) -> Iterator[Volume]:
 
 def _told(done: Restored) -> float | None:
     """The level of a restoration that was told one."""
-    found = done.facts["frames"][0]["sigma"]
-    return float(found["sigma"]) if found["method"] == "given" else None
+    found = done.facts.frames[0].sigma
+    return found.sigma if found.method == "given" else None
 
 
 def _content(

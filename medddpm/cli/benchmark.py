@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,9 @@ from medddpm.cli.options import (
 )
 from medddpm.cli.repeats import say_repeats, say_repeats_row
 from medddpm.cli.run import LeftOut, reports_errors
+
+if TYPE_CHECKING:
+    from medddpm.benchmark.row import Row
 from medddpm.errors import ConfigError
 
 _METHODS = ["identity", "shrinkage", "mean"]
@@ -158,9 +161,8 @@ def _noises(
     return {"noises": tuple(dict.fromkeys(names)), "noise": model}
 
 
-def _say_row(row: dict[str, Any]) -> None:
-    source = "" if row["sigma_source"] == "none" else f" ({row['sigma_source']})"
+def _say_row(row: Row) -> None:
     say(
-        f"{row['case']} {row['noise']} sigma {row['sigma']:g} {row['method']}{source}: "
-        f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}, {row['seconds']:.1f} s"
+        f"{row.case} {row.noise} sigma {row.sigma:g} {row.label}: "
+        f"{row.psnr:.2f} dB, SSIM {row.ssim:.4f}, {row.seconds:.1f} s"
     )

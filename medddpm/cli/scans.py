@@ -160,8 +160,8 @@ def _say_restored(done: list[RestoredScan]) -> bool:
 
 def _in_log(scan: RestoredScan) -> str:
     """What a log calls the scan: the name of a DICOM folder has the description of its series."""
-    given = scan.facts["input"]
-    return str(given["case_id"]) if given["format"] == "dicom" else f"{scan.image}"
+    given = scan.facts.input
+    return given.case_id if given.format == "dicom" else f"{scan.image}"
 
 
 @reports_errors

@@ -212,7 +212,7 @@ def _restore(job: Job, settings: Settings) -> Outcome:
         "flagged" if flags else "restored",
         reason="; ".join([*flags, *notes, *_notices(scans)]),
         outputs=[str(Path(job.folder) / scan.image.name) for scan in scans],
-        sigma=scans[0].frame["sigma"]["fraction"],
+        sigma=scans[0].frame.sigma.fraction,
         checksum=before,
         stamp=marks,
         settings=settings.fingerprint,
@@ -221,8 +221,8 @@ def _restore(job: Job, settings: Settings) -> Outcome:
 
 def _notices(scans: list[RestoredScan]) -> list[str]:
     """What a person should know of the values of the scans, each sentence once."""
-    frames = [frame for scan in scans for frame in scan.facts["frames"]]
-    return list(dict.fromkeys(text for f in frames for text in f["values"].get("notices", ())))
+    frames = [frame for scan in scans for frame in scan.facts.frames]
+    return list(dict.fromkeys(text for frame in frames for text in frame.values.notices))
 
 
 def _read(job: Job, settings: Settings) -> list[Volume]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydicom.dataset import Dataset
 
@@ -51,6 +51,7 @@ class Acquired:
         resampled: Likewise, that it was resampled to undo distortion.
     """
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     edge: Shares = (None, None, None)
     coverage: str = ""
     partial_fourier: bool | float | None = None

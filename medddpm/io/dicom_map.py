@@ -6,9 +6,8 @@ that lack type 2 attributes, and loses the sources of mosaics. Peer tests read t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -42,6 +41,9 @@ from medddpm.io.files import atomic_path, check_output
 from medddpm.version import __version__
 from medddpm.volume import Volume
 
+if TYPE_CHECKING:
+    from medddpm.io.sidecar import Facts
+
 Quantity = Literal["std", "lower", "upper"]
 
 _QUANTITIES: dict[str, tuple[tuple[str, str, str], str, int]] = {
@@ -57,7 +59,7 @@ def write_parametric_map(
     *,
     quantity: Quantity,
     overwrite: bool = False,
-    facts: Mapping[str, Any] | None = None,
+    facts: Facts | None = None,
 ) -> Path:
     """Write a map of an ensemble as one Parametric Map, a series of its own in the source's study.
 

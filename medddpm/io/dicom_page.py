@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,9 @@ from medddpm.io.files import atomic_path, check_output
 from medddpm.version import __version__
 from medddpm.volume import Volume
 
+if TYPE_CHECKING:
+    from medddpm.io.sidecar import Facts
+
 _TITLE = "Restoration report"
 
 
@@ -39,7 +41,7 @@ def write_dicom_page(
     page: bytes | NDArray[np.uint8],
     *,
     overwrite: bool = False,
-    facts: Mapping[str, Any] | None = None,
+    facts: Facts | None = None,
     transfer_syntax: TransferSyntax = "explicit",
 ) -> Path:
     """Write a page as an object of its own series in the study of the scan.

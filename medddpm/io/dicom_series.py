@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.dataelem import DataElement
@@ -23,6 +23,9 @@ from medddpm.io.dicom_attributes import PATIENT, PATIENT_REQUIRED, STUDY
 from medddpm.io.dicom_values import sound_element, text, whole
 from medddpm.version import __version__
 from medddpm.volume import Volume
+
+if TYPE_CHECKING:
+    from medddpm.io.sidecar import Facts  # which needs this module
 
 SCHEME = "99MEDDDPM"
 # CID 7203 is extensible and has no code for any of these.
@@ -52,15 +55,15 @@ class Algorithm:
         return " ".join(part for part in (self.name, self.digest) if part)
 
 
-def algorithm_of(facts: Mapping[str, Any] | None) -> Algorithm:
+def algorithm_of(facts: Facts | None) -> Algorithm:
     """The algorithm that a restoration's report names.
 
     The budget of memory is left out of the settings: it does not change the result.
     """
-    weights, options = (facts or {}).get("weights") or {}, (facts or {}).get("options") or {}
-    kept = {key: value for key, value in options.items() if key != "memory_gb"}
-    settings = json.dumps(kept, sort_keys=True) if kept else ""
-    return Algorithm(weights.get("name", ""), weights.get("sha256", ""), settings)
+    if facts is None:
+        return Algorithm()
+    kept = {key: value for key, value in facts.options.items() if key != "memory_gb"}
+    return Algorithm(facts.weights.name, facts.weights.sha256, json.dumps(kept, sort_keys=True))
 
 
 @dataclass(frozen=True)

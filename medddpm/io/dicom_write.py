@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -26,6 +26,9 @@ from medddpm.io.dicom_series import (
 )
 from medddpm.io.files import atomic_path, check_output, is_folder
 from medddpm.volume import Volume
+
+if TYPE_CHECKING:
+    from medddpm.io.sidecar import Facts  # which needs this module
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def write_dicom(
     overwrite: bool = False,
     model_id: str = "",
     checkpoint_hash: str = "",
-    facts: Mapping[str, Any] | None = None,
+    facts: Facts | None = None,
     options: DicomOptions | None = None,
 ) -> Path:
     """Write a derived MR series.
@@ -75,8 +78,8 @@ def write_dicom(
         overwrite: Replace an earlier series that was written here; no other folder.
         model_id: Name of the model, for the derivation.
         checkpoint_hash: Of its weights.
-        facts: A restoration's report; "name" and "sha256" of its "weights" stand in for
-            `model_id` and `checkpoint_hash`, and its "options" are kept as parameters.
+        facts: A restoration's report; name and SHA-256 of its weights stand in for `model_id` and
+            `checkpoint_hash`, and its options are kept as parameters.
         options: Kind of objects and encoding.
 
     Returns:

@@ -8,9 +8,9 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from medddpm.io import checksum as checksum
+from medddpm.io.sidecar import InputFacts
 from medddpm.version import __version__
 from medddpm.volume import Volume
 
@@ -49,18 +49,18 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def describe_input(volume: Volume) -> dict[str, Any]:
+def describe_input(volume: Volume) -> InputFacts:
     """Identity of what was read: a checksum and the grid; no names, no dates."""
     files = source_files(volume)
-    return {
-        "case_id": volume.case_id,
-        "format": volume.format,
-        "sha256": checksum(files) if files else None,
-        "num_files": len(files),
-        "shape": list(volume.data.shape),
-        "spacing_mm": [round(s, 6) for s in volume.spacing],
-        "orientation": volume.geometry.orientation,
-    }
+    return InputFacts(
+        case_id=volume.case_id,
+        format=volume.format,
+        sha256=checksum(files) if files else None,
+        num_files=len(files),
+        shape=list(volume.data.shape),
+        spacing_mm=[round(s, 6) for s in volume.spacing],
+        orientation=volume.geometry.orientation,
+    )
 
 
 def input_path(volume: Volume, folder: Path) -> str | None:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from medddpm.errors import ConfigError, MedddpmError, VolumeReadError
+from medddpm.errors import ConfigError, MedddpmError, NoSidecarError, VolumeReadError
 from medddpm.io import Trust, read_volume, read_volumes
 from medddpm.io.outputs import file_stem
 from medddpm.io.provenance import describe_input, output_checksum
+from medddpm.io.sidecar import Sidecar, read_sidecar
 from medddpm.volume import Volume
-
-_NEEDED = ("statement", "input", "options", "weights", "frames", "versions", "seconds", "device")
-_NEEDED_WITHIN = {
-    "input": ("case_id", "format", "sha256", "num_files", "shape", "spacing_mm", "orientation"),
-    "options": ("mode", "seed"),
-    "weights": ("name", "sha256"),
-    "versions": ("medddpm",),
-}
-_NEEDED_OF_A_FRAME = ("sigma", "vae_ceiling_db", "guard")
 
 
 @dataclass(frozen=True)
@@ -29,7 +19,7 @@ class Result:
     """A restored scan on disk: its sidecar, and what that says."""
 
     sidecar: Path
-    facts: dict[str, Any] = field(repr=False)
+    facts: Sidecar = field(repr=False)
 
     @property
     def stem(self) -> str:
@@ -58,12 +48,11 @@ class Result:
     @property
     def trust(self) -> Trust | None:
         """Which form was trusted, where those of the scan disagree."""
-        found: Trust | None = self.facts.get("run", {}).get("trust")
-        return found
+        return self.facts.run.trust
 
     def read_map(self, name: str) -> Volume | None:
         """A map of an ensemble such as "std"; None if there is none, or nothing was restored."""
-        if all(frame["sigma"]["method"] == "none" for frame in self.facts["frames"]):
+        if all(frame.sigma.method == "none" for frame in self.facts.frames):
             return None
         for file in self.map_files(name):
             path = self.sidecar.with_name(file)
@@ -74,13 +63,13 @@ class Result:
 
     def map_files(self, name: str) -> list[str]:
         """What the file of a map is, or in older sidecars may be, called."""
-        told = self.facts.get("output", {}).get("maps", {}).get(name)
+        told = self.facts.output and self.facts.output.maps.get(name)
         return [told] if told else [f"{self.stem}_{name}{s}" for s in (".nii.gz", ".nii", ".dcm")]
 
     def recorded(self, file: str) -> str | None:
         """The checksum of a file as it was written; None where the sidecar does not say."""
-        found: str | None = self.facts.get("output", {}).get("files", {}).get(file)
-        return found
+        output = self.facts.output
+        return output.files.get(file) if output and output.files else None
 
     def _check_unchanged(self, path: Path) -> None:
         written = self.recorded(path.name)
@@ -114,11 +103,8 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
 
 
 def read_result(sidecar: Path) -> Result:
-    """The result that a sidecar describes; VolumeReadError if it describes none."""
-    facts = _facts(sidecar)
-    if facts is None:
-        raise VolumeReadError(f"{sidecar} is no sidecar of `medddpm restore`")
-    return Result(sidecar, facts)
+    """The result that a sidecar describes; errors as of `read_sidecar`."""
+    return Result(sidecar, read_sidecar(sidecar))
 
 
 def find_source(result: Result, given: Path | None = None) -> Volume:
@@ -134,19 +120,19 @@ def find_source(result: Result, given: Path | None = None) -> Volume:
     """
     path, what = given, f"the scan that {result.stem} was restored from"
     if path is None:
-        named = result.facts["input"].get("path")
+        named = result.facts.input.path
         if named is None:
             raise VolumeReadError(f"the sidecar does not say where {what} is; give --source")
         path = result.sidecar.parent / named
     if not path.exists():
         raise VolumeReadError(f"{what} is gone: {path} does not exist; give --source")
-    expected = result.facts["input"]["sha256"]
+    expected = result.facts.input.sha256
     sums = []
     bad: list[MedddpmError] = []  # other series of a folder
     for volume in read_volumes(path, force=True, trust=result.trust, on_error=bad.append):
-        sums.append(describe_input(volume)["sha256"])
+        sums.append(describe_input(volume).sha256)
         if sums[-1] == expected:
-            return replace(volume, case_id=result.facts["input"]["case_id"])
+            return replace(volume, case_id=result.facts.input.case_id)
     raise VolumeReadError(
         f"{path} is not {what}, or it has changed since: SHA-256 {', '.join(map(str, sums))}, "
         f"expected {expected}{f'; {len(bad)} series cannot be read: {bad[0]}' if bad else ''}"
@@ -162,42 +148,24 @@ def _results(path: Path) -> list[Result]:
         return [read_result(path)]
     stem = file_stem(path) if path.is_file() else path.name
     beside = path.parent / f"{stem}.json"
-    facts = _facts(beside)
-    if facts is not None and (path.is_file() or _is_series(Result(beside, facts), path)):
-        return [Result(beside, facts)]
+    own = _result(beside)
+    if own is not None and (path.is_file() or _is_series(own, path)):
+        return [own]
     if path.is_file():
         raise VolumeReadError(f"{path} has no sidecar {beside.name} beside it: it is no result")
     sidecars = sorted(path.rglob("*.json"))
-    return [Result(p, facts) for p in sidecars if (facts := _facts(p)) is not None]
+    return [result for p in sidecars if (result := _result(p)) is not None]
+
+
+def _result(sidecar: Path) -> Result | None:
+    """The same as `read_result`; None of a file that is no sidecar."""
+    try:
+        return read_result(sidecar)
+    except NoSidecarError:
+        return None
 
 
 def _is_series(result: Result, folder: Path) -> bool:
     """Whether a folder is what a sidecar of its name describes, not that of other results."""
-    files = result.facts.get("output", {}).get("files")
+    files = result.facts.output and result.facts.output.files
     return result.image == folder if files is None else folder.name in files
-
-
-def _facts(path: Path) -> dict[str, Any] | None:
-    """The content of a sidecar of ours, or None."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts if _is_ours(facts) else None
-
-
-def _is_ours(facts: Any) -> bool:
-    """Whether this is a sidecar with all that others rely on."""
-    if not _has(facts, _NEEDED) or not facts["frames"] or not isinstance(facts["frames"], list):
-        return False
-    within = all(_has(facts[part], names) for part, names in _NEEDED_WITHIN.items())
-    return within and all(
-        _has(frame, _NEEDED_OF_A_FRAME)
-        and _has(frame["sigma"], ("sigma", "fraction", "method"))
-        and _has(frame["guard"], ("messages",))
-        for frame in facts["frames"]
-    )
-
-
-def _has(found: Any, names: Sequence[str]) -> bool:
-    return isinstance(found, dict) and all(name in found for name in names)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from medddpm.benchmark.measure import prepare_case
 from medddpm.benchmark.rows import BenchmarkRun, prepare_run, with_units
 from medddpm.data.scan_list import named_scans, subjects_of
 from medddpm.io import read_volume
+from medddpm.io.kept import Kept, keep, key_of
 from medddpm.io.outputs import file_stem, staged, write_csv, write_json
 from medddpm.io.provenance import checksum, versions
 from medddpm.lesions.figure import lesion_plot, own_lesion_plot
@@ -126,14 +125,13 @@ def _cells_of(path: Path, folder: Path, options: LesionOptions, run: BenchmarkRu
     scan, study = checksum([path]), _STUDIES[options.kind]
     prepare = cache(lambda: prepare_case(read_volume(path), options.run))
     find = cache(lambda draw: study.find(prepare(), options, draw))
+
+    def measured(trial: Trial) -> Kept:
+        restorer = run.restorer(trial.method)
+        return Kept(study.measure(prepare(), find(trial.draw), trial, options, restorer))
+
     for trial in _trials(options, run):
-        kept = folder / f"{_key(scan, trial, options, run)}.json"
-        if not kept.exists():
-            cell = study.measure(
-                prepare(), find(trial.draw), trial, options, run.restorer(trial.method)
-            )
-            _keep(kept, cell)
-        yield json.loads(kept.read_text(encoding="utf-8"))
+        yield keep(folder / f"{_key(scan, trial, options, run)}.json", partial(measured, trial))
 
 
 def _trials(options: LesionOptions, run: BenchmarkRun) -> Iterator[Trial]:
@@ -153,13 +151,7 @@ def _key(scan: str, trial: Trial, options: LesionOptions, run: BenchmarkRun) -> 
         "versions": [versions()["medddpm"], run.peers[trial.method.name]],
         "weights": run.digest(trial.method),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
-
-
-def _keep(kept: Path, cell: Row) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with staged(kept.parent) as work:
-        write_json(work / kept.name, cell)
+    return key_of(parts)
 
 
 def _write(out: Path, cells: list[Row], summary: list[Row], facts: Row, png: bytes) -> None:

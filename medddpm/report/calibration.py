@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from medddpm.io.sidecar import IntervalFacts, Sidecar
 from medddpm.report.svg import inline_svg
 
 _INK, _FAINT = "#0b5cad", "#5a6675"
@@ -33,7 +34,7 @@ class CalibrationPart:
 
 
 def calibration_part(
-    facts: Mapping[str, Any], card: Mapping[str, Any], frame: int = 0
+    facts: Sidecar, card: Mapping[str, Any], frame: int = 0
 ) -> CalibrationPart | None:
     """What the card of the weights knows of the interval; None if either is not there.
 
@@ -44,15 +45,15 @@ def calibration_part(
     """
     found = card.get("calibration")
     levels = sorted(_levels(found or {}))
-    if not facts.get("interval") or not found or not levels:
+    if facts.interval is None or not found or not levels:
         return None
-    sigma = float(facts["frames"][frame]["sigma"]["fraction"])
+    sigma = facts.frames[frame].sigma.fraction
     curves = [name for name in ("reliability", "risk_coverage") if found.get(name)]
     means = [100 * level[1] for level in levels]
     words = f"Coverage of the 90 % interval by noise: {min(means):.1f} to {max(means):.1f} %"
     words = "; ".join([words, *(_TITLES[name] for name in curves)])
     return CalibrationPart(
-        _summary(found, levels, sigma, facts["interval"]),
+        _summary(found, levels, sigma, facts.interval),
         [(f"{level[0]:g}", *(f"{100 * v:.1f} %" for v in level[1:])) for level in levels],
         inline_svg(_figure(found, levels, sigma), words),
         [_NOTES[name] for name in ("coverage", *curves)],
@@ -84,7 +85,7 @@ def _levels(found: Mapping[str, Any]) -> list[Level]:
 
 
 def _summary(
-    found: Mapping[str, Any], levels: list[Level], sigma: float, interval: Mapping[str, Any]
+    found: Mapping[str, Any], levels: list[Level], sigma: float, interval: IntervalFacts
 ) -> str:
     gaps = [abs(np.log(max(sigma, 1e-6) / level[0])) for level in levels]
     near, mean, lowest, highest = levels[int(np.argmin(gaps))]
@@ -94,7 +95,7 @@ def _summary(
         f"{near:g}, the level next to this scan's {sigma:.4f}, held {100 * mean:.1f} % of the "
         f"voxels: from {100 * lowest:.1f} to {100 * highest:.1f} % by scan."
     )
-    other = interval.get("calibrated_for_other_options")
+    other = interval.calibrated_for_other_options
     if other:
         text += f" That was with {listed(other)}, which this scan was not restored with."
     if not levels[0][0] <= sigma <= levels[-1][0]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from medddpm.guard.checks import CHECKS, shown
+from medddpm.io.frame_facts import CheckFacts, GuardFacts
 
 _OLD_NAMES = {
     "residual_ratio": "What was removed, over the noise that was assumed (1: all of it)",
@@ -46,46 +45,36 @@ class CheckRow:
         return ", ".join(f"{v:.1f}" for v in self.where) + " mm" if self.where else ""
 
 
-def check_rows(frame: Mapping[str, Any]) -> list[CheckRow]:
+def check_rows(guard: GuardFacts) -> list[CheckRow]:
     """The checks of one frame, those that failed first.
 
     Args:
-        frame: Its part of the sidecar. `guard.checks` lists them with "name", "value", "low",
-            "high", "passed", "words", "false_alarms" and "where"; without such a list, in older
-            sidecars, the numbers of the guard are shown as they are.
+        guard: What its sidecar says of them; without a list of checks, in older ones, the numbers
+            are shown as they are.
     """
-    guard = frame["guard"]
-    checks = guard.get("checks")
-    if checks:
-        return sorted((_row(check) for check in checks), key=lambda row: row.passed is not False)
-    return [CheckRow(_old_name(key), f"{value:.2f}") for key, value in check_values(frame).items()]
+    if guard.checks:
+        return sorted(map(_row, guard.checks), key=lambda row: row.passed is not False)
+    return [CheckRow(_old_name(key), f"{value:.2f}") for key, value in check_values(guard).items()]
 
 
-def check_values(frame: Mapping[str, Any]) -> dict[str, float]:
+def check_values(guard: GuardFacts) -> dict[str, float]:
     """The numbers of the guard by the name of the check, of newer and older sidecars."""
-    guard = frame["guard"]
-    told = {str(c.get("name")): c.get("value") for c in guard.get("checks") or ()} or guard
-    return {
-        name: float(value)
-        for name, value in told.items()
-        if not isinstance(value, bool) and _is_number(value)
-    }
+    return {name: value for name, value in guard.numbers.items() if math.isfinite(value)}
 
 
-def _row(check: Mapping[str, Any]) -> CheckRow:
-    key, words = str(check.get("name") or "unnamed check"), str(check.get("words") or "")
-    name = CHECKS[key].label if key in CHECKS else _readable(key)
-    alarms: Any = check.get("false_alarms")
+def _row(check: CheckFacts) -> CheckRow:
+    name = CHECKS[check.name].label if check.name in CHECKS else _readable(check.name)
+    alarms = check.false_alarms
     value, allowed = _told(check)
-    known = check.get("passed") is False or (bool(allowed) and check.get("passed") is not None)
+    known = check.passed is False or (bool(allowed) and check.passed is not None)
     return CheckRow(
         name,
         value,
-        "" if words == name else words,
+        "" if check.words == name else check.words,
         allowed,
-        bool(check["passed"]) if known else None,
-        f"{100 * alarms:.2g} %" if _is_number(alarms) else "",
-        _place(check.get("where")),
+        check.passed if known else None,
+        "" if alarms is None else f"{100 * alarms:.2g} %",
+        check.where if check.where and all(map(math.isfinite, check.where)) else None,
     )
 
 
@@ -97,25 +86,13 @@ def _readable(key: str) -> str:
     return key.replace("_", " ").strip().capitalize()
 
 
-def _told(check: Mapping[str, Any]) -> tuple[str, str]:
+def _told(check: CheckFacts) -> tuple[str, str]:
     """The value and the range that raises no flag, as printed."""
-    ends = [check.get(end) if _is_number(check.get(end)) else None for end in ("low", "high")]
-    if not _is_number(check.get("value")):
-        value, (low, high) = "n/a", shown(0.0, *ends)[1:]
-    else:
-        value, low, high = shown(float(check["value"]), *ends)
+    ends = [None if e is None or not math.isfinite(e) else e for e in (check.low, check.high)]
+    value, low, high = shown(check.value if math.isfinite(check.value) else 0.0, *ends)
+    value = value if math.isfinite(check.value) else "n/a"
     if None not in ends:
         return value, f"{low} to {high}"
     if ends[1] is not None:
         return value, f"at most {high}"
     return value, "" if ends[0] is None else f"at least {low}"
-
-
-def _place(where: Any) -> tuple[float, float, float] | None:
-    if not isinstance(where, Sequence) or len(where) != 3 or not all(map(_is_number, where)):
-        return None
-    return float(where[0]), float(where[1]), float(where[2])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

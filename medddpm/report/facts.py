@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import GeometryError, ShapeError
+from medddpm.io.frame_facts import FrameFacts
+from medddpm.io.sidecar import Sidecar
 from medddpm.metrics.regions import brightness_classes
 from medddpm.metrics.scores import SSIM_RADIUS, psnr, ssim_image
 from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
@@ -48,7 +50,7 @@ class ReportScan:
     before: Image = field(repr=False)
     after: Image = field(repr=False)
     geometry: Geometry
-    facts: Mapping[str, Any] = field(repr=False)
+    facts: Sidecar = field(repr=False)
     std: Image | None = None
     reference: Image | None = None
     card: Mapping[str, Any] | None = None
@@ -66,15 +68,14 @@ class ReportScan:
                 )
 
     @property
-    def frame_facts(self) -> Mapping[str, Any]:
+    def frame_facts(self) -> FrameFacts:
         """The sidecar's part on this frame."""
-        found: Mapping[str, Any] = self.facts["frames"][self.frame]
-        return found
+        return self.facts.frames[self.frame]
 
     @property
     def sigma(self) -> float:
         """Noise that was assumed, in the scan's units."""
-        return float(self.frame_facts["sigma"]["sigma"])
+        return self.frame_facts.sigma.sigma
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ class Figure:
         return "n/a" if value is None else self.form.format(value)
 
 
-def decibels(value: float | None) -> str:
+def decibels(value: float) -> str:
     """A number of dB as it is printed; there is none where nothing was restored."""
-    return "n/a" if value is None or math.isnan(value) else f"{value:.1f} dB"
+    return "n/a" if math.isnan(value) else f"{value:.1f} dB"
 
 
 def measure(scan: ReportScan) -> list[Figure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 
+from medddpm.io.sidecar import Sidecar
 from medddpm.report.checks import check_values
 from medddpm.report.facts import Figure
 from medddpm.report.page import policy, template, text
 from medddpm.report.strip import strip
-from medddpm.restoration.blank import shown_frame
 
 _FAR = 3.5
 """Distance from the median, in robust standard deviations, that makes an outlier (Iglewicz and
@@ -58,22 +59,19 @@ class GroupRow:
     flags: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls, name: str, link: str, facts: Mapping[str, Any], figures: Sequence[Figure]
-    ) -> GroupRow:
+    def of(cls, name: str, link: str, facts: Sidecar, figures: Sequence[Figure]) -> GroupRow:
         """The row of a sidecar and of the figures on its page; numbers of its first frame."""
-        first = facts["frames"][shown_frame(facts)]
+        first = facts.shown
         values = {
-            "fraction": first["sigma"]["fraction"],
-            "ceiling": first["vae_ceiling_db"],
-            **{k: v for k, v in check_values(first).items() if k in COLUMNS},
+            "fraction": first.sigma.fraction,
+            "ceiling": first.vae_ceiling_db,
+            **{k: v for k, v in check_values(first.guard).items() if k in COLUMNS},
             **{f.key: f.after for f in figures},
             **{f"{f.key}_gain": f.gain for f in figures if f"{f.key}_gain" in COLUMNS},
-            "seconds": facts["seconds"],
+            "seconds": facts.seconds,
         }
-        flags = dict.fromkeys(m for frame in facts["frames"] for m in frame["guard"]["messages"])
-        numbers = {k: float(v) for k, v in values.items() if v is not None}
-        return cls(name, link, numbers, tuple(flags))
+        numbers = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
+        return cls(name, link, numbers, tuple(facts.messages))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from medddpm.io.frame_facts import FrameFacts, SigmaFacts
+from medddpm.io.sidecar import IntervalFacts, Sidecar
 from medddpm.report.calibration import calibration_part, listed
 from medddpm.report.checks import check_rows
 from medddpm.report.facts import Figure, ReportScan, decibels, measure
@@ -69,12 +71,12 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         policy=policy(niivue, script),
         css=Markup(text("report.css")),
         frame=scan.frame,
-        num_frames=len(scan.facts["frames"]),
-        version=scan.facts["versions"]["medddpm"],
-        time=scan.facts.get("time", ""),
-        statement=scan.facts["statement"],
-        flags=frame["guard"]["messages"],
-        notices=frame["guard"].get("notices", ()),
+        num_frames=len(scan.facts.frames),
+        version=scan.facts.versions["medddpm"],
+        time=scan.facts.time,
+        statement=scan.facts.statement,
+        flags=frame.guard.messages,
+        notices=frame.guard.notices,
         cards=_cards(scan, figures),
         sliders=_SLIDERS,
         panes=[(name, _PANES[name]) for name in shown],
@@ -83,12 +85,12 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         picture_alt="Sagittal, coronal and axial plane through the middle of the scan: "
         + ", ".join(_PANES[name].lower() for name in shown),
         picture_note="Planes through the middle of the foreground, from the whole scan.",
-        checks=check_rows(frame),
-        guard_calibrated=scan.facts.get("guard_calibrated"),
+        checks=check_rows(frame.guard),
+        guard_calibrated=scan.facts.guard_calibrated,
         calibration=calibration_part(scan.facts, scan.card or {}, scan.frame),
-        frames=[_frame_row(f) for f in scan.facts["frames"]],
+        frames=[_frame_row(f) for f in scan.facts.frames],
         origin=_origin(scan.facts),
-        options=scan.facts["options"],
+        options=scan.facts.options,
         card=[(k, scan.card[k]) for k in _CARD if k in scan.card] if scan.card else [],
         whole_card=json.dumps(scan.card, indent=1) if scan.card else "",
         view=_script_json(view.content),
@@ -100,66 +102,64 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
 
 def _cards(scan: ReportScan, figures: Sequence[Figure]) -> list[tuple[str, str, str]]:
     frame = scan.frame_facts
-    sigma = frame["sigma"]
+    sigma = frame.sigma
     cards = [
         (
             "Noise, sigma",
-            f"{sigma['sigma']:.4g}",
-            f"in scan units; {sigma['fraction']:.4f} of the intensity scale, {_how(sigma)}",
+            f"{sigma.sigma:.4g}",
+            f"in scan units; {sigma.fraction:.4f} of the intensity scale, {_how(sigma)}",
         ),
         (
             "VAE ceiling",
-            decibels(frame["vae_ceiling_db"]),
+            decibels(frame.vae_ceiling_db),
             "PSNR of the autoencoder's round trip: the most that latents can hold",
         ),
     ]
     for f in figures:
         cards.append((f.label, f"{f.text(f.before)} \u2192 {f.text(f.after)}", f.note))
-    seconds = f"on {scan.facts['device']}, all frames"
-    return [*cards, ("Time", f"{scan.facts['seconds']:.1f} s", seconds)]
+    seconds = f"on {scan.facts.device}, all frames"
+    return [*cards, ("Time", f"{scan.facts.seconds:.1f} s", seconds)]
 
 
-def _how(sigma: Mapping[str, Any]) -> str:
-    method = sigma["method"]
+def _how(sigma: SigmaFacts) -> str:
+    method = sigma.method
     known = {"given": "as given", "none": "no noise to be seen"}
     return known.get(method, f"estimated from the {method}")
 
 
-def _frame_row(frame: Mapping[str, Any]) -> dict[str, str]:
+def _frame_row(frame: FrameFacts) -> dict[str, str]:
     return {
-        "sigma": f"{frame['sigma']['sigma']:.4g}",
-        "ceiling": decibels(frame["vae_ceiling_db"]).removesuffix(" dB"),
-        "flags": BLANK
-        if frame.get("blank")
-        else "; ".join(frame["guard"]["messages"]) or "no flag",
+        "sigma": f"{frame.sigma.sigma:.4g}",
+        "ceiling": decibels(frame.vae_ceiling_db).removesuffix(" dB"),
+        "flags": BLANK if frame.blank else "; ".join(frame.guard.messages) or "no flag",
     }
 
 
-def _origin(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    source, weights = facts["input"], facts["weights"]
+def _origin(facts: Sidecar) -> list[tuple[str, str]]:
+    source, weights = facts.input, facts.weights
     rows = {
-        "Input, SHA-256": source["sha256"],
-        "Input": f"{source['case_id']} ({source['format']}, {source['num_files']} file(s))",
-        "Grid": f"{source['shape']} voxels of {source['spacing_mm']} mm, {source['orientation']}",
-        "Weights": weights["name"],
-        "Weights, SHA-256": weights["sha256"],
-        "Seed": facts["options"]["seed"],
-        "Mode": facts["options"]["mode"],
-        "90 % interval": _interval(facts.get("interval")),
-        "Restored at": facts.get("time"),
-        "Versions": ", ".join(f"{k} {v}" for k, v in facts["versions"].items()),
-        "Machine": ", ".join(f"{k} {v}" for k, v in facts.get("machine", {}).items()),
+        "Input, SHA-256": source.sha256,
+        "Input": f"{source.case_id} ({source.format}, {source.num_files} file(s))",
+        "Grid": f"{source.shape} voxels of {source.spacing_mm} mm, {source.orientation}",
+        "Weights": weights.name,
+        "Weights, SHA-256": weights.sha256,
+        "Seed": facts.options["seed"],
+        "Mode": facts.options["mode"],
+        "90 % interval": _interval(facts.interval),
+        "Restored at": facts.time,
+        "Versions": ", ".join(f"{k} {v}" for k, v in facts.versions.items()),
+        "Machine": ", ".join(f"{k} {v}" for k, v in facts.machine.items()),
     }
     return [(label, str(value)) for label, value in rows.items() if value not in (None, "")]
 
 
-def _interval(facts: Mapping[str, Any] | None) -> str:
+def _interval(facts: IntervalFacts | None) -> str:
     """What stands behind the interval of an ensemble; "" where there is none."""
-    if not facts:
+    if facts is None:
         return ""
-    if not facts["calibrated"]:
+    if not facts.calibrated:
         return "not calibrated: expect it to be too narrow"
-    other = facts.get("calibrated_for_other_options")
+    other = facts.calibrated_for_other_options
     return f"calibrated, but for {listed(other)}" if other else "calibrated"
 
 

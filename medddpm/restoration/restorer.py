@@ -20,6 +20,7 @@ from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.io import with_padding, without_padding
 from medddpm.io.acquired import read_acquired
 from medddpm.io.files import check_intensities
+from medddpm.io.sidecar import Facts, IntervalFacts, WeightsFacts
 from medddpm.model.blocks import channels_last
 from medddpm.model.interval import NOMINAL, interval_table
 from medddpm.model.model import Model, find_weights, load_model
@@ -30,7 +31,8 @@ from medddpm.preprocess.noise import expected_magnitude
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
 from medddpm.preprocess.values import Looked, look_at, measure_noise
-from medddpm.restoration.blank import first_frame, shown_frame
+from medddpm.restoration.blank import first_frame
+from medddpm.restoration.frame_facts import frame_facts
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
@@ -54,27 +56,26 @@ class Restored:
         std: Voxelwise standard deviation over the samples, smoothed over a voxel, or None.
         lower: Lower end of the 90 % interval, by the calibration of the weights, or None.
         upper: Its upper end, or None.
-        facts: JSON-able: sigma, VAE ceiling and guard of each frame, options, seconds, device.
+        facts: Sigma, VAE ceiling and guard of each frame, options, seconds, device.
     """
 
     volume: Volume
     std: Volume | None
     lower: Volume | None
     upper: Volume | None
-    facts: dict[str, Any] = field(repr=False)
+    facts: Facts = field(repr=False)
 
     @property
     def passed(self) -> bool:
         """True if the guard found nothing wrong in any frame."""
-        return all(f["guard"]["passed"] for f in self.facts["frames"])
+        return all(frame.guard.passed for frame in self.facts.frames)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: sigma and the guard's verdict, the scan, its uncertainty."""
-        index = shown_frame(self.facts)
-        first = self.facts["frames"][index]
-        flags = "; ".join(first["guard"]["messages"])
+        index, first = self.facts.shown_frame, self.facts.shown
+        flags = "; ".join(first.guard.messages)
         verdict = f"flagged: {flags}" if flags else "no check raised a flag"
-        words = f"{self.volume.case_id} restored, sigma {first['sigma']['sigma']:.4g}; {verdict}"
+        words = f"{self.volume.case_id} restored, sigma {first.sigma.sigma:.4g}; {verdict}"
         ras = self.volume.to_ras()
         scans = {"restored": ras.frame(index)}
         if self.std is not None:
@@ -159,8 +160,7 @@ class Restorer:
             step = _scaled_progress(on_progress, index, volume.num_frames)
             seen = look_at(image, index, options.noise)
             frames.append(self._restore_seen(seen, volume, told[index], seed, options, step))
-        facts = self._facts(frames, options, time.perf_counter() - began)
-        facts |= {"header": asdict(read_acquired(volume))}
+        facts = self._facts(volume, frames, options, time.perf_counter() - began)
         data = [f.mean for f in frames]
         if any(f.std is None for f in frames):
             return Restored(with_padding(_assemble(volume, data), volume), None, None, None, facts)
@@ -315,43 +315,33 @@ class Restorer:
             return np.float32(NOMINAL) * std
         return self.intervals.half_width(x_hat, std, frame.law.sigma, frame.spacing)
 
-    def _interval_facts(self, options: RestoreOptions) -> dict[str, Any] | None:
+    def _interval_facts(self, options: RestoreOptions) -> IntervalFacts | None:
         """What stands behind the interval of an ensemble: who calibrated it, and for what."""
         if options.mode != "ensemble":
             return None
         found = self.model.card.get("calibration")
         if found is None:
-            return {"level": 0.9, "calibrated": False}
+            return IntervalFacts(level=0.9, calibrated=False)
         other = options.other_than(found["options"])
-        return {"level": 0.9, "calibrated": True, "calibrated_for_other_options": other}
+        return IntervalFacts(level=0.9, calibrated=True, calibrated_for_other_options=other)
 
     def _facts(
-        self, frames: list[_Restoration], options: RestoreOptions, seconds: float
-    ) -> dict[str, Any]:
-        return {
-            "options": asdict(options),
-            "weights": {"sha256": self.model.digest, "name": self.model.card.get("name", "")},
-            "device": str(self.device),
-            "torch": torch.__version__,
-            "seconds": round(seconds, 3),
-            "interval": self._interval_facts(options),
-            "guard_calibrated": self._guard_of(options).usual is not None,
-            "frames": [
-                {
-                    "sigma": asdict(f.frame.noise),
-                    "sigma_map": _range(f.frame.noise_map),
-                    "colour": asdict(f.frame.law.colour),
-                    "acquired_matrix": list(f.frame.y.shape),
-                    "intensity_scale": f.frame.scale,
-                    "values": f.values,
-                    "vae_ceiling_db": round(f.ceiling, 2),
-                    "guard": asdict(f.guard),
-                    "tiles": f.num_tiles,
-                }
-                | ({"blank": True} if f.is_blank else {})
+        self, volume: Volume, frames: list[_Restoration], options: RestoreOptions, seconds: float
+    ) -> Facts:
+        return Facts(
+            options=asdict(options),
+            weights=WeightsFacts(sha256=self.model.digest, name=self.model.card.get("name", "")),
+            device=str(self.device),
+            torch=torch.__version__,
+            seconds=round(seconds, 3),
+            interval=self._interval_facts(options),
+            guard_calibrated=self._guard_of(options).usual is not None,
+            frames=tuple(
+                frame_facts(f.frame, f.guard, f.ceiling, f.num_tiles, f.values, f.is_blank)
                 for f in frames
-            ],
-        }
+            ),
+            header=read_acquired(volume),
+        )
 
 
 def _untouched(seen: Looked, frame: Frame, options: RestoreOptions) -> _Restoration:
@@ -384,13 +374,6 @@ def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
 
 def _assemble(volume: Volume, frames: list[Array]) -> Volume:
     return volume.with_data(frames[0] if volume.data.ndim == 3 else np.stack(frames, axis=-1))
-
-
-def _range(noise_map: Array | None) -> dict[str, float] | None:
-    """Percentiles of a map, in scan units; None where one number holds everywhere."""
-    if noise_map is None:
-        return None
-    return {f"p{q}": float(np.percentile(noise_map, q)) for q in (5, 50, 95)}
 
 
 def _scaled_progress(on_progress: OnProgress | None, index: int, count: int) -> OnProgress | None:

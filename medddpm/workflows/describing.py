@@ -66,7 +66,7 @@ def _describe_scan(volume: Volume) -> dict[str, Any]:
     except (ConfigError, VolumeReadError) as error:
         facts = {"noise": None, "note": str(error)}
     return {
-        **describe_input(volume),
+        **describe_input(volume).model_dump(exclude_unset=True),
         "modality": volume.modality,
         "affine": volume.affine.tolist(),
         "num_frames": volume.num_frames,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from medddpm.io import DicomOptions, Quantity, write_dicom, write_dicom_page, write_parametric_map
 from medddpm.io.outputs import Target
+from medddpm.io.sidecar import Sidecar
 from medddpm.report.facts import decibels
 from medddpm.report.picture import comparison_figure
 from medddpm.report.sheet import pdf_of, report_page, rgb_of
-from medddpm.restoration.blank import shown_frame
 from medddpm.restoration.restorer import Restored
 from medddpm.volume import Volume
 
@@ -21,7 +20,7 @@ def write_dicom_outputs(
     maps: Mapping[Quantity, Volume],
     source: Volume,
     target: Target,
-    facts: Mapping[str, Any],
+    facts: Sidecar,
     options: DicomOptions,
 ) -> None:
     """Write the series, a Parametric Map for each map, and the report page if it is wanted.
@@ -48,44 +47,41 @@ def write_dicom_outputs(
         )
 
 
-def _page(restored: Restored, source: Volume, facts: Mapping[str, Any]) -> Any:
+def _page(restored: Restored, source: Volume, facts: Sidecar) -> Any:
     """The page of the first frame that is not blank; it names neither patient nor date."""
-    shown = shown_frame(facts)
+    shown = facts.shown_frame
     picture = comparison_figure(
         source.frame(shown),
         restored.volume.frame(shown),
         spacing=source.spacing,
         orientation=source.geometry.orientation,
-        sigma=float(facts["frames"][shown]["sigma"]["sigma"]),
+        sigma=facts.shown.sigma.sigma,
     )
     return report_page(picture, f"Restoration of {source.case_id}", report_lines(facts))
 
 
-def report_lines(facts: Mapping[str, Any]) -> list[str]:
+def report_lines(facts: Sidecar) -> list[str]:
     """The report in words: scan, noise, guard, settings, provenance."""
-    given, frames, weights = facts["input"], facts["frames"], facts["weights"]
-    shown, options = shown_frame(facts), facts["options"]
-    first = frames[shown]
-    flags = list(dict.fromkeys(text for f in frames for text in f["guard"]["messages"]))
-    shape = " x ".join(str(n) for n in given["shape"])
-    spacing = " x ".join(f"{s:.3g}" for s in given["spacing_mm"])
-    sigma = first["sigma"]
-    # of a sidecar, what is no number is null
-    values = {c["name"]: c["value"] for c in first["guard"]["checks"]}
-    checks = ", ".join(f"{k} {math.nan if v is None else v:.3g}" for k, v in values.items())
-    settings = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
-    versions = ", ".join(f"{key} {value}" for key, value in facts["versions"].items())
+    given, first, weights = facts.input, facts.shown, facts.weights
+    flags, sigma = facts.messages, first.sigma
+    shape = " x ".join(str(n) for n in given.shape)
+    spacing = " x ".join(f"{s:.3g}" for s in given.spacing_mm)
+    checks = ", ".join(f"{c.name} {c.value:.3g}" for c in first.guard.checks)
+    told = {key: value for key, value in facts.options.items() if value is not None}
+    settings = ", ".join(f"{key} {value}" for key, value in told.items())
+    versions = ", ".join(f"{key} {value}" for key, value in facts.versions.items())
     return [
-        facts["statement"],
+        facts.statement,
         "",
-        f"Scan: {shape} voxels of {spacing} mm, {given['orientation']}",
-        f"Noise: sigma {sigma['sigma']:.4g} in scan units, {sigma['fraction']:.4f} of the "
-        f"intensity scale, from {sigma['method']}; frame {shown + 1} of {len(frames)} is shown",
+        f"Scan: {shape} voxels of {spacing} mm, {given.orientation}",
+        f"Noise: sigma {sigma.sigma:.4g} in scan units, {sigma.fraction:.4f} of the intensity "
+        f"scale, from {sigma.method}; frame {facts.shown_frame + 1} of {len(facts.frames)} is "
+        "shown",
         f"Guard: {'nothing was flagged' if not flags else 'LOOK AT THIS SCAN'}; {checks}",
         *(f"  {text}" for text in flags),
-        f"VAE ceiling: {decibels(first['vae_ceiling_db'])}",
+        f"VAE ceiling: {decibels(first.vae_ceiling_db)}",
         f"Settings: {settings}",
-        f"Model: {weights['name']} {weights['sha256']}",
-        f"Input: {given['num_files']} files, sha256 {given['sha256']}",
+        f"Model: {weights.name} {weights.sha256}",
+        f"Input: {given.num_files} files, sha256 {given.sha256}",
         f"Software: {versions}",
     ]

@@ -78,5 +78,5 @@ def _draw(path: Path, noisy: Path, clean: Path, scan: RestoredScan, scores: Eval
         orientation=before.geometry.orientation,
         title="A real T1w scan with added Rician noise, restored",
         caption=f"PSNR in the foreground: {psnr[0]:.1f} dB noisy, {psnr[1]:.1f} dB restored",
-        sigma=scan.facts["frames"][0]["sigma"]["sigma"],
+        sigma=scan.facts.frames[0].sigma.sigma,
     )

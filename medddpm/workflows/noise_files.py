@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from medddpm.errors import ConfigError, VolumeReadError
 from medddpm.io import Trust, checksum
 from medddpm.io.nifti import read_nifti
 from medddpm.io.provenance import input_path, relative_path
+from medddpm.io.sidecar import NoiseFileFacts, NoiseFilesFacts
 from medddpm.preprocess.noise_law import Colour, Image
 from medddpm.preprocess.noise_spectrum import colour_of_power
 from medddpm.restoration.options import RestoreOptions
@@ -73,24 +73,25 @@ class NoiseFiles:
             options = replace(options, colour=read_noise_spectrum(self.spectrum, scan))
         return options, sigma
 
-    def facts(self, scan: Volume, folder: Path) -> dict[str, Any]:
+    def facts(self, scan: Volume, folder: Path) -> NoiseFilesFacts:
         """What a sidecar in a folder says of them: names, checksums and where the map is.
 
         Beside DICOM, whose paths may name patients, the place is left out.
         """
         named = {"map": self.map, "spectrum": self.spectrum}
         found = {
-            name: {"file": path.name, "sha256": checksum([path])}
+            name: NoiseFileFacts(file=path.name, sha256=checksum([path]))
             for name, path in named.items()
             if path is not None
         }
         if self.map is not None and input_path(scan, folder) is not None:
-            found["map"]["path"] = relative_path(self.map, folder)
-        return found
+            place = {"path": relative_path(self.map, folder)}
+            found["map"] = found["map"].model_copy(update=place)
+        return NoiseFilesFacts(**found)
 
 
 def recorded_map(
-    recorded: Mapping[str, Any],
+    told: NoiseFileFacts | None,
     sidecar: Path,
     given: str | Path | None,
     scan: Volume,
@@ -99,7 +100,7 @@ def recorded_map(
     """The noise map of a restoration that a sidecar describes; None if it had none.
 
     Args:
-        recorded: What `NoiseFiles.facts` said.
+        told: What it says of the map.
         sidecar: Where.
         given: Where the map is now, if not where the sidecar says.
         scan: What was restored.
@@ -108,21 +109,20 @@ def recorded_map(
     Raises:
         VolumeReadError: The map is gone, has changed, or was never named.
     """
-    if "map" not in recorded:
+    if told is None:
         return None
-    told = recorded["map"]
-    if given is None and "path" not in told:
+    if given is None and told.path is None:
         raise VolumeReadError(
-            f"{sidecar} does not say where the noise map {told['file']} is; give --noise-map"
+            f"{sidecar} does not say where the noise map {told.file} is; give --noise-map"
         )
-    path = Path(given) if given is not None else sidecar.parent / told["path"]
+    path = sidecar.parent / (told.path or "") if given is None else Path(given)
     if not path.is_file():
         raise VolumeReadError(f"the noise map {path} is gone; give --noise-map")
     found = checksum([path])
-    if found != told["sha256"]:
+    if found != told.sha256:
         raise VolumeReadError(
             f"{path} is not the noise map of {sidecar.name}, or it has changed since: SHA-256 "
-            f"{found}, expected {told['sha256']}; give --noise-map"
+            f"{found}, expected {told.sha256}; give --noise-map"
         )
     return read_noise_map(path, scan, trust)
 

@@ -54,7 +54,7 @@ def find_references(results: Sequence[Result], given: Path | None) -> dict[Path,
 
 def _names(result: Result) -> list[str]:
     """What the reference of a result may be called."""
-    return list(dict.fromkeys([str(result.facts["input"]["case_id"]), result.stem]))
+    return list(dict.fromkeys([result.facts.input.case_id, result.stem]))
 
 
 def _pick(result: Result, named: dict[str, list[Path]], given: Path) -> Path | None:

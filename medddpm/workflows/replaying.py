@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import CheckpointError, MedddpmError, VolumeReadError
-from medddpm.io import DicomOptions, NumberType
-from medddpm.io.outputs import NIFTI_SUFFIXES, OutputFormat, Target
+from medddpm.io import DicomOptions
+from medddpm.io.outputs import NIFTI_SUFFIXES, OutputFormat, Target, plain
 from medddpm.io.provenance import machine, output_checksum, versions, voxel_checksum
 from medddpm.io.results import Result, find_source, read_result
-from medddpm.restoration.blank import shown_frame
+from medddpm.io.sidecar import OutputFacts
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.noise_files import recorded_map
@@ -69,48 +68,45 @@ def replay(
     source = None if source is None else Path(source)
     result = read_result(sidecar)
     facts = result.facts
-    if "output" not in facts:
+    if facts.output is None:
         raise VolumeReadError(
             f"{sidecar} was written by an older release, which kept no checksum of its output"
         )
-    options = _validated(RestoreOptions, facts["options"], result)
+    options = _options(result)
     volume = find_source(result, source)
     restorer = Restorer.from_pretrained(
-        weights_of(result) if weights is None else weights, device=device or facts["device"]
+        weights_of(result) if weights is None else weights, device=device or facts.device
     )
-    expected = facts["weights"]["sha256"]
+    expected = facts.weights.sha256
     if restorer.model.digest != expected:
         raise CheckpointError(
             f"the weights have SHA-256 {restorer.model.digest}, and {result.stem} was made with "
             f"{expected}; give those with --weights"
         )
     step = None if on_progress is None else lambda done, total: on_progress("replay", done, total)
-    told = facts.get("noise_files", {})
-    sigma_map = recorded_map(told, sidecar, noise_map, volume, result.trust)
+    sigma_map = recorded_map(facts.noise_files.map, sidecar, noise_map, volume, result.trust)
     restored = restorer.restore(volume, options=options, sigma_map=sigma_map, on_progress=step)
-    wanted = facts.get("run", {}).get("dtype") or "float32"
-    restored, _ = in_type(restored, volume, _validated(NumberType, wanted, result))
-    return _compared(result, restored, volume)
+    restored, _ = in_type(restored, volume, facts.run.dtype)
+    return _compared(result, facts.output, restored, volume)
 
 
-def _validated(kind: Any, told: Any, result: Result) -> Any:
-    """Options that a sidecar holds."""
+def _options(result: Result) -> RestoreOptions:
+    """The options that a sidecar holds."""
     try:
-        found = TypeAdapter(kind).validate_python(told)
+        return TypeAdapter(RestoreOptions).validate_python(result.facts.options)
     except ValidationError as error:
         first = error.errors()[0]
         raise VolumeReadError(
             f"{result.sidecar} has options of another release of medddpm: "
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from error
-    return found
 
 
-def _compared(result: Result, restored: Restored, source: Volume) -> Replay:
-    recorded = result.facts["output"]
+def _compared(result: Result, recorded: OutputFacts, restored: Restored, source: Volume) -> Replay:
+    facts = result.facts
     now = {"": voxel_checksum(restored.volume)}
     now |= {name: voxel_checksum(value) for name, value in maps_of(restored).items()}
-    before = {"": recorded["voxels_sha256"], **recorded["maps_sha256"]}
+    before = {"": recorded.voxels_sha256, **recorded.maps_sha256}
     wrong = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
     differences = [f"the voxels of {'_' + n if n else 'the scan'} differ" for n in wrong]
     if "" in wrong:
@@ -121,14 +117,12 @@ def _compared(result: Result, restored: Restored, source: Volume) -> Replay:
         differences += [
             f"the voxels are the same, and the bytes of {name} are not" for name in other
         ]
-    differences += _changes(result.facts["versions"], versions(), "version of ")
-    differences += _changes(result.facts.get("machine", {}), machine(), "")
-    differences += _changes(
-        {"device": result.facts["device"]}, {"device": restored.facts["device"]}, ""
-    )
-    if "header" in result.facts:
-        told = json.loads(json.dumps(restored.facts["header"]))
-        differences += _changes(result.facts["header"], told, "what the header says of ")
+    differences += _changes(facts.versions, versions(), "version of ")
+    differences += _changes(facts.machine, machine(), "")
+    differences += _changes({"device": facts.device}, {"device": restored.facts.device}, "")
+    if facts.header and restored.facts.header:
+        then, told = (plain(asdict(header)) for header in (facts.header, restored.facts.header))
+        differences += _changes(then, told, "what the header says of ")
     known = None not in files.values()
     return Replay(not wrong, all(files.values()) if known else None, differences)
 
@@ -143,7 +137,7 @@ def _distance(result: Result, again: Volume) -> list[str]:
         return [f"the shape was {before.data.shape} and is {again.data.shape}"]
     gap = np.abs(before.data - again.data)
     share = 100 * float(np.count_nonzero(gap)) / gap.size
-    sigma = float(result.facts["frames"][shown_frame(result.facts)]["sigma"]["sigma"])
+    sigma = result.facts.shown.sigma.sigma
     return [
         f"{share:.3g} % of the voxels differ, by at most {float(gap.max()):.4g} "
         f"({float(gap.max()) / sigma if sigma else float('inf'):.3g} sigma)"
@@ -152,15 +146,16 @@ def _distance(result: Result, again: Volume) -> list[str]:
 
 def _same_files(result: Result, again: Restored, source: Volume) -> dict[str, bool | None]:
     """Whether the files that this run would write have the recorded bytes; None if not known."""
-    run = result.facts.get("run", {})
-    format: OutputFormat = "dicom" if run.get("format") == "dicom" else "nifti"
-    dicom = _validated(DicomOptions, run.get("dicom") or {}, result)
+    run = result.facts.run
+    format: OutputFormat = "dicom" if run.format == "dicom" else "nifti"
+    dicom = run.dicom or DicomOptions()
     suffix = "" if format == "dicom" else ".nii.gz"
     suffix = next((s for s in NIFTI_SUFFIXES if result.recorded(result.stem + s)), suffix)
     found: dict[str, bool | None] = {}
     with tempfile.TemporaryDirectory(prefix="medddpm-") as folder:
         target = Target(Path(folder), result.stem, suffix)
-        write_images(again, source, target, {**result.facts, "versions": versions()}, format, dicom)
+        told = result.facts.model_copy(update={"versions": versions()})
+        write_images(again, source, target, told, format, dicom)
         written = {target.image.name: target.image}
         for part in maps_of(again):
             recorded = filter(result.recorded, result.map_files(part))

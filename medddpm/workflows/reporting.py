@@ -12,11 +12,11 @@ from medddpm.errors import CheckpointError, ConfigError, MedddpmError, OutputErr
 from medddpm.io import OnError, read_volume
 from medddpm.io.outputs import check_targets, names_folder, staged, write_html
 from medddpm.io.results import Result, find_results, find_source
+from medddpm.io.sidecar import Sidecar
 from medddpm.model.model import find_weights, read_card
 from medddpm.report.facts import Figure, ReportScan, measure
 from medddpm.report.group import GroupRow, group_page
 from medddpm.report.page import report_page
-from medddpm.restoration.blank import blank_frames, shown_frame
 from medddpm.volume import Volume
 from medddpm.workflows.references import find_references
 
@@ -143,7 +143,7 @@ def scan_of(
     name: str,
     before: Volume,
     after: Volume,
-    facts: Mapping[str, Any],
+    facts: Sidecar,
     *,
     std: Volume | None = None,
     reference: Volume | None = None,
@@ -179,8 +179,8 @@ def _read_scan(
     result: Result, source: Path | None, reference: Path | None, frame: int | None
 ) -> ReportScan:
     after, before = result.read(), find_source(result, source)
-    frame = shown_frame(result.facts) if frame is None else frame
-    if frame in blank_frames(result.facts):
+    frame = result.facts.shown_frame if frame is None else frame
+    if frame in result.facts.blank_frames:
         raise ConfigError(f"frame {frame} of {result.stem} is blank; show another with --frame")
     if before.num_frames != after.num_frames:
         raise VolumeReadError(
@@ -200,7 +200,7 @@ def _read_scan(
 
 def weights_of(result: Result) -> str | Path:
     """The weights that a result names: a shipped name, or a path seen from the sidecar."""
-    named = str(result.facts["weights"].get("source", "default"))
+    named = result.facts.weights.source
     return (result.sidecar.parent / named).resolve() if named.endswith(".safetensors") else named
 
 
@@ -210,7 +210,7 @@ def _card(result: Result) -> dict[str, Any]:
         card, digest = read_card(find_weights(weights_of(result)))
     except (CheckpointError, ConfigError):
         return {}
-    return card if digest == result.facts["weights"]["sha256"] else {}
+    return card if digest == result.facts.weights.sha256 else {}
 
 
 def _pages(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError
@@ -24,6 +24,7 @@ from medddpm.io import (
     stored_as,
     write_volume,
 )
+from medddpm.io.frame_facts import FrameFacts
 from medddpm.io.outputs import (
     OutputFormat,
     Target,
@@ -32,7 +33,6 @@ from medddpm.io.outputs import (
     plan_targets,
     staged,
     write_html,
-    write_json,
 )
 from medddpm.io.provenance import (
     STATEMENT,
@@ -46,8 +46,8 @@ from medddpm.io.provenance import (
     versions,
     voxel_checksum,
 )
+from medddpm.io.sidecar import SCHEMA_VERSION, OutputFacts, RunFacts, Sidecar, write_sidecar
 from medddpm.model.model import find_weights
-from medddpm.restoration.blank import blank_frames, shown_frame
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.dicom_outputs import write_dicom_outputs
@@ -82,7 +82,7 @@ class RestoredScan:
     image: Path
     sidecar: Path
     maps: dict[str, Path]
-    facts: dict[str, Any] = field(repr=False)
+    facts: Sidecar = field(repr=False)
     flags: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     page: Path | None = None
@@ -90,16 +90,14 @@ class RestoredScan:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """What Jupyter shows: the summary, flags and the scan."""
-        trust = self.facts["run"]["trust"]
-        ras = read_volume(self.image, force=True, trust=trust).to_ras()
+        ras = read_volume(self.image, force=True, trust=self.facts.run.trust).to_ras()
         words = ". ".join([self.summary, *(f"Flagged: {flag}" for flag in self.flags)])
-        return mime_bundle({self.image.name: ras.frame(shown_frame(self.facts))}, ras.affine, words)
+        return mime_bundle({self.image.name: ras.frame(self.facts.shown_frame)}, ras.affine, words)
 
     @property
-    def frame(self) -> dict[str, Any]:
+    def frame(self) -> FrameFacts:
         """The facts of the first frame that is not blank."""
-        found: dict[str, Any] = self.facts["frames"][shown_frame(self.facts)]
-        return found
+        return self.facts.shown
 
     @property
     def rounding(self) -> str:
@@ -109,17 +107,17 @@ class RestoredScan:
     @property
     def summary(self) -> str:
         """One line: noise level and VAE ceiling of the (first) frame, seconds, device."""
-        frames, blank = self.facts["frames"], blank_frames(self.facts)
-        sigma = self.frame["sigma"]
+        frames, blank = self.facts.frames, self.facts.blank_frames
+        sigma = self.frame.sigma
         passed = f"; blank and passed through: frame {', '.join(map(str, blank))}" if blank else ""
-        took = f"{self.facts['seconds']:.1f} s on {self.facts['device']}{passed}"
-        if sigma["method"] == "none":
+        took = f"{self.facts.seconds:.1f} s on {self.facts.device}{passed}"
+        if sigma.method == "none":
             return f"no noise to be seen; the output is the input; {took}"
-        more = f" (frame {shown_frame(self.facts)} of {len(frames)})" if len(frames) > 1 else ""
+        more = f" (frame {self.facts.shown_frame} of {len(frames)})" if len(frames) > 1 else ""
         return (
-            f"sigma {sigma['sigma']:.4g} in scan units, {sigma['fraction']:.4f} of the intensity "
-            f"scale, from {sigma['method']}{more}; "
-            f"VAE ceiling {self.frame['vae_ceiling_db']:.1f} dB; {took}"
+            f"sigma {sigma.sigma:.4g} in scan units, {sigma.fraction:.4f} of the intensity "
+            f"scale, from {sigma.method}{more}; "
+            f"VAE ceiling {self.frame.vae_ceiling_db:.1f} dB; {took}"
         )
 
 
@@ -290,16 +288,17 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
     restored, rounding = in_type(restored, volume, run.dtype)
     facts = _facts(restored, volume, target, run)
     if rounding:
-        facts["rounding"] = rounding
+        facts = facts.model_copy(update={"rounding": rounding})
     with staged(target.folder) as folder:
         place = replace(target, folder=folder)
         write_images(restored, volume, place, facts, run.format, run.dicom)
-        facts["output"] = {
-            "voxels_sha256": voxel_checksum(restored.volume),
-            "maps_sha256": {name: voxel_checksum(value) for name, value in maps.items()},
-            "maps": {name: place.part(name).name for name in maps},
-            "files": {path.name: output_checksum(path) for path in sorted(folder.iterdir())},
-        }
+        output = OutputFacts(
+            voxels_sha256=voxel_checksum(restored.volume),
+            maps_sha256={name: voxel_checksum(value) for name, value in maps.items()},
+            maps={name: place.part(name).name for name in maps},
+            files={path.name: output_checksum(path) for path in sorted(folder.iterdir())},
+        )
+        facts = facts.model_copy(update={"output": output})
         if run.card is not None:
             # it draws, which takes a while to import
             from medddpm.report.page import report_page
@@ -312,17 +311,17 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
                 facts,
                 std=restored.std,
                 card=run.card,
-                frame=shown_frame(facts),
+                frame=facts.shown_frame,
             )
             write_html(place.html, report_page(scan))
-        write_json(folder / target.sidecar.name, facts)
+        write_sidecar(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,
         target.sidecar,
         {name: target.part(name) for name in maps},
         facts,
-        guard_words(facts, "messages"),
-        guard_words(facts, "notices"),
+        facts.messages,
+        facts.notices,
         target.part("report") if run.format == "dicom" and run.dicom.report != "none" else None,
         target.html if run.card is not None else None,
     )
@@ -338,7 +337,7 @@ def write_images(
     restored: Restored,
     volume: Volume,
     target: Target,
-    facts: dict[str, Any],
+    facts: Sidecar,
     format: OutputFormat,
     dicom: DicomOptions,
 ) -> None:
@@ -363,39 +362,35 @@ def write_images(
         write_volume(value, target.part(name))
 
 
-def guard_words(facts: dict[str, Any], tier: Literal["messages", "notices"]) -> list[str]:
-    """Alarms ("messages") or notices of the guard in any frame, each sentence once."""
-    found: dict[str, None] = {}
-    for frame in facts["frames"]:
-        found |= dict.fromkeys(frame["guard"][tier])
-    return list(found)
-
-
 def _paths(target: Target, parts: Sequence[str], report: bool) -> list[Path]:
     html = [target.html] if report else []
     return [target.image, target.sidecar, *html, *(target.part(name) for name in parts)]
 
 
-def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> dict[str, Any]:
+def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> Sidecar:
     """The sidecar: all that is needed to do the same again."""
     path, home = find_weights(run.weights), run.home or target.folder
     source = path.stem if str(run.weights) == path.stem else relative_path(path, home)
-    facts = {
-        "statement": STATEMENT,
-        "time": now(),
-        "input": {**describe_input(volume), "path": input_path(volume, home)},
-        "run": {
-            "format": run.format,
-            "force": run.force,
-            "trust": run.trust,
-            "dtype": run.dtype,
-            "dicom": asdict(run.dicom) if run.format == "dicom" else None,
-        },
-        **restored.facts,
-        "versions": versions(),
-        "machine": machine(),
-    }
+    told = restored.facts.model_copy(
+        update={"weights": restored.facts.weights.model_copy(update={"source": source})}
+    )
+    more: dict[str, Any] = {}
     if run.noise.paths:
-        facts["noise_files"] = run.noise.facts(volume, home)
-    facts["weights"] = {**facts["weights"], "source": source}
-    return facts
+        more["noise_files"] = run.noise.facts(volume, home)
+    return Sidecar(
+        schema_version=SCHEMA_VERSION,
+        statement=STATEMENT,
+        time=now(),
+        input=describe_input(volume).model_copy(update={"path": input_path(volume, home)}),
+        run=RunFacts(
+            format=run.format,
+            force=run.force,
+            trust=run.trust,
+            dtype=run.dtype,
+            dicom=run.dicom if run.format == "dicom" else None,
+        ),
+        **dict(told),
+        versions=versions(),
+        machine=machine(),
+        **more,
+    )

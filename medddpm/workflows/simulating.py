@@ -108,7 +108,8 @@ def simulate(
         paths = [target.image, *map(target.part, parts), target.sidecar]
         check_targets(paths, overwrite=overwrite, inputs=inputs)
         images, report = _as_acquired(volume, chosen, seed)
-    report |= {"seed": seed, "input": describe_input(volume), "versions": versions()}
+    given = describe_input(volume).model_dump(exclude_unset=True)
+    report |= {"seed": seed, "input": given, "versions": versions()}
     written = {name: target.part(name) if name else target.image for name in images}
     with staged(target.folder) as folder:
         for name, image in images.items():

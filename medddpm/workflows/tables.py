@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.table import Table
 
+from medddpm.io.sidecar import Sidecar
 from medddpm.metrics import scores
 from medddpm.workflows.measure import Evaluation
 
@@ -37,7 +35,7 @@ def evaluation_table(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def quickstart_table(evaluation: Evaluation, facts: Mapping[str, Any]) -> Table:
+def quickstart_table(evaluation: Evaluation, facts: Sidecar) -> Table:
     """Noisy against restored, in the foreground, with what the report says."""
     noisy = evaluation.noisy or {}
     table = Table(title="The example scan, against its clean reference (foreground only)")
@@ -46,11 +44,11 @@ def quickstart_table(evaluation: Evaluation, facts: Mapping[str, Any]) -> Table:
     for key, (label, form) in _METRICS.items():
         table.add_row(label, form.format(noisy[key]), form.format(evaluation.restored[key]))
     table.add_section()
-    frame = facts["frames"][0]
-    sigma = frame["sigma"]
-    table.add_row(f"sigma, from the {sigma['method']}", f"{sigma['sigma']:.4g}", "")
-    table.add_row("sigma, of the scale", f"{sigma['fraction']:.4f}", "")
-    table.add_row("VAE ceiling, dB", "", f"{frame['vae_ceiling_db']:.1f}")
-    table.add_row("seconds", "", f"{facts['seconds']:.1f}")
-    table.add_row("guard", "", "passed" if frame["guard"]["passed"] else "flagged")
+    frame = facts.frames[0]
+    sigma = frame.sigma
+    table.add_row(f"sigma, from the {sigma.method}", f"{sigma.sigma:.4g}", "")
+    table.add_row("sigma, of the scale", f"{sigma.fraction:.4f}", "")
+    table.add_row("VAE ceiling, dB", "", f"{frame.vae_ceiling_db:.1f}")
+    table.add_row("seconds", "", f"{facts.seconds:.1f}")
+    table.add_row("guard", "", "passed" if frame.guard.passed else "flagged")
     return table

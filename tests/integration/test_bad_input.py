@@ -339,7 +339,7 @@ def test_interrupt_in_the_middle(
         raise KeyboardInterrupt
 
     before = tree(tmp_path)
-    for place in ("workflows.restoring.write_json", "workflows.restoring.Restorer.restore"):
+    for place in ("workflows.restoring.write_sidecar", "workflows.restoring.Restorer.restore"):
         monkeypatch.setattr(f"medddpm.{place}", interrupt)
         done = cli("restore", noisy_nifti, tmp_path / "out", "--weights", tiny_weights)
         check(done, 130, tmp_path, before)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.sidecars import content_of
 
+from medddpm.io.sidecar import Sidecar
 from medddpm.report.facts import ReportScan
 from medddpm.report.group import COLUMNS, GroupRow, group_page
 from medddpm.report.page import report_page
@@ -55,26 +57,17 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n, where in enumerate(places)
     ]  # fmt: skip
     guard = {"residual_ratio": 1.0, "passed": False, "messages": [EVIL], "checks": checks}
-    frame = {
-        "sigma": {"sigma": 60.0, "fraction": 0.06, "method": "air"},
-        "vae_ceiling_db": 40.0,
-        "guard": guard,
-    }
-    source = {
-        "case_id": EVIL, "format": "nifti", "sha256": "0" * 64, "num_files": 1,
-        "shape": list(shape), "spacing_mm": [1, 1, 1], "orientation": "RAS",
-    }  # fmt: skip
-    facts = {
-        "statement": "For research.", "input": source, "options": {"mode": "mean", "seed": 0},
-        "weights": {"name": EVIL, "sha256": "1" * 64}, "device": "cpu", "seconds": 1.0,
-        "frames": [frame], "versions": {"medddpm": "0.1.0"},
-    }  # fmt: skip
+    told = content_of(60.0)
+    told["frames"][0]["guard"] = guard
+    told["frames"][0]["sigma"]["fraction"] = 0.06
+    told["input"] |= {"case_id": EVIL, "shape": shape}
+    told["weights"]["name"] = EVIL
     scan = ReportScan(
         EVIL,
         before.astype(np.float32),
         clean.astype(np.float32),
         Geometry(shape, AFFINE),
-        facts,
+        Sidecar.model_validate(told),
         std=(20 + 20 * (x > 0)).astype(np.float32),
         card={"limits": EVIL},
     )

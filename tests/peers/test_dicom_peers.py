@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom import dcmread
+from support.sidecars import sidecar_of
 from support.validator import errors_in
 
 from medddpm.io import (
@@ -27,10 +28,7 @@ from medddpm.io import (
 from medddpm.volume import Volume
 
 pytestmark = pytest.mark.peers
-FACTS = {
-    "weights": {"name": "tiny", "sha256": "abc"},
-    "options": {"mode": "ensemble", "samples": 8},
-}
+FACTS = sidecar_of(options={"mode": "ensemble", "seed": 0, "samples": 8})
 DATA = os.environ.get("MEDDDPM_DATA")
 CASES = [
     "siemens_mprage_saganon",

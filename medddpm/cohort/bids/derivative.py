@@ -10,6 +10,7 @@ from typing import Any
 from medddpm.io import atomic_path
 from medddpm.io.outputs import file_stem, write_json
 from medddpm.io.provenance import STATEMENT
+from medddpm.io.sidecar import BidsFacts, write_sidecar
 from medddpm.version import __version__
 from medddpm.workflows.restoring import RestoredScan
 
@@ -37,16 +38,16 @@ def complete_sidecars(scan: RestoredScan, source: str) -> None:
         scan: As it was just written.
         source: Path of the raw scan, relative to its data set.
     """
-    common = {
-        "Sources": [f"bids:raw:{source}"],
-        "SkullStripped": False,  # a raw scan is not, and restoration strips nothing
-        "GeneratedBy": [_generated_by()],
-    }
-    what = {"Description": f"Denoised. {STATEMENT}"}
-    write_json(scan.sidecar, {**what, **common, **scan.facts})
+    common = BidsFacts(
+        Description=f"Denoised. {STATEMENT}",
+        Sources=[f"bids:raw:{source}"],
+        SkullStripped=False,  # a raw scan is not, and restoration strips nothing
+        GeneratedBy=[_generated_by()],
+    )
+    write_sidecar(scan.sidecar, scan.facts.model_copy(update=dict(common)))
     for name, path in scan.maps.items():
-        facts = {"Description": f"{_MAPS[name]} {STATEMENT}", **common}
-        write_json(path.parent / f"{file_stem(path)}.json", facts)
+        facts = common.model_copy(update={"description": f"{_MAPS[name]} {STATEMENT}"})
+        write_sidecar(path.parent / f"{file_stem(path)}.json", facts)
 
 
 def write_description(out: Path, raw: Path) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,7 +14,7 @@ from matplotlib.figure import Figure
 from medddpm.io import atomic_path, read_volume
 from medddpm.io.outputs import file_stem, write_html
 from medddpm.io.provenance import STATEMENT
-from medddpm.restoration.blank import shown_frame
+from medddpm.io.sidecar import Sidecar, read_sidecar
 
 _STYLE = (
     "body{font:15px sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}"
@@ -67,24 +65,21 @@ def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
 
 
 def _section(raw: Path, denoised: Path) -> str:
-    sidecar = denoised.parent / f"{file_stem(denoised)}.json"
-    facts: dict[str, Any] = json.loads(sidecar.read_text(encoding="utf-8"))
-    frame = facts["frames"][shown_frame(facts)]
-    flags = "".join(
-        f'<p class="flag">{html.escape(text)}</p>' for text in frame["guard"]["messages"]
-    )
+    facts = read_sidecar(denoised.parent / f"{file_stem(denoised)}.json")
+    frame = facts.shown
+    flags = "".join(f'<p class="flag">{html.escape(text)}</p>' for text in frame.guard.messages)
     return (
         f"<h2>{html.escape(file_stem(denoised))}</h2>"
-        f"<p>Noise {frame['sigma']['sigma']:.4g} in scan units, {frame['sigma']['fraction']:.4f} "
-        f"of the intensity scale; mode {facts['options']['mode']}.</p>{flags}"
+        f"<p>Noise {frame.sigma.sigma:.4g} in scan units, {frame.sigma.fraction:.4f} "
+        f"of the intensity scale; mode {facts.options['mode']}.</p>{flags}"
         '<img alt="before, after, difference" '
         f'src="data:image/png;base64,{_picture(raw, denoised, facts)}">'
     )
 
 
-def _picture(raw: Path, denoised: Path, facts: dict[str, Any]) -> str:
+def _picture(raw: Path, denoised: Path, facts: Sidecar) -> str:
     """The middle slice before, after, and the difference at a fifth of the window."""
-    trust, frame = facts["run"]["trust"], shown_frame(facts)
+    trust, frame = facts.run.trust, facts.shown_frame
     before, after = read_volume(raw, trust=trust), read_volume(denoised, trust=trust)
     middle = before.data.shape[2] // 2
     a, b = before.frame(frame)[:, :, middle].T, after.frame(frame)[:, :, middle].T

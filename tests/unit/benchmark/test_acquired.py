@@ -52,7 +52,7 @@ def test_a_perfect_method_is_compared_with_the_clean_scan_of_the_chain(scan: Vol
         turned, stayed = (seen.volume.data[case.regions[name]] for case in (seen, was))
         assert turned.mean() == pytest.approx(value, rel=0.12)
         assert turned.std() < 0.8 * stayed.std()
-    row = run_method(spoilt, parse_method("identity"), "none", None).row
+    row = run_method(spoilt, parse_method("identity"), "none", None).row.cells
     # A spline between the voxels takes noise away, and the row says how much is there.
     assert row["psnr"] == pytest.approx(-20 * np.log10(row["sigma_true"]), abs=0.4)
     assert row["sigma_true"] < 0.05
@@ -82,7 +82,7 @@ def test_who_is_told_what(scan: Volume, monkeypatch: pytest.MonkeyPatch) -> None
         acquisition=Acquisition(0.0, acceleration=2, coils=8, matrix=(0.6, 0.6, 0.9))
     )
     spoilt = spoil(prepare_case(scan, options), 0.05, "acquired", options)
-    row = run_method(spoilt, parse_method("tv"), "oracle", None).row
+    row = run_method(spoilt, parse_method("tv"), "oracle", None).row.cells
     assert told[0].colour == spoilt.law.colour
     assert told[0].sigma == pytest.approx(row["sigma_true"], rel=1e-4)
     assert row["sigma_told"] == pytest.approx(row["sigma_true"], rel=1e-4)
@@ -105,7 +105,7 @@ def test_ours_told_the_law_get_all_of_it(scan: Volume, tiny_weights: Path) -> No
     options = BenchmarkOptions(acquisition=own)
     spoilt = spoil(prepare_case(scan, options), 0.05, "acquired", options)
     for source in ("oracle", "blind"):
-        row = run_method(spoilt, parse_method("mean"), source, restorer).row  # type: ignore[arg-type]
+        row = run_method(spoilt, parse_method("mean"), source, restorer).row.cells  # type: ignore[arg-type]
         assert (row["law"], row["coils"]) == ("ncchi", 4)
     assert laws == [spoilt.law, None]
 

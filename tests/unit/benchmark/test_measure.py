@@ -55,7 +55,7 @@ def run(scan: Volume, name: str, sigma: float = 0.05, source: Any = "blind", **o
 
 
 def test_shrinkage_beats_the_noisy_scan_and_every_region_is_scored(scan: Volume) -> None:
-    noisy, shrunk = (run(scan, name, 0.08).row for name in ("identity", "shrinkage"))
+    noisy, shrunk = (run(scan, name, 0.08).row.cells for name in ("identity", "shrinkage"))
     assert noisy["psnr"] == pytest.approx(-20 * np.log10(0.08), abs=0.3)
     assert shrunk["psnr"] > noisy["psnr"] + 4
     for region in ("dark", "middle", "bright", "edges", "whole"):
@@ -80,9 +80,9 @@ def test_a_crop_lies_where_it_was(scan: Volume) -> None:
 
 
 def test_told_and_blind_sigma(scan: Volume) -> None:
-    told = run(scan, "shrinkage", source="oracle").row["sigma_told"]
+    told = run(scan, "shrinkage", source="oracle").row.sigma_told
     assert told == pytest.approx(0.05)
-    blind = run(scan, "shrinkage", source="blind").row["sigma_told"]
+    blind = run(scan, "shrinkage", source="blind").row.sigma_told
     assert blind == pytest.approx(0.05, rel=0.2)
     assert blind != told
     assert parse_method("tv@oracle").label == "tv"
@@ -131,7 +131,7 @@ def test_a_run_is_complete_goes_on_and_shows_itself(folder: Path, tmp_path: Path
     assert len(first.rows) == 2 * 2 * 2
     assert {line["method"] for line in first.summary} == {"identity", "shrinkage"}
     kept = {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
-    again = benchmark(folder, out, options=QUICK, on_row=lambda r: seen.append(r["method"]))
+    again = benchmark(folder, out, options=QUICK, on_row=lambda r: seen.append(r.method))
     assert again.rows == first.rows
     assert len(seen) == 8
     assert kept == {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
@@ -152,8 +152,8 @@ def test_our_own_methods_need_and_use_weights(
     methods = ("identity", "vae", "mean", "mean@fidelity=0")
     options = BenchmarkOptions(sigmas=(0.05,), methods=methods, crop=(32, 32, 32), **WHITE)
     done = benchmark(folder, tmp_path / "out", options=options, weights=tiny_weights, include="a*")
-    assert [row["method"] for row in done.rows] == list(methods)
-    scores = [row["psnr"] for row in done.rows]
+    assert [row.method for row in done.rows] == list(methods)
+    scores = [row.psnr for row in done.rows]
     assert np.isfinite(scores).all()
     assert len(set(scores)) == len(scores)
     with pytest.raises(ConfigError, match="needs a model"):

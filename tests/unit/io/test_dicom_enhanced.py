@@ -12,15 +12,13 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
+from support.sidecars import sidecar_of
 
 from medddpm.errors import ConfigError
 from medddpm.io import DicomOptions, dicom_pixels, read_volume, write_dicom
 from medddpm.volume import Volume
 
-FACTS = {
-    "weights": {"name": "tiny", "sha256": "abc123"},
-    "options": {"mode": "mean", "memory_gb": 2.0},
-}
+FACTS = sidecar_of(options={"mode": "mean", "seed": 0, "memory_gb": 2.0})
 
 
 @pytest.fixture
@@ -134,7 +132,7 @@ def test_what_the_object_says_of_itself(source: Volume, derived: Any) -> None:
     algorithm = derived.DerivationAlgorithmSequence[0]
     assert algorithm.AlgorithmFamilyCodeSequence[0].CodeMeaning == "Artificial Intelligence"
     assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("tiny", "abc123")
-    assert algorithm.AlgorithmParameters == '{"mode": "mean"}'
+    assert algorithm.AlgorithmParameters == '{"mode": "mean", "seed": 0}'
     assert derived.NumberOfFrames == 18
 
 

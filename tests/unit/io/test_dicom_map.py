@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.sr.codedict import codes
+from support.sidecars import sidecar_of
 
 from medddpm.errors import GeometryError, OutputError
 from medddpm.io import read_volume, write_dicom, write_parametric_map
 from medddpm.volume import Geometry, Volume
 
-FACTS = {"weights": {"name": "tiny", "sha256": "abc123"}}
+FACTS = sidecar_of()
 
 
 @pytest.fixture

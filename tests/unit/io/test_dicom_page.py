@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread
+from support.sidecars import sidecar_of
 
 from medddpm.errors import OutputError
 from medddpm.io import (
@@ -19,7 +20,7 @@ from medddpm.io import (
 )
 from medddpm.volume import Volume
 
-FACTS = {"weights": {"name": "tiny", "sha256": "abc123"}}
+FACTS = sidecar_of()
 PDF = b"%PDF-1.4 nothing much"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import dcmread
+from support.sidecars import sidecar_of
 
 from medddpm.errors import ConfigError, GeometryError, OutputError
 from medddpm.io import DicomOptions, read_volume, write_dicom
@@ -49,8 +50,7 @@ def test_round_trip(source: Volume, tmp_path: Path) -> None:
 
 
 def test_what_is_new_and_what_is_kept(source: Volume, tmp_path: Path) -> None:
-    facts = {"weights": {"name": "tiny", "sha256": "abc123"}}
-    written = images(write_dicom(source, tmp_path / "out", facts=facts))
+    written = images(write_dicom(source, tmp_path / "out", facts=sidecar_of()))
     for new, old in zip(written, source.native, strict=True):
         for name in ("PatientName", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
             assert new[name] == old[name]

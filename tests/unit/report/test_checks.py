@@ -11,6 +11,7 @@ import pytest
 
 from medddpm.guard.checks import CHECKS, judge
 from medddpm.guard.residual import Finding
+from medddpm.io.frame_facts import GuardFacts
 from medddpm.io.outputs import plain
 from medddpm.report.checks import check_rows, check_values
 
@@ -23,16 +24,21 @@ def check(name: str = "peak", **more: Any) -> dict[str, Any]:
 
 
 def rows_of(*checks: dict[str, Any]) -> list[Any]:
-    return check_rows({"guard": {**OLD, "checks": list(checks)}})
+    return check_rows(guard_of({**OLD, "checks": checks}))
+
+
+def guard_of(told: dict[str, Any]) -> GuardFacts:
+    """What is read of it from JSON."""
+    return GuardFacts.model_validate_json(json.dumps(plain(told)))
 
 
 def test_without_a_list_known_numbers_are_in_words_and_unknown_ones_by_name() -> None:
-    rows = check_rows({"guard": {**OLD, "new_check": 0.123}})
+    rows = check_rows(guard_of({**OLD, "new_check": 0.123}))
     assert [row.value for row in rows] == ["0.90", "1.00", "0.12"]
     assert "noise that was assumed" in rows[0].name
     assert rows[2].name == "New check"
     assert all(row.passed is None and not row.allowed for row in rows)
-    assert check_rows({"guard": {**OLD, "checks": []}}) == rows[:2]
+    assert check_rows(guard_of({**OLD, "checks": []})) == rows[:2]
 
 
 def test_what_the_guard_says_is_what_the_report_shows() -> None:
@@ -43,14 +49,14 @@ def test_what_the_guard_says_is_what_the_report_shows() -> None:
     }
     ranges = {"residual_ratio": (0.3, 1.35), "whiteness": (None, 0.3)}
     report = judge(findings, ranges, {"residual_ratio": 0.02}, np.diag([2, 2, 2, 1.0]))
-    frame = {"guard": json.loads(json.dumps(asdict(report)))}
-    first, white, strange = check_rows(frame)
+    guard = guard_of(asdict(report))
+    first, white, strange = check_rows(guard)
     assert (first.allowed, first.passed, first.place) == ("0.30 to 1.35", False, "2.0, 4.0, 6.0 mm")
     assert "anatomy may be lost" in first.words
     assert (white.passed, white.words, white.name) == (True, "", CHECKS["whiteness"].label)
     assert (strange.passed, strange.allowed) == (None, "")
-    assert check_values(frame) == {"residual_ratio": 2.0, "whiteness": 0.01, "strangeness": 4.0}
-    assert check_values({"guard": OLD}) == {"residual_ratio": 0.9, "noise_ratio": 1.0}
+    assert check_values(guard) == {"residual_ratio": 2.0, "whiteness": 0.01, "strangeness": 4.0}
+    assert check_values(guard_of(OLD)) == {"residual_ratio": 0.9, "noise_ratio": 1.0}
 
 
 def test_a_list_of_checks_is_shown_and_those_that_failed_come_first() -> None:
@@ -76,9 +82,9 @@ def test_a_range_may_be_open(low: float | None, high: float | None, text: str) -
     assert rows_of(check(low=low, high=high))[0].allowed == text
 
 
-@pytest.mark.parametrize("where", [[1, 2], "here", [1, 2, None], [0, 0, float("nan")], 7])
+@pytest.mark.parametrize("where", [None, [1, 2, None], [0, 0, float("nan")]])
 def test_a_place_that_is_none_is_left_out(where: Any) -> None:
-    [row] = rows_of(check(where=where, value=None, false_alarms="often"))
+    [row] = rows_of(check(where=where, value=None))
     assert row.where is None
     assert row.place == row.false_alarms == ""
     assert row.value == "n/a"
@@ -86,8 +92,7 @@ def test_a_place_that_is_none_is_left_out(where: Any) -> None:
 
 def test_a_check_without_a_number_is_shown_as_one_that_failed() -> None:
     report = judge({"peak": Finding(float("nan"))}, {"peak": (None, 2.5)})
-    frame = {"guard": json.loads(json.dumps(plain(asdict(report))))}
-    (row,) = check_rows(frame)
+    (row,) = check_rows(guard_of(asdict(report)))
     assert (row.value, row.allowed, row.passed) == ("n/a", "at most 2.50", False)
     (bare,) = rows_of(check(value=None, high=None, passed=False))
     assert (bare.value, bare.allowed, bare.passed) == ("n/a", "", False)

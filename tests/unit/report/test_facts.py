@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.sidecars import content_of, sidecar_of
 
 from medddpm.errors import GeometryError, ShapeError
 from medddpm.metrics.scores import evaluate_arrays
@@ -18,34 +19,11 @@ from medddpm.report.page import report_page
 from medddpm.report.view import pack_view
 from medddpm.volume import Geometry, Volume
 
-GUARD = {"residual_ratio": 0.9, "noise_ratio": 1.0, "passed": True, "messages": []}
 EVIL = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
 
 
-def facts(sigma: float = 50.0, **more: Any) -> dict[str, Any]:
-    frame = {
-        "sigma": {"sigma": sigma, "fraction": 0.05, "method": "air"},
-        "vae_ceiling_db": 40.0,
-        "guard": GUARD,
-    }
-    return {
-        "statement": "For research.",
-        "input": {
-            "case_id": "a", "format": "nifti", "sha256": "0" * 64, "num_files": 1,
-            "shape": [40, 44, 36], "spacing_mm": [1, 1, 1], "orientation": "RAS",
-        },
-        "options": {"mode": "mean", "seed": 0},
-        "weights": {"name": "tiny", "sha256": "1" * 64},
-        "device": "cpu",
-        "seconds": 1.0,
-        "frames": [frame],
-        "versions": {"medddpm": "0.1.0"},
-        **more,
-    }  # fmt: skip
-
-
 def scan_of(before: Volume, after: Volume, **more: Any) -> ReportScan:
-    told = {"name": "a scan", "facts": facts(), **more}
+    told = {"name": "a scan", "facts": sidecar_of(), **more}
     return ReportScan(
         before=before.frame(0), after=after.frame(0), geometry=before.geometry, **told
     )
@@ -109,7 +87,7 @@ def test_arrays_of_another_shape_are_refused(phantom: Volume) -> None:
     with pytest.raises(GeometryError, match="std has shape"):
         scan_of(phantom, phantom, std=phantom.data[:-1])
     with pytest.raises(ShapeError, match="X, Y, Z"):
-        ReportScan("a", phantom.data[0], phantom.data[0], phantom.geometry, facts())
+        ReportScan("a", phantom.data[0], phantom.data[0], phantom.geometry, sidecar_of())
 
 
 def unpacked(content: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -157,7 +135,7 @@ def test_a_faint_residual_survives_the_eight_bits(
 ) -> None:
     """Sigma is a twentieth of a grey level here."""
     noisy = phantom.with_data(phantom.data + rng.normal(0, 0.2, phantom.data.shape))
-    content = pack_view(scan_of(noisy, phantom, facts=facts(sigma=0.2))).content
+    content = pack_view(scan_of(noisy, phantom, facts=sidecar_of(sigma=0.2))).content
     found = unpacked(content)["residual"]
     assert found.std() == pytest.approx(0.2, rel=0.2)
 
@@ -180,12 +158,19 @@ def test_a_large_scan_loses_planes_and_the_note_says_so(
 def test_the_page_is_one_file_that_runs_only_its_own_scripts(
     phantom: Volume, noisy_phantom: Volume
 ) -> None:
-    told = facts()
-    told["frames"][0]["guard"] = {**GUARD, "messages": [EVIL], "passed": False}
+    told = content_of()
+    told["frames"][0]["guard"] |= {"messages": [EVIL], "passed": False}
     told["input"]["case_id"] = told["weights"]["name"] = told["device"] = EVIL
     told["options"] = {"mode": EVIL, "seed": 0}
     card = {"limits": EVIL, "more": [EVIL]}
-    scan = scan_of(noisy_phantom, phantom, name=EVIL, facts=told, card=card, std=0.1 * phantom.data)
+    scan = scan_of(
+        noisy_phantom,
+        phantom,
+        name=EVIL,
+        facts=sidecar_of(**told),
+        card=card,
+        std=0.1 * phantom.data,
+    )
     page = report_page(scan)
     html = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert "alert(1)</script>" not in page
@@ -208,9 +193,9 @@ def test_the_page_has_a_table_of_checks_with_places_to_press(phantom: Volume) ->
         "name": EVIL, "value": 3.1, "low": None, "high": 2.5, "passed": False, "words": EVIL,
         "false_alarms": 0.01, "where": [10, -4.25, 33],
     }  # fmt: skip
-    told = facts()
-    told["frames"][0]["guard"] = {**GUARD, "passed": False, "messages": ["m"], "checks": [failed]}
-    page = report_page(scan_of(phantom, phantom, facts=told))
+    told = content_of()
+    told["frames"][0]["guard"] |= {"passed": False, "messages": ["m"], "checks": [failed]}
+    page = report_page(scan_of(phantom, phantom, facts=sidecar_of(**told)))
     assert "<img src=x" not in page
     assert '<button type="button" class="place" disabled data-mm="10.0 -4.25 33.0"' in page
     assert "<strong>flagged</strong>" in page
@@ -224,7 +209,7 @@ def test_an_ensemble_says_how_far_its_interval_can_be_trusted(phantom: Volume) -
     level = {"mean": 0.9, "lowest": 0.8, "highest": 0.95}
     known = {"scans": 7, "subjects": 5, "coverage_of_other_subjects": {"0.05": level}}
     card = {"calibration": {**known, "reliability": [[0.5, 0.5], [0.9, 0.9]]}}
-    told = facts(interval={"level": 0.9, "calibrated": True})
+    told = sidecar_of(interval={"level": 0.9, "calibrated": True})
     page = report_page(scan_of(phantom, phantom, facts=told, card=card, std=0.1 * phantom.data))
     html = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert "held 90.0 % of the voxels: from 80.0 to 95.0 %" in page
@@ -297,7 +282,7 @@ def test_the_row_of_a_result_has_gains_over_its_input() -> None:
         Figure("ssim", "SSIM", None, 0.9, "{}"),
         Figure("snr", "SNR", 1.0, 2.0, "{}"),
     ]
-    values = GroupRow.of("a", "a.html", facts(), figures).values
+    values = GroupRow.of("a", "a.html", sidecar_of(), figures).values
     assert values["psnr_gain"] == 6.5
     assert values["psnr"] == 26.5
     assert "ssim_gain" not in values

@@ -17,7 +17,6 @@ from medddpm.errors import (
 )
 from medddpm.preprocess.tiles import plan_tiles
 from medddpm.restoration import memory
-from medddpm.restoration.blank import blank_frames, shown_frame
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.options import _ONLY_IN
 from medddpm.restoration.restorer import RestoreOptions, Restorer
@@ -58,10 +57,10 @@ def test_a_blank_frame_passes_through(
     result = restorer.restore(film, **options)
     np.testing.assert_array_equal(result.volume.frame(0), blank)
     np.testing.assert_array_equal(result.volume.frame(2), blank)
-    assert blank_frames(result.facts) == [0, 2]
-    assert shown_frame(result.facts) == 1
-    assert result.facts["frames"][1]["sigma"]["sigma"] > 0
-    assert "blank" not in result.facts["frames"][1]
+    assert result.facts.blank_frames == [0, 2]
+    assert result.facts.shown_frame == 1
+    assert result.facts.frames[1].sigma.sigma > 0
+    assert not result.facts.frames[1].blank
     if result.std is not None:
         assert result.std.frame(0).max() == 0
     with pytest.raises(VolumeReadError, match="is blank"):
@@ -94,7 +93,7 @@ def test_what_is_given_back_is_the_smooth_part_of_what_was_removed(
         return float(np.std(gaussian_filter(removed, 4.0)))
 
     assert left(given.volume) < 0.5 * left(plain.volume)
-    assert given.facts["options"]["give_back"] == 1.5
+    assert given.facts.options["give_back"] == 1.5
     with pytest.raises(ConfigError, match="give_back"):
         restorer.restore(noisy_phantom, give_back=-1.0)
 
@@ -121,7 +120,7 @@ def test_seed_and_case_name_the_noise(restorer: Restorer, noisy_phantom: Volume)
 def test_as_sigma_goes_to_zero_the_scan_stays(restorer: Restorer, phantom: Volume) -> None:
     result = restorer.restore(phantom, sigma=1e-3, **SMALL)
     assert np.abs(result.volume.data - phantom.data).max() < 0.05
-    assert result.facts["frames"][0]["sigma"]["method"] == "given"
+    assert result.facts.frames[0].sigma.method == "given"
 
 
 def test_fidelity_moves_between_latent_and_scan(restorer: Restorer, noisy_phantom: Volume) -> None:
@@ -142,7 +141,7 @@ def test_each_frame_of_a_series_is_restored_as_if_alone(
     alone = restorer.restore(noisy_phantom, **SMALL)
     assert result.volume.data.shape == data.shape
     np.testing.assert_array_equal(result.volume.data[..., 0], alone.volume.data)
-    assert len(result.facts["frames"]) == 2
+    assert len(result.facts.frames) == 2
 
 
 @pytest.mark.parametrize("shape", [(20, 21, 5), (33, 17, 49), (7, 40, 40)])
@@ -258,10 +257,10 @@ def test_nan_weights_are_noticed(tiny_weights: Path, noisy_phantom: Volume) -> N
 
 def test_options_are_reported(restorer: Restorer, noisy_phantom: Volume) -> None:
     facts = restorer.restore(noisy_phantom, options=RestoreOptions(seed=5), **SMALL).facts
-    assert facts["options"]["seed"] == 5
-    assert facts["weights"]["sha256"] == restorer.model.digest
-    assert len(facts["weights"]["sha256"]) == 64
-    assert facts["frames"][0]["vae_ceiling_db"] < 60
+    assert facts.options["seed"] == 5
+    assert facts.weights.sha256 == restorer.model.digest
+    assert len(facts.weights.sha256) == 64
+    assert facts.frames[0].vae_ceiling_db < 60
 
 
 def test_uneven_noise_is_seen_and_used(
@@ -275,12 +274,13 @@ def test_uneven_noise_is_seen_and_used(
     scan = Volume(y, Geometry(y.shape, np.eye(4)), case_id="uneven")
     few = SMALL | {"overlap": 8, "shifts": 1}
     mapped, even = (restorer.restore(scan, noise_map=m, **few) for m in ("auto", "off"))
-    found = mapped.facts["frames"][0]["sigma_map"]
-    assert found["p95"] > 1.8 * found["p5"]
-    assert even.facts["frames"][0]["sigma_map"] is None
+    found = mapped.facts.frames[0].sigma_map
+    assert found is not None
+    assert found.p95 > 1.8 * found.p5
+    assert even.facts.frames[0].sigma_map is None
     assert not np.array_equal(mapped.volume.data, even.volume.data)
     given = restorer.restore(scan, sigma=60.0, **few)
-    assert given.facts["frames"][0]["sigma_map"] is None
+    assert given.facts.frames[0].sigma_map is None
     monkeypatch.setitem(memory._MOST_TILES, "cpu", 8)
     np.testing.assert_array_equal(
         mapped.volume.data, restorer.restore(scan, memory_gb=3.0, **few).volume.data

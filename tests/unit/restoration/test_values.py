@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.errors import ValuesWarning, VolumeReadError
+from medddpm.io.frame_facts import ValuesFacts
 from medddpm.restoration.restorer import Restored, Restorer
 from medddpm.volume import Geometry, Volume
 
@@ -66,7 +67,7 @@ def test_a_shifted_head_gains_what_the_magnitude_gains(
     result = restorer.restore(scan(shift(noisy)), noise="gaussian")
     assert gain(result, shift(noisy), shift(clean), inside) > usual - 0.2 > 2
     assert result.volume.data.min() < 0
-    assert result.facts["frames"][0]["values"]["floor"] < 0
+    assert result.facts.frames[0].values.floor < 0
 
 
 def test_a_z_scored_brain_in_zeros(restorer: Restorer, clean: Image, noisy: Image) -> None:
@@ -109,7 +110,7 @@ def test_a_spike_stays_and_changes_nothing_else(
     far[22, 24, 20] = False
     usual = restorer.restore(scan(noisy)).volume.data
     assert np.sqrt(np.mean((out - usual)[far] ** 2)) < 0.01 * SIGMA
-    assert result.facts["frames"][0]["values"]["spikes"] == 1
+    assert result.facts.frames[0].values.spikes == 1
 
 
 def test_a_grey_background_stays(restorer: Restorer, clean: Image, noisy: Image) -> None:
@@ -130,8 +131,8 @@ def test_labels_stay_as_they_are(mode: Any, restorer: Restorer, head: Any) -> No
     assert np.array_equal(result.volume.data, labels)
     assert result.volume.data is not labels
     assert result.passed
-    frame = result.facts["frames"][0]
-    assert (frame["sigma"]["sigma"], frame["sigma"]["method"]) == (0, "none")
+    frame = result.facts.frames[0]
+    assert (frame.sigma.sigma, frame.sigma.method) == (0, "none")
     if mode == "ensemble":
         assert result.std is not None
         assert result.upper is not None
@@ -160,8 +161,8 @@ def test_what_is_no_scan_is_refused_in_python_too(
 def test_the_bytes_of_a_magnitude_stay(restorer: Restorer, noisy: Image, tmp_path: Path) -> None:
     """What is put in front of the networks is not touched, nor what comes out."""
     result = restorer.restore(scan(noisy))
-    again = restorer.restore(scan(noisy), sigma=result.facts["frames"][0]["sigma"]["sigma"])
-    assert result.facts["frames"][0]["values"] == {"negative_share": 0.0, "notices": []}
+    again = restorer.restore(scan(noisy), sigma=result.facts.frames[0].sigma.sigma)
+    assert result.facts.frames[0].values == ValuesFacts(negative_share=0.0, notices=())
     assert again.volume.data.std() == pytest.approx(result.volume.data.std(), rel=1e-3)
 
 

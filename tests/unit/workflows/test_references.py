@@ -5,19 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.sidecars import content_of
 
 from medddpm.errors import ConfigError
 from medddpm.io.results import Result
+from medddpm.io.sidecar import Sidecar
 from medddpm.workflows.references import find_references
+
+
+def _facts(name: str) -> Sidecar:
+    told = content_of()
+    told["input"]["case_id"] = name
+    return Sidecar.model_validate(told)
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> list[Result]:
     """Three results, restored from a, b and c."""
-    return [
-        Result(tmp_path / "out" / f"{name}_desc-denoised.json", {"input": {"case_id": name}})
-        for name in "abc"
-    ]
+    return [Result(tmp_path / "out" / f"{name}_desc-denoised.json", _facts(name)) for name in "abc"]
 
 
 def touched(path: Path) -> Path:
