@@ -68,16 +68,20 @@ def test_a_blank_frame_passes_through(
 
 
 @pytest.mark.parametrize("mode", ["mean", "sample"])
-def test_the_bytes_do_not_depend_on_batch_or_memory(
+def test_the_bytes_do_not_depend_on_memory_nor_the_result_on_batch(
     restorer: Restorer, noisy_phantom: Volume, mode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(memory._MOST_TILES, "cpu", 8)
+    """A CPU takes one tile at a time, whatever its memory; eight at once may round differently."""
     options: dict[str, Any] = {**FEW[mode], **SMALL}
-    results = [
-        restorer.restore(noisy_phantom, memory_gb=gb, **options).volume.data.tobytes()
-        for gb in (None, 1.5, 3.0, 8.0)
-    ]
-    assert len(set(results)) == 1
+
+    def restored(gb: float | None) -> np.ndarray[Any, Any]:
+        return restorer.restore(noisy_phantom, memory_gb=gb, **options).volume.data
+
+    alone = restored(None)
+    assert restored(1.5).tobytes() == alone.tobytes()
+    monkeypatch.setitem(memory._MOST_TILES, "cpu", 8)
+    for gb in (1.5, 3.0, 8.0):
+        np.testing.assert_allclose(restored(gb), alone, rtol=0, atol=1e-4 * float(alone.max()))
 
 
 @pytest.mark.parametrize("mode", ["mean", "ensemble"])
@@ -282,9 +286,9 @@ def test_uneven_noise_is_seen_and_used(
     given = restorer.restore(scan, sigma=60.0, **few)
     assert given.facts.frames[0].sigma_map is None
     monkeypatch.setitem(memory._MOST_TILES, "cpu", 8)
-    np.testing.assert_array_equal(
-        mapped.volume.data, restorer.restore(scan, memory_gb=3.0, **few).volume.data
-    )
+    # Each tile takes its own part of the map. A convolution of eight tiles may round differently.
+    together = restorer.restore(scan, memory_gb=3.0, **few).volume.data
+    np.testing.assert_allclose(together, mapped.volume.data, rtol=0, atol=1e-3 * 30)
 
 
 OTHERS = {"samples": 3, "steps": 3, "sampler": "heun", "start": 6.0, "texture": 0.5, "shifts": 1}
