@@ -273,7 +273,7 @@ class _Training:
             (self.out / "previews").mkdir(exist_ok=True)
             preview = self.out / "previews" / f"step-{self.progress.step:06d}.png"
             device = self.fabric.device
-            with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
+            with torch.no_grad(), self.fabric.autocast():
                 figures = self.stage.validate(device, preview)
             self.network.load_state_dict(trained)
             self.network.train()
