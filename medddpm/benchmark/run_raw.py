@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from medddpm.errors import ConfigError
-from medddpm.io import find_images, read_volume, without_padding
-from medddpm.io.outputs import write_csv
+from medddpm.io import checksum, find_images, read_volume, without_padding
+from medddpm.io.kept import Kept, keep, key_of
+from medddpm.io.outputs import file_stem, write_csv
 from medddpm.metrics.scores import evaluate_images
+from medddpm.model.model import find_weights
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.reconstruction.masks import MaskKind, sampling_lines
 from medddpm.reconstruction.methods import SPARSE, TIKHONOV, solve
@@ -37,6 +39,7 @@ _MARGIN, _MULTIPLE = 3, 16
 """Voxels of air around the head at least, and what its field of view is a multiple of."""
 _ITERATIONS = {"cg-sense": 15, "tv": 30, "l1-wavelet": 30}
 _COLUMNS = ("case", "mask", "R", "sigma", "method", "weight", "psnr", "ssim", "nrmse", "seconds")
+_SETTINGS = ("coils", "acs", "planes", "seed")
 Row = dict[str, Any]
 
 
@@ -90,39 +93,39 @@ def benchmark_raw(
         restore: Tiles of the networks.
         weights: A shipped name or a weights file.
         device: Where the networks run.
-        on_row: Called with each new row.
+        on_row: Called with each row.
     """
-    options, out = options or RawBenchmark(), Path(out)
-    data = Path(data)
+    options, out, data = options or RawBenchmark(), Path(out), Path(data)
     files = find_images(data, deep=False) if data.is_dir() else [data]
     if not files:
         raise ConfigError(f"{data} holds no NIfTI file")
-    out.mkdir(exist_ok=True)
-    table = out / "results.csv"
-    rows = _known(table)
-    restorer: Restorer | None = None
+    restorer = cache(lambda: Restorer.from_pretrained(weights, device=device))
+    used = {**asdict(restore or RestoreOptions()), "memory_gb": None}
+    networks = {"weights": checksum([find_weights(weights)]), "plug": asdict(options.plug)} | used
+    rows: list[Row] = []
     for file in files:
-        volume = _head(without_padding(read_volume(file)))
-        full: tuple[float, _Case] | None = None
-        for sigma, kind, r in product(options.sigmas, options.masks, options.accelerations):
-            key = (volume.case_id, kind, f"{r:g}", f"{sigma:g}")
-            missing = [m for m in _wanted(options) if (*key, *m) not in rows]
-            if not missing:
-                continue
-            if restorer is None and any(m == "ours" for m, _ in missing):
-                restorer = Restorer.from_pretrained(weights, device=device)
-            if full is None or full[0] != sigma:
-                full = sigma, _full_case(volume, sigma, options)
-            case = _undersampled(full[1], kind, r, options)
-            for method, factor in missing:
-                row = dict(zip(_COLUMNS, (*key, method, factor), strict=False))
-                rows[(*key, method, factor)] = row | _run(
-                    case, method, float(factor), options, restorer, restore
-                )
-                write_csv(table, list(rows.values()))
-                if on_row:
-                    on_row(rows[(*key, method, factor)])
-    return list(rows.values())
+        source, case_of = checksum([file]), _cases(file, options)
+        for sigma, kind, r, (method, factor) in product(
+            options.sigmas, options.masks, options.accelerations, _wanted(options)
+        ):
+            told = (file_stem(file), kind, f"{r:g}", f"{sigma:g}", method, f"{factor:g}")
+            cells = dict(zip(_COLUMNS, told, strict=False))
+            setting = {name: getattr(options, name) for name in _SETTINGS}
+            prior = networks if method == "ours" else None
+            parts = cells | setting | {"source": source, "iterations": _ITERATIONS, "prior": prior}
+
+            def measured(
+                case: Row = cells, factor: float = factor, case_of: MakeCase = case_of
+            ) -> Kept:
+                found = case_of(float(case["sigma"]), case["mask"], float(case["R"]))
+                model = restorer() if case["method"] == "ours" else None
+                return Kept(case | _run(found, case["method"], factor, options, model, restore))
+
+            rows.append(keep(out / "rows" / f"{key_of(parts)}.json", measured))
+            write_csv(out / "results.csv", rows)
+            if on_row:
+                on_row(rows[-1])
+    return rows
 
 
 def best_rows(rows: Sequence[Row]) -> list[Row]:
@@ -184,6 +187,16 @@ def _full_case(volume: Volume, sigma: float, options: RawBenchmark) -> _Case:
     return _Case(problem, image[part] / np.float32(scale), mask, sigma)
 
 
+MakeCase = Callable[[float, MaskKind, float], _Case]
+
+
+def _cases(file: Path, options: RawBenchmark) -> MakeCase:
+    """What makes the measurements of one scan, the last of each kind at hand."""
+    volume = cache(lambda: _head(without_padding(read_volume(file))))
+    full = lru_cache(maxsize=1)(lambda sigma: _full_case(volume(), sigma, options))
+    return lru_cache(maxsize=1)(lambda sigma, kind, r: _undersampled(full(sigma), kind, r, options))
+
+
 def _undersampled(full: _Case, kind: MaskKind, r: float, options: RawBenchmark) -> _Case:
     y, z = full.clean.shape[1:]
     lines = sampling_lines(kind, (y, z), r, acs=options.acs, seed=options.seed)
@@ -219,22 +232,14 @@ def _run(
     }
 
 
-def _wanted(options: RawBenchmark) -> list[tuple[Method, str]]:
+def _wanted(options: RawBenchmark) -> list[tuple[Method, float]]:
     """Methods with the factors of their weights."""
     plain = ("zero-filled", "ours")
     return [
-        (method, f"{factor:g}")
+        (method, factor)
         for method in options.methods
         for factor in ((1.0,) if method in plain else _FACTORS)
     ]
-
-
-def _known(table: Path) -> dict[tuple[str, ...], Row]:
-    if not table.is_file():
-        return {}
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {tuple(row[c] for c in _COLUMNS[:6]): dict(row) for row in rows}
 
 
 def _head(volume: Volume) -> Volume:

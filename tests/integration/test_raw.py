@@ -101,5 +101,9 @@ def test_methods_are_compared_and_a_rerun_goes_on(clean_nifti: Path, tmp_path: P
     assert len(rows) == 1 + 1 + 5
     again = runner.invoke(app, args)
     assert again.exit_code == 0
-    assert "dB, SSIM" not in again.output
     assert (tmp_path / "bench" / "results.csv").read_text().splitlines() == rows
+    assert len(list((tmp_path / "bench" / "rows").iterdir())) == 6
+    other = runner.invoke(app, [*args, "--seed", "1"])
+    assert other.exit_code == 0
+    assert (tmp_path / "bench" / "results.csv").read_text().splitlines() != rows
+    assert len(list((tmp_path / "bench" / "rows").iterdir())) == 12
