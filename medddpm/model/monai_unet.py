@@ -9,6 +9,8 @@ import torch
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from torch import Tensor, nn
 
+from medddpm.model.unet import with_guess
+
 _TIMESTEPS = 1000
 """The sinusoids of MONAI's time embedding are made for whole steps up to about this."""
 
@@ -57,6 +59,4 @@ class MonaiLatentUNet(nn.Module):
         planes = conditions[:, :, None, None, None].to(z).expand(-1, -1, *z.shape[2:])
         timesteps = angle.float() * (2 * _TIMESTEPS / math.pi)
         out: Tensor = self.network(torch.cat([z, cond.to(z), planes], dim=1), timesteps)
-        guess = cond[:, -self.latent_channels :].float()
-        share = self.guess_gain * angle.float().sin()[:, None, None, None, None]
-        return out.float() + share * guess
+        return with_guess(out, cond, angle, self.guess_gain)

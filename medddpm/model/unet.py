@@ -72,9 +72,20 @@ class LatentUNet(nn.Module):
         """
         scalars = torch.cat([angle[:, None].float() / (math.pi / 2), conditions], dim=1)
         out: Tensor = self.unet(torch.cat([z, cond], dim=1), self.embed(scalars))
-        guess = cond[:, -self.latent_channels :].float()
-        share = self.guess_gain * angle.float().sin()[:, None, None, None, None]
-        return out.float() + share * guess
+        return with_guess(out, cond, angle, self.guess_gain)
+
+
+def with_guess(out: Tensor, cond: Tensor, angle: Tensor, gain: float) -> Tensor:
+    """What a network adds to the first guess of x0, the last channels of its condition, float32.
+
+    Args:
+        out: (B, C, X, Y, Z), of the network.
+        cond: (B, cond_channels, X, Y, Z), the guess last.
+        angle: (B,) of the noise level, in radians.
+        gain: Share of x0 in what is predicted at the terminal level.
+    """
+    guess = cond[:, -out.shape[1] :].float()
+    return out.float() + gain * angle.float().sin()[:, None, None, None, None] * guess
 
 
 class _NormedNetwork(nn.Module):
