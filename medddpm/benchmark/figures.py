@@ -160,6 +160,35 @@ def gain_plot(summary: Sequence[Row]) -> bytes:
     return _png(figure)
 
 
+def level_plot(rows: Sequence[Row]) -> bytes:
+    """Sigma that was found over the true one, with its error bar; a colour for each method.
+
+    Args:
+        rows: Those with a `sigma_error`.
+    """
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    panel = figure.subplots()
+    labels = list(dict.fromkeys(method_label(row) for row in rows))
+    for label in labels:
+        mine = [row for row in rows if method_label(row) == label]
+        true = np.array([true_sigma(row) for row in mine])
+        ratio = np.array([row["sigma_told"] for row in mine]) / true
+        bar = ratio * [min(row["sigma_error"], 1.0) for row in mine]
+        panel.errorbar(true, ratio, bar, marker="o", linestyle="", capsize=3, label=label)
+    panel.axhspan(0.9, 1.1, color="0.9", zorder=0)
+    panel.axhline(1, color="black", linewidth=0.8)
+    panel.set(
+        xscale="log", xlabel="true sigma, own noise included, of the scale", ylabel="found / true"
+    )
+    panel.legend(fontsize=8)
+    return _png(figure)
+
+
+def true_sigma(row: Row) -> float:
+    """Noise that was added to a scan and noise of its own together, a fraction of the scale."""
+    return float(np.hypot(row["sigma_true"], row["sigma_own"]))
+
+
 def _rows(summary: Sequence[Row]) -> tuple[Figure, dict[str, Any]]:
     """A figure with two panels for each kind of noise, at one scale where there are several."""
     noises = list(dict.fromkeys(line["noise"] for line in summary))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -146,6 +147,32 @@ class Spoilt:
     sigma: float
     acquisition: Acquisition | None = None
 
+    @cached_property
+    def own(self) -> float:
+        """Sigma of the noise that the clean scan has of its own, in scan units; 0 if none shows."""
+        clean = self.case.volume
+        try:
+            return find_noise(clean.data, law=self.law, spacing=clean.spacing).sigma
+        except ConfigError:  # too few voxels to tell
+            return 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method makes of a noisy scan.
+
+    Attributes:
+        image: (X, Y, Z) restored, in scan units.
+        sigma: It was told or found, in scan units; None if it takes none.
+        error: Relative error of a sigma that it found.
+        edge: Where it found the end of k-space along each axis, as a fraction of Nyquist.
+    """
+
+    image: Image
+    sigma: float | None = None
+    error: float | None = None
+    edge: tuple[float, float, float] | None = None
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -233,9 +260,7 @@ def run_method(
     with MemoryMeter() as memory:
         began = time.perf_counter()
         told = source == "oracle"
-        restored, level = restore_case(
-            spoilt.noisy, case, law, method, restorer, told=told, seed=seed
-        )
+        answer = restore_case(spoilt.noisy, case, law, method, restorer, told=told, seed=seed)
         seconds = time.perf_counter() - began
     row = Row(
         case=case.volume.case_id,
@@ -247,12 +272,19 @@ def run_method(
         method=method.label,
         sigma_source=source,
         sigma_true=rms_sigma(law, case.regions["foreground"]) / case.scale,
-        sigma_told=None if level is None else level / case.scale,
+        sigma_own=spoilt.own / case.scale,
+        sigma_told=None if answer.sigma is None else answer.sigma / case.scale,
+        sigma_error=answer.error,
+        edge_apart=_apart(answer.edge, law.colour.edge),
         seconds=round(seconds, 3),
         peak_gb=round(memory.peak_gb, 3),
-        **region_scores(case.volume.data, restored, case.regions, case.scale),
+        **region_scores(case.volume.data, answer.image, case.regions, case.scale),
     )
-    return Outcome(row, case.volume.data, spoilt.noisy.data, restored)
+    return Outcome(row, case.volume.data, spoilt.noisy.data, answer.image)
+
+
+def _apart(found: tuple[float, ...] | None, true: tuple[float, ...]) -> float | None:
+    return None if found is None else max(abs(f - t) for f, t in zip(found, true, strict=True))
 
 
 def restore_case(
@@ -264,8 +296,8 @@ def restore_case(
     *,
     told: bool,
     seed: int,
-) -> tuple[Image, float | None]:
-    """The restored scan, and the sigma that the method was told, both in scan units.
+) -> Answer:
+    """What a method makes of a noisy scan.
 
     Args:
         noisy: What is restored.
@@ -285,8 +317,9 @@ def restore_case(
         if restorer is None:
             raise ConfigError(f"method {method.label} needs a model; give weights")
         if method.name == CEILING:
-            return round_trip(restorer, case.volume.data / scale) * scale, None
+            return Answer(round_trip(restorer, case.volume.data / scale) * scale)
         return _ours(noisy, law, method, restorer, told=told, seed=seed)
+    error = edge = None
     if not method.needs_sigma:
         law = replace(law, sigma=0.0)
     elif told:
@@ -295,20 +328,24 @@ def restore_case(
         find = white_noise if law.colour.is_white else find_noise
         found = find(noisy.data, law=law, spacing=noisy.spacing)
         law = replace(found.law, sigma=found.sigma)
+        error, edge = found.error, law.colour.edge
     y = np.ascontiguousarray(noisy.data / scale, dtype=np.float32)
     with torch.inference_mode():
         x_hat = peer_of(method.name)(y, law_times(law, 1 / case.scale))
-    return x_hat * scale, float(law.sigma) if method.needs_sigma else None
+    return Answer(x_hat * scale, float(law.sigma) if method.needs_sigma else None, error, edge)
 
 
 def _ours(
     noisy: Volume, law: NoiseLaw, method: Method, restorer: Restorer, *, told: bool, seed: int
-) -> tuple[Image, float]:
+) -> Answer:
     given: dict[str, Any] = {"mode": method.name, "seed": seed, "noise": law.kind}
     if law.kind == "ncchi":
         given["coils"] = law.coils
     done = restorer.restore(noisy, law=law if told else None, **given, **method.changes)
-    return done.volume.data, done.facts.frames[0].sigma.sigma
+    image, frame = done.volume.data, done.facts.frames[0]
+    if told or frame.colour is None:
+        return Answer(image, frame.sigma.sigma)
+    return Answer(image, frame.sigma.sigma, frame.sigma.error, frame.colour.edge)
 
 
 def _given_gain(volume: Volume, gmap: Volume) -> Image:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.benchmark.measure import BenchmarkOptions, Source, restore_case
+from medddpm.benchmark.measure import Answer, BenchmarkOptions, Source, restore_case
 from medddpm.benchmark.methods import Method
 from medddpm.benchmark.repeat_case import RepeatCase
 from medddpm.data.repeats import block_numbers
@@ -80,8 +80,12 @@ def measure_method(
         for repeat, gain in zip(case.repeats, case.gains, strict=True)
     ]
     seconds = (time.perf_counter() - began) / len(done)
-    restored = [image for image, _ in done]
-    told = [t / g for (_, t), g in zip(done, case.gains, strict=True) if t is not None]
+    restored = [answer.image for answer in done]
+    told = [
+        answer.sigma / gain
+        for answer, gain in zip(done, case.gains, strict=True)
+        if answer.sigma is not None
+    ]
     row: dict[str, Any] = {"case": case.name, "repeats": len(done)}
     row |= {"method": method.label, "sigma_source": source}
     row |= _scores(case, restored, options.noise.law.dof)
@@ -98,8 +102,8 @@ def _restored(
     source: Source,
     options: BenchmarkOptions,
     restorer: Restorer | None,
-) -> tuple[Image, float | None]:
-    """One repeat restored, and the sigma that the method was told or found, in its units."""
+) -> Answer:
+    """One repeat restored, in its units."""
     law, told = options.noise.law, source == "oracle"
     if told or (source == "blind" and not method.needs_model):
         try:

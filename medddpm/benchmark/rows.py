@@ -26,6 +26,8 @@ from medddpm.io.provenance import checksum, versions
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Volume
 
+_SIGMAS = ("sigma", "sigma_true", "sigma_own", "sigma_told")
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -69,7 +71,7 @@ class BenchmarkRun:
 
 def with_units(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of simulated noise for a CSV file: the names of their columns say the unit of sigma."""
-    units = {name: f"{name}_fraction" for name in ("sigma", "sigma_true", "sigma_told")}
+    units = {name: f"{name}_fraction" for name in _SIGMAS}
     return [{units.get(name, name): value for name, value in row.items()} for row in rows]
 
 

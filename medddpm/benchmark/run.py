@@ -211,7 +211,8 @@ def _write(
             shown = repeats_parts(tested.rows, tested.scans, tested.summary, tested.slices)
             parts = [heading("Truth from repeats"), *shown]
         write_json(folder / "results.json", results)
-        page = benchmark_page(summary, plain(facts), slices, acquisitions, parts)
+        cells = [row.cells for row in rows]
+        page = benchmark_page(summary, plain(facts), slices, acquisitions, cells, parts)
         write_html(folder / "index.html", page)
     return "rows.csv", "summary.csv", *more, "results.json", "index.html"
 

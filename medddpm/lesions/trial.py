@@ -218,9 +218,9 @@ def restore_trial(
     noise = replace(options.run.noise, seed=options.run.noise.seed + trial.draw)
     noisy = degrade(case.volume.with_data(image), trial.sigma * case.scale, noise)
     law, told = added_law(noise, trial.sigma * case.scale), trial.source == "oracle"
-    found, _ = restore_case(noisy, case, law, trial.method, restorer, told=told, seed=noise.seed)
+    answer = restore_case(noisy, case, law, trial.method, restorer, told=told, seed=noise.seed)
     scale = np.float32(case.scale)
-    return noisy.data / scale, found / scale
+    return noisy.data / scale, answer.image / scale
 
 
 def trial_facts(case: Case, trial: Trial, restored: Image, seconds: float) -> dict[str, Any]:

@@ -87,8 +87,14 @@ def test_who_is_told_what(scan: Volume, monkeypatch: pytest.MonkeyPatch) -> None
     assert told[0].sigma == pytest.approx(row["sigma_true"], rel=1e-4)
     assert row["sigma_told"] == pytest.approx(row["sigma_true"], rel=1e-4)
     assert row["sigma_true"] > 0.05 * np.sqrt(2)
-    run_method(spoilt, parse_method("tv"), "blind", None)
+    assert row["sigma_error"] is None
+    blind = run_method(spoilt, parse_method("tv"), "blind", None).row
     assert told[1].sigma != told[0].sigma
+    assert blind.sigma_error is not None
+    assert blind.sigma_error > 0
+    edges = zip(told[1].colour.edge, spoilt.law.colour.edge, strict=True)
+    assert blind.edge_apart == max(abs(found - true) for found, true in edges)
+    assert 0 <= blind.sigma_own < blind.sigma_true
 
 
 def test_ours_told_the_law_get_all_of_it(scan: Volume, tiny_weights: Path) -> None:
@@ -165,7 +171,10 @@ def test_white_and_acquired_side_by_side(folder: Path, tmp_path: Path, cli: Any)
     assert "side by side" in page
     for found in facts["acquisitions"]:
         assert found["words"] in page
-    assert page.count("data:image/png;base64,") == 4  # two plots and a montage for each noise
+    assert (
+        "1 of 2" in page or "2 of 2" in page or "0 of 2" in page
+    )  # the level of white noise, found
+    assert page.count("data:image/png;base64,") == 5  # three plots and a montage for each noise
     kept = {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
     assert cli(*words, "--noise", "ellipse").exit_code == 0
     after = {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}

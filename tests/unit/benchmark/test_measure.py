@@ -142,7 +142,7 @@ def test_a_run_is_complete_goes_on_and_shows_itself(folder: Path, tmp_path: Path
     assert facts["scans"] == ["a", "b"]
     assert facts["machine"]["cores"]
     page = (out / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 4  # two plots and a montage for each sigma
+    assert page.count("data:image/png;base64,") == 5  # three plots and a montage for each sigma
     assert "src=http" not in page
 
 

@@ -86,7 +86,7 @@ def measured_images(case: RepeatCase) -> list[Image]:
 
     method = parse_method("shrinkage")
     return [
-        _restored(repeat, case, case.level * gain, method, "oracle", OPTIONS, None)[0]
+        _restored(repeat, case, case.level * gain, method, "oracle", OPTIONS, None).image
         for repeat, gain in zip(case.repeats, case.gains, strict=True)
     ]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medddpm.preprocess.acquisition import Acquisition, acquire
+from medddpm.preprocess.acquisition import Acquisition, Filter, acquire
 from medddpm.preprocess.found_noise import find_noise, known_noise, white_noise
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseLaw
 
@@ -51,6 +51,17 @@ def test_a_filter_shows_in_the_window(clean: NDArray[np.float32]) -> None:
     window = found.law.colour.window[0]
     assert window[-1] < 0.75 * window[0]
     assert found.fraction == pytest.approx(0.06, rel=0.25)
+
+
+@pytest.mark.parametrize(("name", "strength"), [("hann", 0.7), ("hamming", 1.0)])
+def test_a_filter_without_an_edge_shows_in_few_voxels(
+    head: Head, name: Filter, strength: float
+) -> None:
+    a = Acquisition(0.06, filter=name, filter_strength=strength, filtered=(0, 1, 2))
+    made = acquire(head((64, 64, 64)) / 1000, a, np.random.default_rng(3))
+    found = find_noise(made.noisy)
+    assert not found.law.colour.is_white
+    assert found.fraction == pytest.approx(made.law.level(made.clean > 0.1), rel=0.15)
 
 
 def test_what_is_known_is_taken(clean: NDArray[np.float32]) -> None:
