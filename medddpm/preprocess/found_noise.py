@@ -33,7 +33,7 @@ _FLAT = 0.4
 _LEAST_SEEN = 0.25
 """Share of the noise that second differences must see, to tell its level."""
 _FEWEST_BLOCKS = 2000
-"""For a slight colour to be believed where k-space shows no edge: fewer blocks see too much anatomy."""
+"""For a slight colour to be believed where k-space shows no edge: fewer see too much anatomy."""
 _DEEP, _CLEAR = 1.5, 16.0
 """The same as `_FLAT` for fewer blocks, absolute and in errors of the fit: in 64^3 voxels of 15
 scans and white noise anatomy reached 1.2 and 12; filters from half of Hann on reach 1.2 and 20."""
