@@ -27,12 +27,12 @@ def calibration_figure(
     """
     figure = Figure(figsize=(13, 4), layout="constrained")
     held, reliable, risk = figure.subplots(1, 3)
-    for scan in dict.fromkeys(row["scan"] for row in rows):
-        lines = [row for row in rows if row["scan"] == scan]
+    for scan, noise in dict.fromkeys((row["scan"], row["noise"]) for row in rows):
+        lines = [row for row in rows if (row["scan"], row["noise"]) == (scan, noise)]
         sigmas = [row["sigma"] for row in lines]
         style = "--" if lines[0].get("part") == "test" else "-"
         covered = [100 * row["coverage"] for row in lines]
-        held.plot(sigmas, covered, style, marker="o", label=printable(scan))
+        held.plot(sigmas, covered, style, marker="o", label=f"{printable(scan)}, {noise}")
     held.axhspan(87, 93, color="0.92")
     held.axhline(90, color="black", linewidth=0.8)
     held.set(xlabel="sigma, of the scale", ylabel="voxels in the 90 % interval, %", ylim=(70, 100))

@@ -48,6 +48,7 @@ class Points:
     Attributes:
         subject: Who it is: all scans of one subject are fitted, or tested, together.
         scan: Its name.
+        noise: Its kind, "white" or "acquired".
         sigma: Noise as a fraction of the intensity scale.
         mean: (N,) restored, as a fraction of the scale.
         std: (N,) of the ensemble.
@@ -59,6 +60,7 @@ class Points:
 
     subject: str
     scan: str
+    noise: str
     sigma: float
     mean: Array
     std: Array
@@ -78,6 +80,7 @@ class Points:
 def points_of(
     subject: str,
     scan: str,
+    noise: str,
     sigma: float,
     images: tuple[Array, Array, Array],
     inside: NDArray[np.bool_],
@@ -89,6 +92,7 @@ def points_of(
     Args:
         subject: Who it is.
         scan: Its name.
+        noise: Its kind.
         sigma: Noise as a fraction of the scale.
         images: Clean, mean and std of the ensemble, each (X, Y, Z), as fractions of the scale.
         inside: (X, Y, Z), the voxels that count.
@@ -108,6 +112,7 @@ def points_of(
     return Points(
         subject,
         scan,
+        noise,
         sigma,
         mean.ravel()[picked],
         std.ravel()[picked],
@@ -125,7 +130,8 @@ def fit_table(
 ) -> IntervalTable:
     """Half widths that hold `LEVEL` of the voxels of each noise level and class.
 
-    Each scan counts alike: the factor is the conformal quantile of |error| / std over the pooled
+    Each scan with each kind of noise counts alike:
+    the factor is the conformal quantile of |error| / std over the pooled
     voxels, each weighing one over the voxels of its scan in that class. A class with too
     few voxels takes all those of its slices, and slices that no scan has take all of the level.
 
@@ -175,7 +181,8 @@ def scores(points: Points, table: IntervalTable | None) -> dict[str, Any]:
     error, nominal = np.abs(points.error), np.float32(NOMINAL) * points.std
     width: Array = nominal if table is None else points.half_width(table)
     held = error <= width
-    row: dict[str, Any] = {"scan": points.scan, "subject": points.subject, "sigma": points.sigma}
+    row: dict[str, Any] = {"scan": points.scan, "subject": points.subject}
+    row |= {"noise": points.noise, "sigma": points.sigma}
     row |= {"coverage": float(held.mean()), "coverage_nominal": float((error <= nominal).mean())}
     edges = EDGES if table is None else table.edges
     classes = np.digitize(points.mean / np.float32(points.seen.scale), edges)
@@ -209,7 +216,12 @@ def cross_fit(points: Sequence[Points]) -> Tested:
     for subject in subjects:
         table = fit_table([p for p in points if p.subject != subject])
         pairs += [(p, table) for p in points if p.subject == subject]
-    return sorted(pairs, key=lambda pair: (pair[0].sigma, pair[0].scan))
+    return in_order(pairs)
+
+
+def in_order(tested: Tested) -> Tested:
+    """By noise, its level and the scan."""
+    return sorted(tested, key=lambda pair: (pair[0].noise, pair[0].sigma, pair[0].scan))
 
 
 def reliability(tested: Tested) -> list[tuple[float, float]]:

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medddpm.benchmark.degradation import degrade
-from medddpm.benchmark.measure import BenchmarkOptions, Case, prepare_case
+from medddpm.benchmark.measure import BenchmarkOptions, Case, NoiseName, prepare_case, spoil
 from medddpm.benchmark.rows import with_units
 from medddpm.calibration.figure import calibration_figure
 from medddpm.calibration.intervals import (
@@ -22,6 +22,7 @@ from medddpm.calibration.intervals import (
     Tested,
     cross_fit,
     fit_table,
+    in_order,
     points_of,
     pooled_rank,
     reliability,
@@ -38,6 +39,7 @@ from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 
 Row = dict[str, Any]
 _ARRAYS = ("mean", "std", "error", "block_std", "block_error")
+NOISES: tuple[NoiseName, ...] = ("white", "acquired")
 NAMES = ("model.safetensors", "calibration.json", "coverage.csv", "coverage.png")
 
 
@@ -46,7 +48,7 @@ class Calibration:
     """What a calibration found.
 
     Attributes:
-        rows: One a scan and noise level: its coverage under a table fitted to other subjects;
+        rows: One a scan and noise: its coverage under a table fitted to other subjects;
             "part" says whether it is a scan of the "calibration" or of the "test".
         content: The table as the card holds it.
         weights: The weights file with that card.
@@ -62,6 +64,7 @@ def calibrate(
     out: str | Path,
     *,
     sigmas: Sequence[float] = (0.03, 0.05, 0.09, 0.15),
+    noises: Sequence[NoiseName] = NOISES,
     options: RestoreOptions | None = None,
     crop: tuple[int, int, int] | None = None,
     weights: str | Path = "default",
@@ -70,13 +73,14 @@ def calibrate(
     limit: int | None = None,
     test: str | Path | None = None,
     overwrite: bool = False,
-    on_scan: Callable[[str, float], None] | None = None,
+    on_scan: Callable[[str, str, float], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Fit the 90 % intervals of an ensemble to clean scans; writes weights with a new card.
 
-    Noise of each level is added to each scan, an ensemble restores it with a blind sigma, and the
-    table takes the widths that would have held 90 %. The coverage that is reported is that of
+    Noise of each kind and level is added to each scan, an ensemble restores it with a blind
+    sigma, and the table takes the widths that would have held 90 %.
+    The coverage that is reported is that of
     each subject under a table of the others, and that of the test scans under the table itself.
     A run that was stopped goes on.
 
@@ -85,6 +89,7 @@ def calibrate(
             the names do not tell who it is.
         out: Folder for model.safetensors, calibration.json, coverage.csv and coverage.png.
         sigmas: Noise levels, fractions of each scan's intensity scale.
+        noises: Kinds of noise, as in `BenchmarkOptions`; each scan gets a scanner of its own.
         options: The ensemble; the defaults if not given.
         crop: Box of so many voxels around the middle of the foreground; None is the whole scan.
         weights: Model to calibrate.
@@ -94,7 +99,7 @@ def calibrate(
         test: Clean scans of other subjects, given as `data`, that the table is tested on and not
             fitted to.
         overwrite: Replace outputs that exist.
-        on_scan: Called with each scan and noise level when it is done.
+        on_scan: Called with each scan, kind and level of noise when it is done.
         on_progress: Called with how much is done, and of how much.
 
     Raises:
@@ -114,20 +119,20 @@ def calibrate(
     settings = replace(options or RestoreOptions(), mode="ensemble", sigma=None)
     restorer = Restorer.from_pretrained(weights, device)
     points: list[Points] = []
-    for path, subject in (subjects | tested).items():
-        for sigma in sorted(sigmas):
-            points.append(_measure(path, subject, sigma, settings, crop, restorer, out))
+    who, spoilt = subjects | tested, list(product(noises, sorted(sigmas)))
+    for path, subject in who.items():
+        for noise, sigma in spoilt:
+            points.append(_measure(path, subject, noise, sigma, settings, crop, restorer, out))
             if on_scan:
-                on_scan(file_stem(path), sigma)
+                on_scan(file_stem(path), noise, sigma)
             if on_progress:
-                on_progress(len(points), len(subjects | tested) * len(sigmas))
+                on_progress(len(points), len(who) * len(spoilt))
     held = set(tested.values())
     fitted = [p for p in points if p.subject not in held]
     parts = {"calibration": cross_fit(fitted)}
     if tested:
         table = fit_table(fitted)
-        pairs = [(p, table) for p in points if p.subject in held]
-        parts["test"] = sorted(pairs, key=lambda pair: (pair[0].sigma, pair[0].scan))
+        parts["test"] = in_order([(p, table) for p in points if p.subject in held])
     rows = [{**scores(*pair), "part": part} for part, found in parts.items() for pair in found]
     content = _content(fitted, parts, rows, settings, crop)
     _write(out, rows, content, find_weights(weights), restorer.model.card)
@@ -147,37 +152,40 @@ def _test_subjects(test: Path, fitted: set[str]) -> dict[Path, str]:
 def _measure(
     path: Path,
     subject: str,
+    noise: NoiseName,
     sigma: float,
     options: RestoreOptions,
     crop: tuple[int, int, int] | None,
     restorer: Restorer,
     out: Path,
 ) -> Points:
-    """The points of one scan and noise level: read where they are there, else computed and kept."""
-    parts = [checksum([path]), sigma, asdict(options), crop, restorer.model.digest]
+    """The points of one scan and noise: read where they are there, else computed and kept."""
+    parts = [checksum([path]), noise, sigma, asdict(options), crop, restorer.model.digest]
     parts += [versions()["medddpm"], "seen"]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
     kept = out / "points" / f"{key}.npz"
     if not kept.exists():
-        bench = BenchmarkOptions(sigmas=(sigma,), crop=crop)
-        case = prepare_case(read_volume(path), bench)
-        noisy = degrade(case.volume, sigma * case.scale, bench.noise, case.gain)
-        done = restorer.restore(noisy, options=options)
+        bench = BenchmarkOptions(sigmas=(sigma,), crop=crop, noises=(noise,))
+        spoilt = spoil(prepare_case(read_volume(path), bench), sigma, noise, bench)
+        case, law = spoilt.case, spoilt.law
+        told = replace(options, noise=law.kind, coils=law.coils)
+        done = restorer.restore(spoilt.noisy, options=told)
         if done.std is None:
             raise AssertionError("an ensemble has a spread")
         scale = np.float32(case.scale)
         images = (case.volume.data / scale, done.volume.data / scale, done.std.data / scale)
         inside, seen = case.regions["foreground"], _seen(done, case)
-        found = points_of(subject, file_stem(path), sigma, images, inside, seen)
+        found = points_of(subject, file_stem(path), noise, sigma, images, inside, seen)
         out.mkdir(exist_ok=True)
         kept.parent.mkdir(exist_ok=True)
         with staged(kept.parent) as work:
             arrays: dict[str, Any] = {name: getattr(found, name) for name in _ARRAYS}
             np.savez(work / kept.name, seen=[*seen.spacing, seen.sigma, seen.scale], **arrays)
     with np.load(kept) as file:
-        x, y, z, told, factor = file["seen"].tolist()
+        x, y, z, level, factor = file["seen"].tolist()
         arrays = {name: file[name] for name in _ARRAYS}
-    return Points(subject, file_stem(path), sigma, seen=Seen((x, y, z), told, factor), **arrays)
+    seen = Seen((x, y, z), level, factor)
+    return Points(subject, file_stem(path), noise, sigma, seen=seen, **arrays)
 
 
 def _seen(done: Restored, case: Case) -> Seen:
@@ -202,6 +210,7 @@ def _content(
         "options": options.method,
         "scans": len({p.scan for p in points}),
         "subjects": len({p.subject for p in points}),
+        "noises": sorted({p.noise for p in points}),
         "crop": crop,
         "coverage_of_other_subjects": _coverage(rows, "calibration"),
         "reliability": [_rounded(pair) for pair in reliability(last)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,14 @@ from medddpm.cli import groups
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import Device, Overwrite, Weights, parse_crop, parse_device
 from medddpm.cli.run import reports_errors
+
+
+class CalibrationNoise(StrEnum):
+    """Kinds of noise that intervals are fitted to."""
+
+    WHITE = "white"
+    ACQUIRED = "acquired"
+
 
 _TITLES = {
     "calibration": "Each subject under intervals that were fitted to the others",
@@ -31,6 +40,10 @@ def calibrate(
     sigma: Annotated[
         list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
     ] = None,
+    noise: Annotated[
+        list[CalibrationNoise] | None,
+        typer.Option(help="Kind of noise; repeatable, both if not given."),
+    ] = None,
     samples: Annotated[int, typer.Option(min=2, help="Samples of the ensemble.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each sample.")] = 4,
     crop: Annotated[
@@ -47,6 +60,8 @@ def calibrate(
 ) -> None:
     """Make the 90 % intervals of an ensemble hold 90 %, on your own clean scans."""
     with progress("calibrate") as step:
+        from medddpm.benchmark.figures import NOISE_WORDS
+        from medddpm.calibration.run import NOISES
         from medddpm.calibration.run import calibrate as run
         from medddpm.restoration.options import RestoreOptions
 
@@ -54,6 +69,7 @@ def calibrate(
             data,
             out,
             sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
+            noises=NOISES if noise is None else tuple(kind.value for kind in noise),
             options=RestoreOptions(mode="ensemble", samples=samples, steps=steps),
             crop=parse_crop(crop),
             weights=weights,
@@ -61,7 +77,9 @@ def calibrate(
             include=include,
             test=test,
             overwrite=overwrite,
-            on_scan=lambda name, level: say(f"{name} at sigma {level:g} of the intensity scale"),
+            on_scan=lambda name, kind, level: say(
+                f"{name}: {NOISE_WORDS[kind]}, sigma {level:g} of the intensity scale"
+            ),
             on_progress=partial(step, "calibrate"),
         )
     for part, title in _TITLES.items():
@@ -79,11 +97,11 @@ def calibrate(
 def _table(rows: list[dict[str, Any]]) -> str:
     wide = max(len(row["scan"]) for row in rows)
     lines = [
-        f"{'sigma':>6} {'scan':<{wide}} {'in 90 %':>8} {'nominal':>8} {'error/std':>9} "
-        f"{'rank':>5} {'rank of blocks':>14}"
+        f"{'noise':<8} {'sigma':>6} {'scan':<{wide}} {'in 90 %':>8} {'nominal':>8} "
+        f"{'error/std':>9} {'rank':>5} {'rank of blocks':>14}"
     ]
     lines += [
-        f"{row['sigma']:>6g} {row['scan']:<{wide}} {row['coverage']:>8.1%} "
+        f"{row['noise']:<8} {row['sigma']:>6g} {row['scan']:<{wide}} {row['coverage']:>8.1%} "
         f"{row['coverage_nominal']:>8.1%} {row['error_over_std']:>9.2f} {row['rank']:>5.2f} "
         f"{row['rank_blocks']:>14.2f}"
         for row in rows

@@ -17,6 +17,7 @@ from medddpm.model.model import load_model
 from medddpm.restoration.restorer import RestoreOptions, Restorer
 
 OPTIONS = ["--samples", "2", "--steps", "1", "--sigma", "0.03", "--sigma", "0.09"]
+WHITE = [*OPTIONS, "--noise", "white"]
 
 
 def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, two_heads, tiny_weights):
@@ -25,7 +26,8 @@ def test_calibrated_weights_hold_what_they_promise(cli, tmp_path, two_heads, tin
     assert first.exit_code == 0, first.stderr
     assert "sub-1_T1w" in first.stdout
     rows = list(csv.DictReader((out / "coverage.csv").read_text().splitlines()))
-    assert [row["sigma_fraction"] for row in rows] == ["0.03", "0.03", "0.09", "0.09"]
+    assert [row["sigma_fraction"] for row in rows] == ["0.03", "0.03", "0.09", "0.09"] * 2
+    assert [row["noise"] for row in rows] == ["acquired"] * 4 + ["white"] * 4
     before, after = load_model(tiny_weights), load_model(out / "model.safetensors")
     assert all((a == b).all() for a, b in zip(before.parameters(), after.parameters(), strict=True))
     table = after.card["calibration"]
@@ -58,7 +60,7 @@ def test_test_scans_are_tested_and_not_fitted(
     cli, tmp_path, two_heads, tiny_weights, head, save_nifti, oblique_affine
 ):
     other = save_nifti(tmp_path / "sub-7_T1w.nii.gz", head((32, 30, 32)), oblique_affine)
-    base = ["--weights", tiny_weights, *OPTIONS]
+    base = ["--weights", tiny_weights, *WHITE]
     alone, both = tmp_path / "alone", tmp_path / "both"
     assert cli("calibrate", two_heads, "--out", alone, *base).exit_code == 0
     done = cli("calibrate", two_heads, "--out", both, "--test", other, *base)
@@ -85,7 +87,13 @@ def test_what_is_reported_is_the_coverage_of_what_restore_writes(
     other = save_nifti(tmp_path / "sub-7_T1w.nii.gz", head((32, 30, 32)), oblique_affine)
     options = RestoreOptions(samples=2, steps=1)
     done = calibrate(
-        two_heads, tmp_path / "o", sigmas=(0.06,), options=options, weights=tiny_weights, test=other
+        two_heads,
+        tmp_path / "o",
+        sigmas=(0.06,),
+        noises=("white",),
+        options=options,
+        weights=tiny_weights,
+        test=other,
     )
     case = prepare_case(read_volume(other), BenchmarkOptions(sigmas=(0.06,)))
     noisy = degrade(case.volume, 0.06 * case.scale, NoiseModel())
@@ -109,7 +117,7 @@ def test_a_second_run_takes_what_is_there(cli, tmp_path, two_heads, tiny_weights
         tmp_path / "o",
         "--weights",
         tiny_weights,
-        *OPTIONS,
+        *WHITE,
     ]
     assert cli(*arguments).exit_code == 0
     points = sorted((tmp_path / "o" / "points").iterdir())

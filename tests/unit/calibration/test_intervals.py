@@ -31,7 +31,8 @@ def made(subject, sigma, too_small, seed, n=20_000, spacing=CUBES):
     error = (true * rng.standard_normal(n)).astype(np.float32)
     block = (sigma * np.abs(rng.standard_normal(500))).astype(np.float32)
     seen = Seen(spacing, sigma, 1.0)
-    return Points(subject, f"{subject}-{sigma}", sigma, mean, std, error, block, 2 * block, seen)
+    parts = (mean, std, error, block, 2 * block, seen)
+    return Points(subject, f"{subject}-{sigma}", "white", sigma, *parts)
 
 
 def validated(points):
@@ -156,12 +157,12 @@ def test_points_keep_the_foreground_alone(rng):
     inside[:8] = True
     seen = Seen(CUBES, 0.05, 1.0)
     images = (clean, clean + np.float32(0.1), std)
-    found = points_of("s", "scan", 0.05, images, inside, seen, most=500)
+    found = points_of("s", "scan", "white", 0.05, images, inside, seen, most=500)
     assert found.mean.size == 500
     assert found.block_error.size == 2 * 4 * 4
     np.testing.assert_allclose(found.error, 0.1, atol=1e-6)
     with pytest.raises(ConfigError, match="no voxel"):
-        points_of("s", "scan", 0.05, (clean, clean, 0 * std), inside, seen)
+        points_of("s", "scan", "white", 0.05, (clean, clean, 0 * std), inside, seen)
 
 
 @pytest.mark.parametrize(
