@@ -23,6 +23,7 @@ PAGES = (
     "docs/prepare.md",
     "docs/training.md",
 )
+LONG = ("docs/training.md",)
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -76,7 +77,9 @@ def test_only_known_programs() -> None:
 
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="this checkout has no shipped weights")
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[pytest.mark.slow] * (p in LONG)) for p in PAGES]
+)
 def test_every_command_runs(page: str, cli: Callable[..., Any], workplace: Path) -> None:
     """0, or 6 where a check flags: the phantoms are unlike any scan that was trained on."""
     for words in commands(page):

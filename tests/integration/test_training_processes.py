@@ -78,6 +78,7 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in log if "loss" in row]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_equals_an_uninterrupted_one(scans: Path, tmp_path: Path) -> None:
     step, killed = 0, []
     whole, halves = tmp_path / "whole", tmp_path / "killed"
@@ -100,6 +101,7 @@ def test_a_run_killed_at_random_equals_an_uninterrupted_one(scans: Path, tmp_pat
         assert all(torch.equal(value, b[name]) for name, value in a.items()), killed
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_doubled_batch(scans: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     finished(arguments(scans, one, autoencoder__batch=4, autoencoder__steps=6))

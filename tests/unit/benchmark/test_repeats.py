@@ -58,7 +58,7 @@ def measured(case: RepeatCase, name: str, source: Any = "oracle", **changes: Any
 
 
 @pytest.mark.parametrize("law", list(LAWS))
-@pytest.mark.parametrize("num", [2, 3])
+@pytest.mark.parametrize("num", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_error_of_a_method_is_known_without_a_clean_scan(x: Image, law: str, num: int) -> None:
     """Against the clean phantom, over seeded repeats; "loud" noise is half of the dark part."""
     level = np.broadcast_to(np.float32(40.0 * LAWS[law].get("gain", 1.0)), SHAPE)

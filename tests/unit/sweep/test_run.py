@@ -280,6 +280,7 @@ def test_the_earlier_stages_are_asked_for(
     assert done.rows[0]["psnr"] == pytest.approx(done.rows[0]["log"]["psnr"], abs=0.3)
 
 
+@pytest.mark.slow
 def test_cells_run_over_dask(small_sweep: Callable[..., Sweep]) -> None:
     pytest.importorskip("distributed")
     done = small_sweep("diffusion.prediction=eps,v", cluster=Cluster(workers=1))
