@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from medddpm.benchmark.peers import SIGMA_FREE, peer_names, peer_of
 from medddpm.errors import ConfigError
 from medddpm.io.yaml_text import parse_yaml
-from medddpm.preprocess.tiles import batches, pad_mirrored, plan_tiles
+from medddpm.preprocess.tiles import batches, blended, pad_mirrored, plan_tiles
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
 
@@ -131,12 +131,11 @@ def round_trip(restorer: Restorer, x: Image) -> Image:
     options, codec = RestoreOptions(), restorer.model.codec
     shape = (x.shape[0], x.shape[1], x.shape[2])
     plan = plan_tiles(shape, options.tile, options.overlap, restorer.model.multiple)
-    padded, window = pad_mirrored(x, plan.padded), plan.window()
-    total, weight = np.zeros(plan.padded, np.float32), np.zeros(plan.padded, np.float32)
-    for [start] in batches(plan, 1, np.zeros(plan.padded, dtype=bool)):
-        place = plan.slices(start)
-        tile = torch.from_numpy(padded[place].copy()).to(restorer.device)[None, None]
-        total[place] += window * codec.decode(codec.encode(tile))[0, 0].float().cpu().numpy()
-        weight[place] += window
-    blended: Image = (total / weight)[tuple(slice(0, n) for n in shape)]
-    return blended
+
+    def there_and_back(stack: Image, _: object) -> Image:
+        tile = torch.from_numpy(stack).to(restorer.device)[:, None]
+        out: Image = codec.decode(codec.encode(tile))[:, 0].float().cpu().numpy()
+        return out
+
+    groups = batches(plan, 1, np.zeros(plan.padded, dtype=bool))
+    return blended(plan, pad_mirrored(x, plan.padded), groups, there_and_back)

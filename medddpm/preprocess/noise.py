@@ -131,13 +131,6 @@ def estimate_noise(
     return NoiseEstimate(level.sigma, fraction, method, error, level.num_voxels, clean_scale)
 
 
-def given_noise(sigma: float, scale: float) -> NoiseEstimate:
-    """A level that the user gave, in scan units, as an estimate without an error."""
-    if not (np.isfinite(sigma) and sigma >= 0):
-        raise ConfigError(f"sigma is {sigma}; give a finite number, zero or more")
-    return NoiseEstimate(float(sigma), float(sigma) / scale, "given", 0.0, 0, float(scale))
-
-
 def fine_axes(spacing: tuple[float, float, float]) -> tuple[int, ...]:
     """The array axes that are not across thick slices."""
     finest = min(spacing)

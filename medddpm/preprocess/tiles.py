@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -113,6 +113,35 @@ def batches(plan: TilePlan, size: int, skip: NDArray[np.bool_]) -> Iterator[list
     kept = [s for s in plan.starts if not skip[plan.slices(s)].all()]
     for i in range(0, len(kept), size):
         yield kept[i : i + size]
+
+
+def blended(
+    plan: TilePlan,
+    padded: NDArray[np.float32],
+    groups: Iterable[list[Triple]],
+    change: Callable[[NDArray[np.float32], list[Triple]], Iterable[NDArray[np.float32]]],
+) -> NDArray[np.float32]:
+    """The volume with its tiles changed, blended where they overlap: (X, Y, Z) of `plan.shape`.
+
+    Args:
+        plan: Where the tiles lie.
+        padded: (X, Y, Z) of `plan.padded`; what no tile covers stays as it is here.
+        groups: Corners of the tiles that are changed together, as from `batches`.
+        change: From (B, *tile) and its corners to B changed tiles.
+    """
+    window = plan.window()
+    total, weight = np.zeros((2, *plan.padded), np.float32)
+    for group in groups:
+        stack = np.stack([padded[plan.slices(start)] for start in group])
+        for start, tile in zip(group, change(stack, group), strict=True):
+            total[plan.slices(start)] += window * tile
+            weight[plan.slices(start)] += window
+    nothing = weight == 0
+    np.divide(total, weight, out=total, where=~nothing)
+    np.copyto(total, padded, where=nothing)
+    x, y, z = plan.shape
+    out: NDArray[np.float32] = total[:x, :y, :z]
+    return out
 
 
 def _even_size(length: int, tile: int, overlap: int, multiple: int) -> int:

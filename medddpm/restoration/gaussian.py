@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medddpm.errors import SamplingDivergedError
 from medddpm.model.model import Model
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseLaw
-from medddpm.preprocess.tiles import batches, pad_mirrored, plan_tiles
+from medddpm.preprocess.tiles import batches, blended, pad_mirrored, plan_tiles
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.tile import TileRestorer
@@ -54,17 +54,12 @@ def denoise_gaussian(
     level = sigma if isinstance(sigma, float) else pad_mirrored(sigma, plan.padded)
     law = NoiseLaw("gaussian", 1, level, colour)
     tiles = TileRestorer(model, device, law, spacing, options.seed, options)
-    size = tile_batch(plan, options.memory_gb, device, model)
-    window = plan.window()
-    total, weight = np.zeros((2, *plan.padded), np.float32)
-    for group in batches(plan, size, padded == 0):
-        stack = np.stack([padded[plan.slices(start)] for start in group])
-        done = tiles.restore(stack, group, 0) if learned else tiles.shrunk(stack, group)
-        for start, tile in zip(group, done, strict=True):
-            total[plan.slices(start)] += window * tile
-            weight[plan.slices(start)] += window
-    np.divide(total, weight, out=total, where=weight > 0)
-    out: Array = total[:x, :y, :z]
+    groups = batches(plan, tile_batch(plan, options.memory_gb, device, model), padded == 0)
+
+    def denoised(stack: Array, group: list[tuple[int, int, int]]) -> Array:
+        return tiles.restore(stack, group, 0) if learned else tiles.shrunk(stack, group)
+
+    out = blended(plan, padded, groups, denoised)
     if not np.isfinite(out).all():
         raise SamplingDivergedError("the denoised image holds NaN or infinity; nothing was kept")
     return out

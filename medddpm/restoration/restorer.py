@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from medddpm.preprocess.frame import Frame, make_frame
 from medddpm.preprocess.intensity import foreground_mask, zero_background
 from medddpm.preprocess.noise import expected_magnitude
 from medddpm.preprocess.noise_law import NoiseLaw
-from medddpm.preprocess.tiles import TilePlan, batches, pad_mirrored, plan_tiles
+from medddpm.preprocess.tiles import TilePlan, Triple, batches, blended, pad_mirrored, plan_tiles
 from medddpm.preprocess.values import Looked, look_at, measure_noise
 from medddpm.restoration.blank import first_frame
 from medddpm.restoration.frame_facts import frame_facts
@@ -256,32 +257,24 @@ class Restorer:
         num_samples = options.samples if options.mode == "ensemble" else 1
         size = tile_batch(plan, options.memory_gb, self.device, self.model)
         padded = pad_mirrored(frame.y, plan.padded)
-        empty = padded == 0
-        window = plan.window()
-        groups = list(batches(plan, size, empty))
+        groups = list(batches(plan, size, padded == 0))
         num_tiles = sum(len(group) for group in groups)
         law = frame.law
         if not isinstance(law.sigma, float):
             law = replace(law, sigma=pad_mirrored(law.sigma, plan.padded))
         tiles = TileRestorer(self.model, self.device, law, frame.spacing, seed, options)
-        moments = Moments()
+        moments, done = Moments(), 0
+
+        def restored(sample: int, stack: Array, group: list[Triple]) -> Array:
+            nonlocal done
+            out = tiles.restore(stack, group, sample)
+            done += len(group)
+            if on_progress:
+                on_progress(done, num_samples * num_tiles)
+            return out
+
         for sample in range(num_samples):
-            total = np.zeros(plan.padded, np.float32)
-            weight = np.zeros(plan.padded, np.float32)
-            done = sample * num_tiles
-            for group in groups:
-                stack = np.stack([padded[plan.slices(s)] for s in group])
-                for start, tile in zip(group, tiles.restore(stack, group, sample), strict=True):
-                    total[plan.slices(start)] += window * tile
-                    weight[plan.slices(start)] += window
-                done += len(group)
-                if on_progress:
-                    on_progress(done, num_samples * num_tiles)
-            nothing = weight == 0
-            np.divide(total, weight, out=total, where=~nothing)
-            np.copyto(total, padded, where=nothing)
-            x, yy, z = (slice(0, n) for n in plan.shape)
-            moments.add(total[x, yy, z])
+            moments.add(blended(plan, padded, groups, partial(restored, sample)))
         if not np.isfinite(moments.mean).all():
             raise SamplingDivergedError("the restoration holds NaN or infinity; nothing was kept")
         std = smooth_spread(moments.std()) if num_samples > 1 else None

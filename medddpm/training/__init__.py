@@ -211,25 +211,6 @@ def _narrow(network: nn.Module, stage: StageName, options: FinetuneOptions) -> N
         freeze(network, options.freeze)
 
 
-def _scans(
-    stage: StageName, options: Options, data: Path, out: Path, on_log: OnLog | None
-) -> Scans | MeasuredScans:
-    """Clean scans, or noisy ones with what is known of their noise."""
-    objective, patches = options.fidelity.objective, options.train.validation_patches
-    if objective == "supervised":
-        return Scans(out / "cache", options.data, patches)
-    if stage != "fidelity":
-        raise ConfigError(
-            f"the {stage} learns from clean scans and fidelity.objective is {objective}: keep the "
-            "shipped one and train only the fidelity decoder, or set it to supervised"
-        )
-    folder, pairs = out / "measured", objective == "pairs"
-    for line in pack_repeats(data, folder) if pairs else []:
-        if on_log:
-            on_log({"stage": "cache", "skipped": line})
-    return MeasuredScans(out / "cache", folder, options.data, patches, repeats=pairs)
-
-
 def _model_for(stage: StageName, options: Options, out: Path) -> Model:
     """A fresh model, with the earlier stages from the run folder's weights.
 

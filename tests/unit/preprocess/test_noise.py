@@ -20,7 +20,6 @@ from medddpm.preprocess.noise import (
     estimate_noise,
     expected_magnitude,
     fine_axes,
-    given_noise,
     second_difference,
 )
 from medddpm.preprocess.noise_law import NoiseLaw
@@ -169,15 +168,6 @@ def test_too_small_to_tell() -> None:
     image[2:6, 2:6, 2:6] = np.random.default_rng(0).uniform(50, 100, (4, 4, 4))
     with pytest.raises(ConfigError, match="too small"):
         estimate_noise(image)
-
-
-def test_given() -> None:
-    found = given_noise(20.0, 400.0)
-    assert (found.sigma, found.fraction, found.method) == (20.0, 0.05, "given")
-    assert (found.error, found.scale) == (0, 400.0)
-    for sigma in (-1.0, float("nan")):
-        with pytest.raises(ConfigError, match="sigma"):
-            given_noise(sigma, 400.0)
 
 
 @pytest.mark.parametrize("theta", [0.0, 0.7, 3.0, 12.0])
