@@ -36,6 +36,10 @@ _FEW, _MANY = 250, 3000
 """Flat blocks: a fifth of all, but at least and at most so many."""
 _HALF_NORMAL = 0.5244
 """Quantile 0.4 of |n| for a standard normal n: lower than the median, as anatomy only adds."""
+_HALF_NORMAL_TAIL = 1.6449
+"""Quantile 0.9 of the same."""
+_LOUD = 0.15
+"""Share of the loudest variance: coefficients with less noise show anatomy alone."""
 _DARK = 0.3
 """Blocks darker than this fraction of the scale are fluid, bone or air."""
 _LEAST_ERROR, _MODEL_ERROR = 0.035, 2.5
@@ -87,12 +91,15 @@ class BlockFit:
         windows: Amplitudes along each axis, from the centre to the edge.
         error: Relative standard error of sigma.
         num_blocks: Flat blocks that were used.
+        tail: Quantile 0.9 of their coefficients over quantile 0.4, relative to a Gaussian's: 1 in
+            noise; anatomy, which is in some blocks and not in others, makes it larger.
     """
 
     sigma: float
     windows: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
     error: float
     num_blocks: int
+    tail: float = 1.0
 
 
 def body_blocks(image: Image, mask: Mask, axes: Sequence[int], scale: float) -> Blocks | None:
@@ -223,7 +230,10 @@ def fit_blocks(
         fit = model.fit(powers[0], powers[1], num_flat, sigma)
         level = fit.sigma
     assert fit is not None
-    return replace(fit, windows=support.window) if windows_known else fit
+    fit = replace(fit, windows=support.window) if windows_known else fit
+    seen = noise_variance(blocks.size, replace(support, window=fit.windows))[1:]
+    loud = seen > _LOUD * np.partition(seen, -2)[-2]
+    return replace(fit, tail=_tail(blocks.coefficients[flat, 1:][:, loud] / unit[flat, None]))
 
 
 def law_spread(means: NDArray[np.float32], sigma: float | None, dof: int) -> Line:
@@ -239,6 +249,11 @@ def _power(coefficients: NDArray[np.float32], unit: Line) -> Line:
     scaled = np.abs(coefficients) / unit[:, None].astype(np.float32)
     spread = np.quantile(scaled, 0.4, axis=0) / _HALF_NORMAL
     return np.square(spread.astype(np.float64))
+
+
+def _tail(coefficients: NDArray[np.float64]) -> float:
+    low, high = np.quantile(np.abs(coefficients), [0.4, 0.9], axis=0)
+    return float(np.median(high / np.maximum(low, 1e-30))) * _HALF_NORMAL / _HALF_NORMAL_TAIL
 
 
 def noise_variance(size: tuple[int, int, int], colour: Colour) -> Line:
