@@ -23,7 +23,7 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev lint
 	@echo "== unit and integration tests, with coverage"
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
 	@echo "== coverage of io, volume and preprocess"
 	@$(BIN)/python -m coverage report --fail-under=95 \
 		--include='medddpm/io/*,medddpm/volume.py,medddpm/preprocess/*'

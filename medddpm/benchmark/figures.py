@@ -25,6 +25,7 @@ NOISE_WORDS = {
 _WINDOW = (0.0, 1.05)
 _ERROR_SIGMAS = 4.0
 _PANEL_INCHES = 2.1
+_LONGEST_NAME = 48
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def montage(panels: Mapping[str, Planes], sigma: float) -> bytes:
         panel.set_axis_off()
     span = _ERROR_SIGMAS * sigma
     for column, (name, image) in enumerate([*images.items(), ("truth", first.clean)]):
-        axes[0, column].set_title(name.replace("@", "\n@"), fontsize=9)
+        axes[0, column].set_title(_short(name).replace("@", "\n@"), fontsize=9)
         low, high = _WINDOW
         axes[0, column].imshow(image, cmap="gray", vmin=low, vmax=high, aspect=first.aspect)
         if name != "truth":
@@ -114,7 +115,7 @@ def repeat_picture(panels: Mapping[str, Planes], sigma: float) -> bytes:
             panel.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=planes.aspect)
         removed = planes.noisy - planes.restored
         line[3].imshow(removed, cmap="RdBu_r", vmin=-span, vmax=span, aspect=planes.aspect)
-        line[0].set_ylabel(name.replace("@", "\n@"), fontsize=9)
+        line[0].set_ylabel(_short(name).replace("@", "\n@"), fontsize=9)
         for panel in line:
             panel.set(xticks=[], yticks=[])
     for panel, title in zip(axes[0], titles, strict=True):
@@ -180,7 +181,7 @@ def level_plot(rows: Sequence[Row]) -> bytes:
     panel.set(
         xscale="log", xlabel="true sigma, own noise included, of the scale", ylabel="found / true"
     )
-    panel.legend(fontsize=8)
+    _legend(figure)
     return _png(figure)
 
 
@@ -213,7 +214,13 @@ def _legend(figure: Figure) -> None:
     for panel in figure.axes:
         handles, labels = panel.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(found.values()), list(found), loc="outside right center", fontsize=8)
+    names = [_short(name) for name in found]
+    figure.legend(list(found.values()), names, loc="outside right center", fontsize=8)
+
+
+def _short(name: str) -> str:
+    """A method as a picture has room for it: the end of the path of its weights is left."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:12]}...{name[15 - _LONGEST_NAME :]}"
 
 
 def method_label(row: Row) -> str:

@@ -85,6 +85,7 @@ def store() -> Callable[..., list[int]]:
         from pynetdicom import AE
 
         ae = AE(calling)
+        ae.dimse_timeout = 120  # a busy machine is no lost association
         datasets = [dcmread(path) for path in files]
         for kind in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
             ae.add_requested_context(*kind)

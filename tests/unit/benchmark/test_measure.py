@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.benchmark.degradation import NoiseModel, degrade
+from medddpm.benchmark.figures import (
+    Planes,
+    gain_plot,
+    level_plot,
+    montage,
+    repeat_picture,
+    score_plot,
+)
 from medddpm.benchmark.measure import BenchmarkOptions, prepare_case, run_method, spoil
 from medddpm.benchmark.memory_meter import MemoryMeter
 from medddpm.benchmark.methods import parse_method
@@ -225,6 +233,28 @@ def test_the_reference_is_the_strongest_that_ran() -> None:
     assert choose_reference(("mean", "tv"), "tv") == "tv"
     with pytest.raises(ConfigError, match="none of the methods"):
         choose_reference(("mean",), "tv")
+
+
+def test_a_picture_has_room_for_its_methods() -> None:
+    """A layout that collapses is a warning of matplotlib, and warnings are errors here."""
+    name = "mean@weights=" + "/a/long/folder" * 12 + "/model.safetensors"
+    planes = Planes(*(np.full((24, 24), value, np.float32) for value in (0.5, 0.6, 0.5)), 1.0)
+    line = {"noise": "white", "sigma": 0.05, "method": name, "sigma_source": "blind", "psnr": 30.0}
+    line |= {"ssim": 0.9, "gain": 1.0, "gain_low": 0.9, "gain_high": 1.1, "seconds": 1.0}
+    for picture in (
+        montage({name: planes, "identity": planes}, 0.05),
+        repeat_picture({name: planes, "identity": planes}, 0.05),
+        score_plot([line]),
+        gain_plot([line | {"gain_over": "identity"}]),
+        level_plot(
+            [
+                line
+                | {"sigma_true": 0.05, "sigma_own": 0.0, "sigma_told": 0.05}
+                | {"sigma_error": 0.1}
+            ]
+        ),
+    ):
+        assert picture.startswith(b"\x89PNG")
 
 
 def test_the_memory_of_a_block_is_seen() -> None:

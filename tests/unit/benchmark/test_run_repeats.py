@@ -138,8 +138,9 @@ def test_mistakes_are_one_line(
     for arguments, code, words in cases:
         done = cli("repeats", *arguments, "--out", out)
         assert done.exit_code == code, (arguments, done.stderr)
-        assert words in done.stderr, (arguments, done.stderr)
-        assert len(done.stderr.strip().splitlines()) == 1
+        said = [line for line in done.stderr.splitlines() if "so far" not in line]
+        assert len(said) == 1
+        assert words in said[0], (arguments, done.stderr)
     assert not (out / "index.html").exists()
 
 
