@@ -345,7 +345,9 @@ def _ours(
     image, frame = done.volume.data, done.facts.frames[0]
     if told or frame.colour is None:
         return Answer(image, frame.sigma.sigma)
-    return Answer(image, frame.sigma.sigma, frame.sigma.error, frame.colour.edge)
+    grid = zip(frame.colour.edge, frame.acquired_matrix, image.shape, strict=True)
+    x, y, z = (edge * acquired / shape for edge, acquired, shape in grid)
+    return Answer(image, frame.sigma.sigma, frame.sigma.error, (x, y, z))
 
 
 def _given_gain(volume: Volume, gmap: Volume) -> Image:

@@ -19,6 +19,7 @@ from medddpm.benchmark.methods import parse_method
 from medddpm.benchmark.run import benchmark
 from medddpm.errors import ConfigError
 from medddpm.preprocess.acquisition import Acquisition
+from medddpm.preprocess.found_noise import find_noise
 from medddpm.preprocess.noise_law import Colour, NoiseLaw
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
@@ -111,8 +112,11 @@ def test_ours_told_the_law_get_all_of_it(scan: Volume, tiny_weights: Path) -> No
     options = BenchmarkOptions(acquisition=own)
     spoilt = spoil(prepare_case(scan, options), 0.05, "acquired", options)
     for source in ("oracle", "blind"):
-        row = run_method(spoilt, parse_method("mean"), source, restorer).row.cells  # type: ignore[arg-type]
-        assert (row["law"], row["coils"]) == ("ncchi", 4)
+        row = run_method(spoilt, parse_method("mean"), source, restorer).row  # type: ignore[arg-type]
+        assert (row.law, row.coils) == ("ncchi", 4)
+    found = find_noise(spoilt.noisy.data, law=spoilt.law, spacing=spoilt.noisy.spacing)
+    apart = max(abs(f - t) for f, t in zip(found.law.colour.edge, own.matrix, strict=True))
+    assert row.edge_apart == pytest.approx(apart, abs=0.03)  # an acquired grid has whole voxels
     assert laws == [spoilt.law, None]
 
 
