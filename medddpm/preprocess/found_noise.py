@@ -53,6 +53,8 @@ _NEARLY_WHITE = 0.25
 """Log of the response of second differences: beyond this the noise is too far from white."""
 
 
+_MOST_APART = 1.5
+"""Ratio of the level of a map and that of flat tissue, at most."""
 _AIR_ERROR = 0.06
 """Relative error of the level of the air where the noise is coloured: sigma may vary."""
 
@@ -156,13 +158,13 @@ def find_noise(
         if windows != on_grid.window:  # those that go with the level
             windows = fit_blocks(blocks, on_grid, dof, fit.sigma).windows
         whole, on_grid = replace(whole, window=windows), replace(on_grid, window=windows)
-    sigma = _level_or_map(fit, blocks, on_grid, mask, dof, scale)
-    law = replace(law, sigma=sigma, colour=whole)
-    clean = intensity_scale(image, mask, sigma=fit.sigma)
+    law = replace(law, sigma=_level_or_map(fit, blocks, on_grid, mask, dof, scale), colour=whole)
+    level = law.level(mask)
+    clean = intensity_scale(image, mask, sigma=level)
     error = IN_NINE_OF_TEN * fit.error
     if method == "air":
         error = float(np.hypot(_AIR_ERROR, error))
-    return FoundNoise(law, clean, fit.sigma / clean, method, error, support.error, num_voxels)
+    return FoundNoise(law, clean, level / clean, method, error, support.error, num_voxels)
 
 
 @dataclass(frozen=True)
@@ -237,10 +239,15 @@ def white_noise(
 
 
 def _bounded(sigma: NDArray[np.float32], mask: Mask, level: float) -> NDArray[np.float32]:
-    """A map whose median in the body is the level; far from the body its cosines say nothing."""
-    ratio = sigma / np.float32(np.median(sigma[mask]))
-    low, high = np.percentile(ratio[mask], [1, 99])
-    return np.asarray(level * np.clip(ratio, low, high), np.float32)
+    """A map as the blocks show it; far from the body its cosines say nothing.
+
+    The level was found in flat tissue, and tissue looks flattest where there is least noise; that
+    of the map itself counts busier tissue too. Both count alike, within half of the first.
+    """
+    low, high = np.percentile(sigma[mask], [1, 99])
+    own = float(np.median(sigma[mask]))
+    factor = np.sqrt(np.clip(own / level, 1 / _MOST_APART, _MOST_APART)) * level / own
+    return np.asarray(factor * np.clip(sigma, low, high), np.float32)
 
 
 def _sharpened(fit: BlockFit, scan: _Acquired, dof: int) -> BlockFit:
@@ -337,6 +344,7 @@ def _white(
         field = noise_field(blocks, WHITE, found.sigma, dof)
     sigma = found.sigma if field is None else _bounded(field.sigma(mask.shape), mask, found.sigma)
     law = replace(law, sigma=sigma, colour=WHITE)
+    fraction = law.level(mask) / found.scale
     return FoundNoise(
-        law, found.scale, found.fraction, found.method, found.error, (0.0,) * 3, found.num_voxels
+        law, found.scale, fraction, found.method, found.error, (0.0,) * 3, found.num_voxels
     )
