@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from medddpm.operators.fourier import fft, ifft
+from medddpm.operators.phase import smooth_phase
 from medddpm.operators.solve import conjugate_gradients
 from medddpm.reconstruction.classical import OnStep, cg_sense
 from medddpm.reconstruction.problem import Problem
@@ -25,8 +25,6 @@ Denoise = Callable[[Tensor, float, bool], Tensor]
 
 _WARM_STEPS = 12
 """Conjugate gradients of the warm start: noise grows with more."""
-_PHASE = 0.2
-"""Of Nyquist along each axis: the object's phase is taken from lower frequencies."""
 
 
 @dataclass(frozen=True)
@@ -109,16 +107,3 @@ def denoised(x: Tensor, level: float, denoise: Denoise) -> Tensor:
     turned = x * turn.conj()
     real = denoise(turned.real.contiguous(), level, True)
     return torch.complex(real, denoise(turned.imag.contiguous(), level, False)) * turn
-
-
-def smooth_phase(x: Tensor) -> Tensor:
-    """exp(i phase) of the low frequencies of an image, (B, X, Y, Z)."""
-    low = fft(x)
-    for axis in (-3, -2, -1):
-        length = x.shape[axis]
-        place = (torch.arange(length, device=x.device) - length // 2).abs() / max(length / 2, 1)
-        window = (0.5 + 0.5 * torch.cos(torch.pi * (place / _PHASE).clamp_max(1))).to(x.real.dtype)
-        if length > 1:
-            low = low * window.reshape([-1 if a == axis else 1 for a in (-3, -2, -1)])
-    low = ifft(low)
-    return torch.where(low.abs() > 0, low / low.abs().clamp_min(1e-30), 1)
