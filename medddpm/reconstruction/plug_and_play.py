@@ -7,7 +7,7 @@ data step is a few conjugate gradients on A^H A + (sigma / s)^2; D is `mean`, E[
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -38,6 +38,8 @@ class PlugOptions:
         trust: Weight of the denoised image in the data step; 1 is the formula's.
         inner: Conjugate gradients a data step.
         warm: Weight of Tikhonov's term of the warm start.
+        rounds: How many of the steps, the last ones, draw ("sample" and "ensemble" only).
+        evaluations: Of the networks a draw.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -47,6 +49,8 @@ class PlugOptions:
     trust: Annotated[float, Gt(0)] = 1.0
     inner: Annotated[int, Ge(1)] = 6
     warm: Annotated[float, Gt(0)] = 0.02
+    rounds: Annotated[int, Ge(1)] = 3
+    evaluations: Annotated[int, Ge(1)] = 2
 
 
 def plug_and_play(
@@ -64,17 +68,29 @@ def plug_and_play(
         on_step: Called as (steps done, steps in all).
     """
     o = options or PlugOptions()
+    return rounds_of_mean(problem, denoise, o, levels(o, problem.sigma), on_step)
+
+
+def rounds_of_mean(
+    problem: Problem,
+    denoise: Denoise,
+    options: PlugOptions,
+    sigmas: Sequence[float],
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The image (B, X, Y, Z) after a round of denoising and a data step at each of `sigmas`."""
+    o = options
     x = cg_sense(problem, o.warm, _WARM_STEPS)
     right = problem.start
-    for step, level in enumerate(levels(o, problem.sigma)):
+    for step, level in enumerate(sigmas):
         prior = denoised(x, level, denoise)
-        x = _agreeing(problem, right, prior, o.trust * (problem.sigma / level) ** 2, o.inner)
+        x = agreeing(problem, right, prior, o.trust * (problem.sigma / level) ** 2, o.inner)
         if on_step:
-            on_step(step + 1, o.steps)
+            on_step(step + 1, len(sigmas))
     return x
 
 
-def _agreeing(problem: Problem, right: Tensor, prior: Tensor, mu: float, steps: int) -> Tensor:
+def agreeing(problem: Problem, right: Tensor, prior: Tensor, mu: float, steps: int) -> Tensor:
     """Argmin |A x - y|^2 + mu |x - prior|^2, from the prior on."""
     normal = problem.sense.normal
     return conjugate_gradients(
