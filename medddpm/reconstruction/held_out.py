@@ -22,7 +22,7 @@ class HeldOut:
     """Samples that were kept out of a problem.
 
     Attributes:
-        whole: The problem with all samples.
+        whole: The problem with these samples, and others.
         mask: (B or 1, X, Y, Z), 1 where a sample was kept out, as the mask of `whole.sense`.
         share: Of the measured samples.
     """
@@ -49,7 +49,7 @@ def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, He
     """The problem without a share of its lines, and those lines.
 
     Whole lines along the readout are kept out, at random, none of them of the calibration. Where
-    all samples of an axis were measured, which leaves nothing to choose along it, whole planes are.
+    one encoded axis alone was undersampled, they are whole planes.
 
     Args:
         problem: What was measured.
@@ -60,7 +60,10 @@ def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, He
         ConfigError: All measured lines belong to the calibration, or there are too few.
     """
     mask = problem.sense.mask
+    is_full = bool((mask > 0).all())
     lines = mask.amax(dim=(0, 1)) > 0
+    if is_full:
+        lines = torch.ones(problem.sense.maps.shape[-2:], dtype=torch.bool)
     free = lines & ~_middle(lines, problem.centre.shape[-2:])
     count = round(share * int(lines.sum()))
     if count < 1 or count >= int(free.sum()):
@@ -73,6 +76,9 @@ def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, He
     chosen = places[torch.randperm(len(places), generator=generator)[:count]]
     out = torch.zeros_like(lines)
     out[chosen[:, 0], chosen[:, 1]] = True
+    if is_full:
+        only = problem.undersampled(out)
+        return problem.undersampled(~out), HeldOut(only, only.sense.mask, count / lines.numel())
     held, kept = mask * out, mask * ~out
     lost = float(held.sum() / mask.sum())
     fewer = replace(

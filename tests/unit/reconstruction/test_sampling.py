@@ -114,13 +114,26 @@ def test_the_true_image_predicts_what_was_held_out_within_its_noise(
     assert held.share == pytest.approx(0.1, abs=0.03)
     assert fewer.acceleration == pytest.approx(whole.acceleration / (1 - held.share))
     assert not (fewer.sense.mask * held.mask).any()
-    torch.testing.assert_close(fewer.sense.mask + held.mask, whole.sense.mask)
-    assert not fewer.data[(held.mask[:, None] > 0).expand(whole.data.shape)].any()
+    assert (fewer.sense.mask + held.mask == whole.sense.mask).all()
+    assert not fewer.data[(held.mask[:, None] > 0).expand(fewer.data.shape)].any()
     truth = image() / (whole.scale * SIGMA)
     assert held.error(truth) == pytest.approx(1, abs=0.05)
     wrong = truth.clone()
     wrong[:, :, 10:14, 12:15] += 0.5  # anatomy that was made up
     assert held.error(wrong) > 1.1
+
+
+def test_slices_of_which_all_was_measured_can_lose_lines_too() -> None:
+    generator = torch.Generator().manual_seed(0)
+    stack = torch.randn(3, 2, 8, 40, 1, dtype=torch.complex64, generator=generator)
+    mask, maps = torch.ones(3, 8, 40, 1), torch.full((1, 2, 8, 40, 1), 0.5**0.5 + 0j)
+    slices = make_problem(
+        stack, mask, (1, 1, 4), noise=stack[0, :, :, :12, 0].flatten(1), maps=maps
+    )
+    fewer, held = hold_out(slices, 0.1)
+    assert held.share == pytest.approx(0.1)
+    assert fewer.acceleration == pytest.approx(1 / 0.9)
+    assert int((fewer.sense.mask == 0).sum()) == int(held.mask.sum()) == 4
 
 
 def test_calibration_is_never_held_out() -> None:
