@@ -178,14 +178,58 @@ class Volume:
         return replace(self, data=data)
 
 
+@dataclass(frozen=True)
+class ComplexVolume:
+    """A scan with its phase.
+
+    Attributes:
+        real: Its real part, with the grid, the header and the name of the scan.
+        imaginary: Its imaginary part, of the same shape and on the same grid.
+
+    Raises:
+        GeometryError: The parts lie on two grids.
+        ShapeError: They have different numbers of frames.
+    """
+
+    real: Volume
+    imaginary: Volume
+
+    def __post_init__(self) -> None:
+        self.real.geometry.require_match(self.imaginary.geometry, "the phase or imaginary part")
+        if self.real.data.shape != self.imaginary.data.shape:
+            raise ShapeError(
+                f"the scan has {self.real.num_frames} frames, its phase or imaginary part "
+                f"{self.imaginary.num_frames}; give one of each a frame"
+            )
+
+    @classmethod
+    def of_phase(cls, magnitude: Volume, radians: Volume) -> ComplexVolume:
+        """A magnitude and its phase."""
+        both = cls(magnitude, radians)
+        size, angle = both.real.data, both.imaginary.data
+        return cls(
+            magnitude.with_data(size * np.cos(angle)), magnitude.with_data(size * np.sin(angle))
+        )
+
+    @property
+    def magnitude(self) -> Volume:
+        """The magnitude, with the header and the name of the scan."""
+        return self.real.with_data(np.hypot(self.real.data, self.imaginary.data))
+
+    def frame(self, index: int) -> NDArray[np.complex64]:
+        """The (X, Y, Z) complex array of one time point."""
+        out = self.real.frame(index) + 1j * self.imaginary.frame(index)
+        return np.asarray(out, np.complex64)
+
+
 def _real(data: Any) -> Array:
     """The array in float32; nothing of it is dropped without a word."""
     array = np.asarray(data)
     if array.dtype.kind == "c":
         raise VolumeReadError(
             "a scan of complex numbers cannot be one Volume, which would lose the imaginary part: "
-            "give the magnitude, np.abs(data), or restore data.real and data.imag one by one with "
-            'noise="gaussian" and put them together again'
+            "give the magnitude, np.abs(data), or a ComplexVolume of data.real and data.imag to "
+            "Restorer.restore_complex"
         )
     if array.dtype.kind not in "biuf":
         raise VolumeReadError(f"a scan is an array of real numbers, not of {array.dtype}")

@@ -11,6 +11,7 @@ from medddpm.cli import groups
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import (
     Device,
+    Mode,
     Overrides,
     Overwrite,
     Seed,
@@ -44,6 +45,15 @@ def reconstruct(
         Literal["ours", "cg-sense", "tv", "l1-wavelet", "zero-filled"] | None,
         typer.Option(help="ours: plug-and-play with the shipped restorer."),
     ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(help="mean: least error. sample: one draw. ensemble: with maps. For ours."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=2, help="Draws of an ensemble.")] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.5, help="Share of the measured lines to keep out and predict."),
+    ] = None,
     noise_scan: Annotated[
         Path | None, typer.Option(help="Raw data without signal, that tells the noise.")
     ] = None,
@@ -66,7 +76,8 @@ def reconstruct(
     of the file or one that is given, or else from the ends of k-space. Settings are those of
     --set reconstruct.FIELD=VALUE, such as reconstruct.plug.steps=8.
     """
-    flags = [f"reconstruct.method={method}"] if method is not None else []
+    given = {"method": method, "mode": mode, "samples": samples, "held_out": held_out}
+    flags = [f"reconstruct.{name}={value}" for name, value in given.items() if value is not None]
     size = parse_memory(memory)
     flags += [f"restore.memory_gb={size}"] if size is not None else []
     with progress("reconstruct") as step:
@@ -87,10 +98,13 @@ def reconstruct(
             overwrite=overwrite,
             on_progress=step,
         )
-    for path in (done.image, done.phase, done.g_factor):
-        if path is not None:
-            typer.echo(f"{path}")
+    for path in done.paths:
+        typer.echo(f"{path}")
     say(done.summary)
+    if done.check:
+        say(done.check)
+    if done.maps:
+        say("the 90 % interval is nominal: nobody has calibrated it for reconstructions")
 
 
 @reports_errors

@@ -31,7 +31,7 @@ from medddpm.cli.options import (
 from medddpm.cli.run import EXIT_FLAGGED, LeftOut, reports_errors
 
 if TYPE_CHECKING:
-    from medddpm.workflows.restoring import RestoredScan
+    from medddpm.workflows.restored_scan import RestoredScan
 
 
 def register(app: typer.Typer) -> None:
@@ -68,6 +68,13 @@ def restore(
     noise_spectrum: Annotated[
         Path | None,
         typer.Option(help="JSON of estimate-noise, or a NIfTI of power: colour of the noise."),
+    ] = None,
+    phase: Annotated[
+        Path | None,
+        typer.Option(help="NIfTI phase of a magnitude: both are restored, without Rician bias."),
+    ] = None,
+    imaginary: Annotated[
+        Path | None, typer.Option(help="NIfTI imaginary part, where INPUT is the real part.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
     device: Device = "auto",
@@ -113,28 +120,52 @@ def restore(
     left_out = LeftOut()
     with progress("restore") as step:
         from medddpm.config import load_config
+        from medddpm.errors import ConfigError
+        from medddpm.io.complex_files import ComplexFiles
+        from medddpm.workflows.noise_files import NoiseFiles
+        from medddpm.workflows.restoring import Run
         from medddpm.workflows.restoring import restore as run
+        from medddpm.workflows.restoring_complex import not_gaussian, restore_complex
 
         config = load_config(None, [*(overrides or []), *flags])
-        done = run(
-            source,
-            output,
-            options=config.restore,
-            weights=weights,
-            device=parse_device(device),
-            format=format,
-            dicom=config.dicom,
-            overwrite=overwrite,
-            force=force,
-            trust=trust,
-            report=report,
-            dtype=dtype,
-            noise_map=noise_map,
-            noise_spectrum=noise_spectrum,
-            on_progress=step,
-            on_error=left_out,
-            on_note=say,
-        )
+        files = ComplexFiles.of(source, phase, imaginary)
+        if files is not None:
+            if noise not in (None, "gaussian"):
+                raise ConfigError(not_gaussian(noise))
+            known = NoiseFiles.of(noise_map, noise_spectrum)
+            how = Run(format, force, trust, weights, config.dicom, None, dtype=dtype, noise=known)
+            done = [
+                restore_complex(
+                    files,
+                    output,
+                    how,
+                    options=config.restore,
+                    device=parse_device(device),
+                    overwrite=overwrite,
+                    report=report,
+                    on_progress=step,
+                )
+            ]
+        else:
+            done = run(
+                source,
+                output,
+                options=config.restore,
+                weights=weights,
+                device=parse_device(device),
+                format=format,
+                dicom=config.dicom,
+                overwrite=overwrite,
+                force=force,
+                trust=trust,
+                report=report,
+                dtype=dtype,
+                noise_map=noise_map,
+                noise_spectrum=noise_spectrum,
+                on_progress=step,
+                on_error=left_out,
+                on_note=say,
+            )
     flagged = _say_restored(done)
     left_out.exit_if_any(len(done))
     if flagged:
@@ -147,6 +178,8 @@ def _say_restored(done: list[RestoredScan]) -> bool:
         typer.echo(f"{scan.image}")
         if scan.html is not None:
             typer.echo(f"{scan.html}")
+        if scan.phase_words:
+            say(scan.phase_words)
         say(scan.summary)
         if scan.rounding:
             say(scan.rounding)

@@ -20,7 +20,7 @@ from medddpm.io.files import atomic_path, check_intensities, check_output, check
 from medddpm.io.nifti_forms import SPACE_BITS, Trust, choose_affine, decoded, in_mm, mm_per_unit
 from medddpm.io.stored import Stored
 from medddpm.io.stream import content_length, is_gzip, total_memory
-from medddpm.volume import Geometry, Volume
+from medddpm.volume import ComplexVolume, Geometry, Volume
 
 nib: Any = nibabel  # untyped
 
@@ -70,7 +70,33 @@ def read_nifti(
         GeometryError: No form is a transform, sform and qform put one space at two places, or
             voxels in metre or micron have a size that no scan has.
     """
-    path = Path(path)
+    volume, _ = _read(Path(path), trust, "iuf")
+    check_intensities(volume.data, str(path), may_be_even=may_be_even)
+    return volume
+
+
+def read_complex_nifti(path: str | Path, *, trust: Trust | None = None) -> ComplexVolume:
+    """Read a file of complex numbers; all else is as in `read_nifti`."""
+    real, imaginary = _read(Path(path), trust, "c")
+    scan = ComplexVolume(real, real.with_data(imaginary))
+    check_intensities(scan.magnitude.data, str(path))
+    return scan
+
+
+def is_complex_nifti(path: Path) -> bool:
+    """Whether a file is an image of complex numbers, by its header; False if it is unreadable."""
+    if not (path.is_file() and suffix_of(path)):
+        return False
+    try:
+        with _readable(path):
+            image: Any = nib.load(path)
+    except (VolumeReadError, GeometryError):
+        return False
+    return bool(np.dtype(image.get_data_dtype()).kind == "c")
+
+
+def _read(path: Path, trust: Trust | None, kinds: str) -> tuple[Volume, NDArray[np.float32]]:
+    """A file of numbers of these kinds; the values are its real and its imaginary part."""
     check_there(path)
     if not path.is_file():
         raise VolumeReadError(f"{path} is not a file")
@@ -81,7 +107,7 @@ def read_nifti(
             f"{path} is {type(image).__name__}, whose place in space is not reliable or which "
             "is no volume; convert it to NIfTI first"
         )
-    shape = _check_kind(image, path)
+    shape = _check_kind(image, path, kinds)
     is_mgh = isinstance(image, nib.freesurfer.MGHImage)
     with _readable(path):
         _check_size(image, shape, path)
@@ -90,16 +116,21 @@ def read_nifti(
             header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
         affine = np.array(image.affine) if is_mgh else choose_affine(header, shape, trust, path)
         geometry = Geometry((shape[0], shape[1], shape[2]), affine)
-        data = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged")).reshape(shape)
-    check_intensities(data, str(path), may_be_even=may_be_even)
-    return Volume(
-        data=data,
+        if kinds == "c":
+            values = np.asarray(image.dataobj).reshape(shape)
+            parts = [np.asarray(part, np.float32) for part in (values.real, values.imag)]
+        else:
+            values = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
+            parts = [values.reshape(shape), np.zeros(0, np.float32)]
+    volume = Volume(
+        data=parts[0],
         geometry=geometry,
         format="mgh" if is_mgh else "nifti",
         source=path,
         case_id=printable(path.name[: -len(suffix_of(path))]) or "scan",
         native=header,
     )
+    return volume, parts[1]
 
 
 def nifti_shape(path: Path) -> tuple[tuple[int, int, int], int]:
@@ -158,14 +189,13 @@ def _check_size(image: Any, shape: tuple[int, ...], path: Path) -> None:
         )
 
 
-def _check_kind(image: Any, path: Path) -> tuple[int, ...]:
+def _check_kind(image: Any, path: Path, kinds: str = "iuf") -> tuple[int, ...]:
     """The shape without trailing axes of length one, if it and the number type are usable."""
     dtype = np.dtype(image.get_data_dtype())
-    if dtype.kind not in "iuf":
-        kind = "complex" if dtype.kind == "c" else "RGB or other structured"
-        raise VolumeReadError(
-            f"{path} holds {kind} values ({dtype}); a magnitude image of real numbers is needed"
-        )
+    if dtype.kind not in kinds:
+        kind = {"c": "complex", "V": "RGB or other structured"}.get(dtype.kind, "real")
+        needed = "a magnitude image of real" if "f" in kinds else "an image of complex"
+        raise VolumeReadError(f"{path} holds {kind} values ({dtype}); {needed} numbers is needed")
     shape = tuple(int(n) for n in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medddpm.errors import ConfigError, MedddpmError, NoSidecarError, VolumeReadError
-from medddpm.io import Trust, read_volume, read_volumes
+from medddpm.io import Trust, checksum, read_volume, read_volumes
+from medddpm.io.complex_files import ComplexFiles
 from medddpm.io.outputs import file_stem
 from medddpm.io.provenance import describe_input, output_checksum
 from medddpm.io.sidecar import Sidecar, read_sidecar
-from medddpm.volume import Volume
+from medddpm.volume import ComplexVolume, Volume
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def read_result(sidecar: Path) -> Result:
 def find_source(result: Result, given: Path | None = None) -> Volume:
     """The scan that was restored, found by its path and known by its checksum.
 
+    Of one that was restored with its phase it is the magnitude; see `find_complex_source`.
+
     Args:
         result: Its sidecar names the input, relative to itself; DICOM input it does not name,
             since folders of DICOM often carry names of patients.
@@ -118,14 +121,9 @@ def find_source(result: Result, given: Path | None = None) -> Volume:
     Raises:
         VolumeReadError: The scan is gone, has changed, or was never named.
     """
-    path, what = given, f"the scan that {result.stem} was restored from"
-    if path is None:
-        named = result.facts.input.path
-        if named is None:
-            raise VolumeReadError(f"the sidecar does not say where {what} is; give --source")
-        path = result.sidecar.parent / named
-    if not path.exists():
-        raise VolumeReadError(f"{what} is gone: {path} does not exist; give --source")
+    path, what = _source_path(result, given)
+    if result.facts.input.phase is not None:
+        return find_complex_source(result, given).magnitude
     expected = result.facts.input.sha256
     sums = []
     bad: list[MedddpmError] = []  # other series of a folder
@@ -137,6 +135,50 @@ def find_source(result: Result, given: Path | None = None) -> Volume:
         f"{path} is not {what}, or it has changed since: SHA-256 {', '.join(map(str, sums))}, "
         f"expected {expected}{f'; {len(bad)} series cannot be read: {bad[0]}' if bad else ''}"
     )
+
+
+def find_complex_source(result: Result, given: Path | None = None) -> ComplexVolume:
+    """The scan with its phase that was restored, each file known by its checksum.
+
+    Args:
+        result: Its sidecar names both files, relative to itself.
+        given: Where the scan is now; its second file is looked for beside it, too.
+
+    Raises:
+        VolumeReadError: A file is gone, or has changed.
+    """
+    path, what = _source_path(result, given)
+    told = result.facts.input.phase
+    files, expected = ComplexFiles(path), {path: result.facts.input.sha256}
+    if told is not None and told.file is not None:
+        places = [] if told.file.path is None else [result.sidecar.parent / told.file.path]
+        places += [] if given is None else [given.with_name(told.file.file)]
+        second = next((place for place in places if place.is_file()), None)
+        if second is None:
+            raise VolumeReadError(
+                f"the {told.given_as} of {what}, {told.file.file}, is gone; put it where it was, "
+                "or beside the scan that --source names"
+            )
+        files = replace(files, **{told.given_as: second})
+        expected[second] = told.file.sha256
+    for file, before in expected.items():
+        if checksum([file]) != before:
+            raise VolumeReadError(f"{file} has changed since {result.stem} was restored from it")
+    scan, _ = files.read(result.trust)
+    return replace(scan, real=replace(scan.real, case_id=result.facts.input.case_id))
+
+
+def _source_path(result: Result, given: Path | None) -> tuple[Path, str]:
+    """Where the scan is that was restored, and what messages call it."""
+    path, what = given, f"the scan that {result.stem} was restored from"
+    if path is None:
+        named = result.facts.input.path
+        if named is None:
+            raise VolumeReadError(f"the sidecar does not say where {what} is; give --source")
+        path = result.sidecar.parent / named
+    if not path.exists():
+        raise VolumeReadError(f"{what} is gone: {path} does not exist; give --source")
+    return path, what
 
 
 def _results(path: Path) -> list[Result]:

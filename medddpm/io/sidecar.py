@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -45,6 +45,28 @@ def _some(found: tuple[FrameFacts, ...]) -> tuple[FrameFacts, ...]:
     return found
 
 
+class FileFacts(Part):
+    """A file beside the scan: its name, SHA-256 and, beside NIfTI, its place."""
+
+    file: str
+    sha256: str
+    path: str | None = None
+
+
+class PhaseFacts(Part):
+    """How the phase of a scan was given.
+
+    Attributes:
+        given_as: "phase" or "imaginary", of a second file; "complex", in the file of the scan.
+        units: What the values of the phase were taken for, in words.
+        file: The second file.
+    """
+
+    given_as: Literal["phase", "imaginary", "complex"]
+    units: str | None = None
+    file: FileFacts | None = None
+
+
 class InputFacts(Part):
     """The scan that was restored; no names, no dates.
 
@@ -57,6 +79,7 @@ class InputFacts(Part):
         spacing_mm: Voxel edges in mm.
         orientation: Anatomical direction of each array axis, such as "RAS".
         path: Relative to the sidecar; None for DICOM, whose paths may name patients.
+        phase: Where its phase came from, if it was restored with it.
     """
 
     case_id: str
@@ -67,6 +90,7 @@ class InputFacts(Part):
     spacing_mm: list[float]
     orientation: str
     path: str | None = None
+    phase: PhaseFacts | None = None
 
 
 class RunFacts(Part):
@@ -115,19 +139,11 @@ class IntervalFacts(Part):
     calibrated_for_other_options: dict[str, Any] = Field(default_factory=dict)
 
 
-class NoiseFileFacts(Part):
-    """A file that said what is known of the noise: its name, SHA-256 and, beside NIfTI, place."""
-
-    file: str
-    sha256: str
-    path: str | None = None
-
-
 class NoiseFilesFacts(Part):
-    """Those that were given."""
+    """Files that said what is known of the noise."""
 
-    map: NoiseFileFacts | None = None
-    spectrum: NoiseFileFacts | None = None
+    map: FileFacts | None = None
+    spectrum: FileFacts | None = None
 
 
 class RoundingFacts(Part):

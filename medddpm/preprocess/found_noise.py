@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
+from medddpm.preprocess.intensity import Body, Mask, foreground_mask
 from medddpm.preprocess.noise import (
     IN_NINE_OF_TEN,
     Level,
@@ -24,7 +24,7 @@ from medddpm.preprocess.noise_blocks import BlockFit, Blocks, body_blocks, fit_b
 from medddpm.preprocess.noise_law import RICIAN, WHITE, Colour, NoiseLaw
 from medddpm.preprocess.noise_map import noise_field
 from medddpm.preprocess.noise_support import Hint, Support, crop_shape, find_support
-from medddpm.preprocess.resample import resampled
+from medddpm.preprocess.resample import resampled, zoomed
 
 Triple = tuple[float, float, float]
 
@@ -108,6 +108,7 @@ def find_noise(
     spacing: Triple = (1.0, 1.0, 1.0),
     colour: Colour | None = None,
     hint: Hint = (None, None, None),
+    body: Body | None = None,
 ) -> FoundNoise:
     """The noise of one image.
 
@@ -117,27 +118,29 @@ def find_noise(
         spacing: Voxel edges in mm.
         colour: Of the noise on the grid of the image, where it is known; the level is found.
         hint: Where a header says that k-space ends along each axis, see `find_support`.
+        body: Where the body is, if the image does not show it; that of the image if not given.
     """
     if colour is not None and colour.is_white:
-        return white_noise(image, law=law, spacing=spacing)
+        return white_noise(image, law=law, spacing=spacing, body=body)
     image = np.asarray(image, dtype=np.float32)
-    mask = foreground_mask(image)
+    known = body or Body.of(image)
+    mask = known.mask
     check_noisy(image, mask)
     axes = seen_axes(spacing, image.shape)
-    scale = intensity_scale(image, mask)
+    scale = known.scale()
     told = colour is not None
     if colour is None:
         support = find_support(image, mask, flat_tissue(image, mask, axes, scale), axes, hint)
     else:
         support = Support(colour.edge, colour.elliptical)
     whole = colour or support.colour()
-    acquired = _acquired(image, mask, axes, scale, whole)
+    acquired = _acquired(image, body, mask, axes, scale, whole)
     on_grid = acquired.colour
     blocks = body_blocks(acquired.image, acquired.mask, axes, scale)
     dof = law.dof
     fit = None if blocks is None else fit_blocks(blocks, on_grid, dof, windows_known=told)
     if blocks is None or fit is None or (not told and support == Support() and _is_white(fit)):
-        found = estimate_noise(image, law=law, spacing=spacing)
+        found = estimate_noise(image, law=law, spacing=spacing, body=known)
         white = _white(found, blocks, mask, law)
         return white if colour is None else _coloured(white, colour, axes)
     air = air_level(image, mask, axes, dof, support.edge)
@@ -160,7 +163,7 @@ def find_noise(
         whole, on_grid = replace(whole, window=windows), replace(on_grid, window=windows)
     law = replace(law, sigma=_level_or_map(fit, blocks, on_grid, mask, dof, scale), colour=whole)
     level = law.level(mask)
-    clean = intensity_scale(image, mask, sigma=level)
+    clean = known.scale(level)
     error = IN_NINE_OF_TEN * fit.error
     if method == "air":
         error = float(np.hypot(_AIR_ERROR, error))
@@ -191,12 +194,17 @@ class _Acquired:
 
 
 def _acquired(
-    image: NDArray[np.float32], mask: Mask, axes: tuple[int, ...], scale: float, colour: Colour
+    image: NDArray[np.float32],
+    body: Body | None,
+    mask: Mask,
+    axes: tuple[int, ...],
+    scale: float,
+    colour: Colour,
 ) -> _Acquired:
     shape = crop_shape(image.shape, colour.edge)
     small = resampled(image, shape)
     ratio = [a / b for a, b in zip(shape, image.shape, strict=True)]
-    small_mask = mask if small.shape == mask.shape else foreground_mask(small)
+    small_mask = _mask_on(small, mask, is_known=body is not None)
     return _Acquired(small, small_mask, axes, scale, colour.on_grid(ratio))
 
 
@@ -210,17 +218,26 @@ def _level_or_map(
     return fit.sigma if field is None else _bounded(field.sigma(mask.shape), mask, fit.sigma)
 
 
-def known_noise(image: NDArray[Any], law: NoiseLaw) -> FoundNoise:
+def _mask_on(small: NDArray[np.float32], mask: Mask, *, is_known: bool) -> Mask:
+    """The body on the acquired grid: found there, but for one that the image does not show."""
+    if small.shape == mask.shape:
+        return mask
+    return (
+        zoomed(mask.astype(np.float32), small.shape) > 0.5 if is_known else foreground_mask(small)
+    )
+
+
+def known_noise(image: NDArray[Any], law: NoiseLaw, body: Body | None = None) -> FoundNoise:
     """Noise that is known.
 
     Args:
         image: (X, Y, Z) in any unit.
         law: In the same unit and on its grid.
+        body: As in `find_noise`.
     """
-    image = np.asarray(image, dtype=np.float32)
-    mask = foreground_mask(image)
-    level = law.level(mask)
-    scale = intensity_scale(image, mask, sigma=level)
+    known = body or Body.of(np.asarray(image, dtype=np.float32))
+    level = law.level(known.mask)
+    scale = known.scale(level)
     return FoundNoise(law, scale, level / scale, "given", 0.0, (0.0,) * 3, 0)
 
 
@@ -229,13 +246,14 @@ def white_noise(
     *,
     law: NoiseLaw = RICIAN,
     spacing: Triple = (1.0, 1.0, 1.0),
+    body: Body | None = None,
 ) -> FoundNoise:
     """The level of noise that is taken for white; arguments as in `find_noise`."""
     image = np.asarray(image, dtype=np.float32)
-    axes, mask = seen_axes(spacing, image.shape), foreground_mask(image)
-    blocks = body_blocks(image, mask, axes, intensity_scale(image, mask))
-    found = estimate_noise(image, law=law, spacing=spacing)
-    return _white(found, blocks, mask, law)
+    known = body or Body.of(image)
+    blocks = body_blocks(image, known.mask, seen_axes(spacing, image.shape), known.scale())
+    found = estimate_noise(image, law=law, spacing=spacing, body=known)
+    return _white(found, blocks, known.mask, law)
 
 
 def _bounded(sigma: NDArray[np.float32], mask: Mask, level: float) -> NDArray[np.float32]:

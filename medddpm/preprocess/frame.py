@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medddpm.preprocess.found_noise import FoundNoise
 from medddpm.preprocess.intensity import Mask
 from medddpm.preprocess.noise import NoiseEstimate
 from medddpm.preprocess.noise_law import Colour, NoiseLaw
-from medddpm.preprocess.resample import resampled, resampled_affine
+from medddpm.preprocess.resample import resampled, resampled_affine, zoomed
 
 Image = NDArray[np.float32]
 Triple = tuple[float, float, float]
@@ -74,7 +73,7 @@ class Frame:
 
     def enlarged(self, spread: Image) -> Image:
         """A positive map of the acquired grid, such as a standard deviation, on the scan's."""
-        return _zoomed(spread, self.image.shape)
+        return zoomed(spread, self.image.shape)
 
 
 def make_frame(
@@ -99,10 +98,10 @@ def make_frame(
     noise_map = law.sigma if isinstance(law.sigma, np.ndarray) else None
     sigma: float | Image = noise.fraction
     if noise_map is not None:
-        sigma = _zoomed(noise_map / np.float32(noise.scale), grid)
+        sigma = zoomed(noise_map / np.float32(noise.scale), grid)
     if grid != image.shape:
         y = resampled(y, grid)
-        mask = _zoomed(mask.astype(np.float32), grid) > 0.5
+        mask = zoomed(mask.astype(np.float32), grid) > 0.5
     ratio = [m / n for m, n in zip(grid, image.shape, strict=True)]
     a, b, c = (s / r for s, r in zip(spacing, ratio, strict=True))
     here = replace(law, sigma=sigma, colour=law.colour.on_grid(ratio))
@@ -120,12 +119,3 @@ def acquired_shape(shape: Sequence[int], colour: Colour) -> tuple[int, int, int]
         m if m < _WORTH * n and m >= _LEAST else n for m, n in zip(wanted, shape, strict=True)
     )
     return x, y, z
-
-
-def _zoomed(image: Image, shape: Sequence[int]) -> Image:
-    """The same field of view by linear interpolation, which keeps a positive map positive."""
-    if image.shape == tuple(shape):
-        return image
-    factors = [m / n for m, n in zip(shape, image.shape, strict=True)]
-    out = ndimage.zoom(image, factors, order=1, mode="nearest", grid_mode=True)
-    return np.asarray(out, np.float32)

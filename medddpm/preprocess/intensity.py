@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,28 @@ MASKED_FRACTION = 0.2
 """With more exact zeros than this, the scan was masked and zeros are background."""
 _EVEN_FLOOR = 0.08
 """Of the brightest: noise of 20 % around an air of 0 seems to lower it by less."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """Where the body of a scan is, and how bright it is.
+
+    Attributes:
+        image: (X, Y, Z) that tells how bright it is.
+        mask: Its voxels.
+    """
+
+    image: NDArray[np.float32]
+    mask: Mask
+
+    @classmethod
+    def of(cls, image: NDArray[np.float32]) -> Body:
+        """That of an image of which nothing else is known."""
+        return cls(image, foreground_mask(image))
+
+    def scale(self, sigma: float = 0.0) -> float:
+        """Its intensity scale, see `intensity_scale`."""
+        return intensity_scale(self.image, self.mask, sigma=sigma)
 
 
 def zero_background(image: NDArray[Any]) -> Mask | None:

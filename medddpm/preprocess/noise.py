@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, special
 
 from medddpm.errors import ConfigError, NoNoiseError
-from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
+from medddpm.preprocess.intensity import Body, Mask
 from medddpm.preprocess.noise_law import RICIAN, NoiseLaw
 
 Image = NDArray[np.float32]
@@ -101,6 +101,7 @@ def estimate_noise(
     *,
     law: NoiseLaw = RICIAN,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    body: Body | None = None,
 ) -> NoiseEstimate:
     """The noise level of one image: from its air where there is some, else from its body.
 
@@ -108,24 +109,24 @@ def estimate_noise(
         image: (X, Y, Z) magnitudes in any unit.
         law: Kind and coils of the noise.
         spacing: Voxel edges; across thick slices (ratio over 1.5) no difference is taken.
+        body: Where the body is; that of the image if not given.
     """
     image = np.asarray(image, dtype=np.float32)
-    mask = foreground_mask(image)
-    scale = intensity_scale(image, mask)
-    dof = law.dof
+    known = body or Body.of(image)
+    mask, scale, dof = known.mask, known.scale(), law.dof
     check_noisy(image, mask)
     axes = seen_axes(spacing, image.shape)
     air = air_level(image, mask, axes, dof)
-    body = body_level(image, mask, axes, dof, scale)
+    tissue = body_level(image, mask, axes, dof, scale)
     method: Literal["air", "foreground"] = "air"
     level = air
-    if body is not None and (air is None or _air_misleads(air, body, scale)):
-        method, level = "foreground", body
+    if tissue is not None and (air is None or _air_misleads(air, tissue, scale)):
+        method, level = "foreground", tissue
     if level is None:
         raise ConfigError("the scan is too small to estimate its noise; give sigma")
     if level.sigma < _NOTHING * scale:  # a synthetic image that changes evenly
         level = replace(level, sigma=_NOTHING * scale, error=1.0)
-    clean_scale = intensity_scale(image, mask, sigma=level.sigma)
+    clean_scale = known.scale(level.sigma)
     fraction = level.sigma / clean_scale
     error = min(IN_NINE_OF_TEN * level.error, 1.0) if method == "air" else level.error
     return NoiseEstimate(level.sigma, fraction, method, error, level.num_voxels, clean_scale)

@@ -62,6 +62,11 @@ _ROLLS = (0.0, 0.15, 0.3, 0.6, 1.0)
 """Shares of the band over which a filter may roll the spectrum off."""
 _LEAST_APART = 0.04
 """Of Nyquist: an edge in a header and one in the spectrum that are closer are the same."""
+_EMPTY = 8.0
+"""Times more power in any plane of k-space within an edge than in any beyond, where zeros were
+filled in: a signal that decays has 2 from one plane to the next, but for the innermost."""
+_INNERMOST = 0.3
+"""Of Nyquist: no scanner measures less."""
 _GRID = np.linspace(0, 1.3, 521)
 _BLUR = np.exp(-0.5 * ((_GRID - 0.65) / 0.02) ** 2)
 _BLUR /= _BLUR.sum()
@@ -107,6 +112,37 @@ def find_support(
     edge = (found[0][0], found[1][0], found[2][0])
     error = (found[0][1], found[1][1], found[2][1])
     return Support(edge, _ellipse(spectrum, edge, axes), error)
+
+
+def filled_edges(image: NDArray[np.complex64]) -> Hint:
+    """Where the k-space of a complex image ends along each axis, as zeros beyond it show.
+
+    Of a magnitude this cannot be seen: it is no linear function of what was measured.
+
+    Args:
+        image: (X, Y, Z), as it was read: without its phase k-space is blurred.
+
+    Returns:
+        Fractions of Nyquist, None where all of it is filled, or it ends smoothly.
+    """
+    power = np.square(np.abs(fft.fftn(image)))
+    found: list[float | None] = []
+    for axis, length in enumerate(image.shape):
+        profile = power.mean(axis=tuple(a for a in range(3) if a != axis))
+        half = length // 2
+        both = 0.5 * (profile[:half] + np.roll(profile[::-1], 1)[:half])
+        least, most = np.minimum.accumulate(both), np.maximum.accumulate(both[::-1])[::-1]
+        ratio = least[:-1] / np.maximum(most[1:], 1e-30) if length >= _LEAST else np.zeros(1)
+        ratio[: int(_INNERMOST * half)] = 0
+        last = int(np.argmax(ratio))
+        found.append((last + 0.5) / (length / 2) if ratio[last] > _EMPTY else None)
+    return found[0], found[1], found[2]
+
+
+def first_known(seen: Hint, told: Hint) -> Hint:
+    """What was seen along each axis, else what was told."""
+    x, y, z = (told[a] if seen[a] is None else seen[a] for a in range(3))
+    return x, y, z
 
 
 def crop_shape(shape: Sequence[int], edge: Sequence[float]) -> tuple[int, int, int]:

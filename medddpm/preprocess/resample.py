@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, ndimage
 
 Image = NDArray[np.float32]
 
@@ -51,3 +51,12 @@ def resampled_affine(
     out[:3, 3] += out[:3, :3] @ ((ratio - 1) / 2)
     out[:3, :3] = out[:3, :3] * ratio
     return out
+
+
+def zoomed(image: Image, shape: Sequence[int]) -> Image:
+    """The same field of view by linear interpolation, which keeps a positive map positive."""
+    if image.shape == tuple(shape):
+        return image
+    factors = [m / n for m, n in zip(shape, image.shape, strict=True)]
+    out = ndimage.zoom(image, factors, order=1, mode="nearest", grid_mode=True)
+    return np.asarray(out, np.float32)

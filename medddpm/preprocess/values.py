@@ -15,22 +15,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medddpm.errors import ConfigError, NoNoiseError, ValuesWarning, VolumeReadError
 from medddpm.preprocess.found_noise import FoundNoise, find_noise, known_noise
 from medddpm.preprocess.intensity import (
     MASKED_FRACTION,
     SCALE_PERCENTILE,
+    Body,
     Mask,
     above_floor,
     foreground_mask,
-    intensity_scale,
     is_blank,
     zero_background,
 )
 from medddpm.preprocess.noise_law import RICIAN, WHITE, Colour, NoiseKind, NoiseLaw
 from medddpm.preprocess.noise_support import Hint
+from medddpm.preprocess.spikes import find_spikes, without_spikes, words_of_spikes
 from medddpm.volume import Volume
 
 Image = NDArray[np.float32]
@@ -42,10 +42,6 @@ _MOST_NEGATIVE = 0.1
 there is, makes 0.06 of them negative by more than `_SMALL`; half of a standardised scan is."""
 _MOST_NEGATIVE_POWER = 0.05
 """Root of the share of their squares in all: 0.03 for interpolated brains, 0.5 if shifted."""
-_SPIKE = 10.0
-"""Times the intensity scale: the brightest vessel and fat of 50 scans have 3.6."""
-_MOST_NEIGHBOURS = 13
-"""Of 125 voxels, itself included: what has more as bright as itself is an object."""
 _QUIET = 0.6
 """Share of neighbours that are equal: 0.2 in scans of 8 bits, 0.4 where noise of a fifth of a grey
 value was rounded, 0.7 and more in label maps."""
@@ -68,6 +64,9 @@ class Looked:
         quiet: There is no noise to be seen.
         facts: JSON-able: what was found.
         notices: The same in words, where a person should know.
+        noise: (X, Y, Z) that holds the noise of the image and nothing else, where there is one.
+        known_body: Where the body is and how bright, if the image does not show it.
+        edges: Where k-space ends along each axis, if that was seen.
     """
 
     image: Image
@@ -77,6 +76,9 @@ class Looked:
     quiet: bool
     facts: dict[str, Any]
     notices: tuple[str, ...]
+    noise: Image | None = None
+    known_body: Body | None = None
+    edges: Hint = (None, None, None)
 
     def restored(self, mean: Image) -> Image:
         """The restored image in the values of the original."""
@@ -102,8 +104,17 @@ class Looked:
         return is_blank(self.image)
 
     @property
+    def mask(self) -> Mask:
+        """The body; nothing of a blank frame."""
+        if self.is_blank:
+            return np.zeros(self.image.shape, bool)
+        return foreground_mask(self.image) if self.known_body is None else self.known_body.mask
+
+    @property
     def witness(self) -> Image:
         """What to estimate noise from: the air of a shifted scan follows no known law."""
+        if self.noise is not None:
+            return self.noise
         if not self.floor:
             return self.image
         return np.where(foreground_mask(self.image), self.image, np.float32(0))
@@ -119,14 +130,43 @@ def look(image: NDArray[Any], kind: NoiseKind) -> Looked:
     Raises:
         VolumeReadError: It has values that a magnitude cannot have, and the law is that of one.
     """
-    original = np.asarray(image, dtype=np.float32)
+    return _look(np.asarray(image, dtype=np.float32), kind, is_signed=False)
+
+
+def look_at_parts(
+    volume: Volume, index: int, real: Image, imaginary: Image, edges: Hint = (None, None, None)
+) -> Looked:
+    """`look` at one complex frame whose phase was taken off: the object is in its real part.
+
+    Its noise is looked for in the imaginary part, where there is no anatomy, its body in the
+    magnitude: a real part is around 0 in air, and below it where the phase is wrong.
+
+    Args:
+        volume: The magnitude of the scan.
+        index: The frame.
+        real: (X, Y, Z), finite.
+        imaginary: The same.
+        edges: Where its k-space ends, see `filled_edges`.
+    """
+    with _naming(volume, index):
+        seen = _look(real, "gaussian", is_signed=True)
+    _warn_of(seen, volume, index)
+    if seen.quiet:
+        return seen
+    magnitude = np.hypot(seen.image, imaginary)
+    body = Body(np.maximum(seen.image, 0), foreground_mask(magnitude))
+    return replace(seen, noise=imaginary, known_body=body, edges=edges)
+
+
+def _look(original: Image, kind: NoiseKind, *, is_signed: bool) -> Looked:
+    """What is known of the values; 0 is air if they have a sign of their own."""
     spikes = find_spikes(original)
-    values = original if spikes is None else _without(original, spikes)
+    values = original if spikes is None else without_spikes(original, spikes)
     facts: dict[str, Any] = {"negative_share": require_sign(values, kind)}
     notices: list[str] = []
     if spikes is not None:
         facts["spikes"] = int(spikes.sum())
-        notices.append(_words_of_spikes(spikes))
+        notices.append(words_of_spikes(spikes))
     background = _even_background(values)
     if _is_quiet(values, background):
         if not is_blank(original):  # a frame that holds nothing is named with the result
@@ -139,7 +179,7 @@ def look(image: NDArray[Any], kind: NoiseKind) -> Looked:
             "taken for background, and kept as they are"
         )
         values = np.where(background, np.float32(0), values)
-    shown, floor = _from_zero(values, kind)
+    shown, floor = (values, 0.0) if is_signed else _from_zero(values, kind)
     if floor:
         facts["floor"] = floor
         background = zero_background(values)
@@ -151,9 +191,13 @@ def look_at(volume: Volume, index: int, kind: NoiseKind) -> Looked:
     """`look` at one frame of a scan; what it says, as a warning or an error, names the scan."""
     with _naming(volume, index):
         seen = look(volume.frame(index), kind)
-    for notice in seen.notices:
-        warnings.warn(f"{volume.frame_name(index)}: {notice}", ValuesWarning, stacklevel=3)
+    _warn_of(seen, volume, index)
     return seen
+
+
+def _warn_of(seen: Looked, volume: Volume, index: int) -> None:
+    for notice in seen.notices:
+        warnings.warn(f"{volume.frame_name(index)}: {notice}", ValuesWarning, stacklevel=4)
 
 
 def require_signs(volume: Volume, kind: NoiseKind) -> None:
@@ -238,21 +282,24 @@ def measure_noise(
         hint: As in `find_noise`.
     """
     if told is not None and not seen.is_blank:
+        body = seen.known_body
         if isinstance(told, NoiseLaw):
-            return known_noise(seen.image, told)
+            return known_noise(seen.image, told, body)
         if isinstance(told, np.ndarray) and not told.any():
             return no_noise(seen)
         sigma = told if isinstance(told, np.ndarray) else float(told)  # numpy has floats of its own
         given = replace(law, sigma=sigma, colour=colour or WHITE)
         if colour is None and not seen.quiet:
             with suppress(ConfigError):  # too small to tell its colour
-                found = find_noise(seen.witness, law=law, spacing=spacing, hint=hint)
+                found = find_noise(seen.witness, law=law, spacing=spacing, hint=hint, body=body)
                 given = replace(given, colour=found.law.colour)
-        return known_noise(seen.image, given)
+        return known_noise(seen.image, given, body)
     if seen.quiet:
         return no_noise(seen)
     try:
-        found = find_noise(seen.witness, law=law, spacing=spacing, colour=colour, hint=hint)
+        found = find_noise(
+            seen.witness, law=law, spacing=spacing, colour=colour, hint=hint, body=seen.known_body
+        )
     except NoNoiseError:
         return no_noise(seen)
     return found if found.fraction > _LEAST_FRACTION else no_noise(seen)
@@ -260,45 +307,8 @@ def measure_noise(
 
 def no_noise(seen: Looked) -> FoundNoise:
     """The level of a frame in which no noise is to be seen: 0."""
-    scale = 1.0 if seen.is_blank else intensity_scale(seen.image)
+    scale = 1.0 if seen.is_blank else (seen.known_body or Body.of(seen.image)).scale()
     return FoundNoise(NoiseLaw(), scale, 0.0, "none", 0.0, (0.0,) * 3, 0)
-
-
-def find_spikes(image: Image) -> Mask | None:
-    """Voxels that stand alone, many times brighter or darker than all tissue; None if none does."""
-    magnitude = np.abs(image)
-    top = float(magnitude.max())
-    sample = magnitude.ravel()[:: max(1, image.size // 100_000)]
-    sample = sample[sample > 0]
-    if sample.size and top <= _SPIKE * float(np.percentile(sample, 90)):
-        return None  # without a closer look: so it is in nearly every scan
-    limit = _SPIKE * _tissue_level(magnitude)
-    if not 0 < limit < top:
-        return None
-    far = magnitude > limit
-    near = ndimage.uniform_filter(far.astype(np.float32), 5, mode="constant") * 5**3
-    alone: Mask = far & (near < _MOST_NEIGHBOURS + 0.5)
-    return alone if alone.any() else None
-
-
-def _tissue_level(magnitude: Image) -> float:
-    """The intensity scale of medians of 3 x 3 x 3 voxels, which know nothing of single ones."""
-    size = tuple(min(3, n) for n in magnitude.shape)
-    x, y, z = (n // s for n, s in zip(magnitude.shape, size, strict=True))
-    part = magnitude[: x * size[0], : y * size[1], : z * size[2]]
-    blocks = part.reshape(x, size[0], y, size[1], z, size[2]).transpose(0, 2, 4, 1, 3, 5)
-    medians = np.median(blocks.reshape(x * y * z, -1), axis=1)
-    medians = medians[medians > 0]
-    return float(np.percentile(medians, SCALE_PERCENTILE)) if medians.size else 0.0
-
-
-def _without(image: Image, spikes: Mask) -> Image:
-    """The image with the mean of their other neighbours in place of spikes."""
-    weight = ndimage.uniform_filter((~spikes).astype(np.float32), 3)
-    total = ndimage.uniform_filter(np.where(spikes, 0, image), 3)
-    around = np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), 0)
-    out: Image = np.where(spikes, around, image).astype(np.float32)
-    return out
 
 
 def _alike(image: Image) -> Mask:
@@ -346,16 +356,6 @@ def _either(first: Mask | None, second: Mask | None) -> Mask | None:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share > 0.1 else f"{100 * share:.2g} %"
-
-
-def _words_of_spikes(spikes: Mask) -> str:
-    count = int(spikes.sum())
-    place = ", ".join(str(int(n)) for n in np.argwhere(spikes)[0])
-    which = f"1 voxel ({place})" if count == 1 else f"{count} voxels (the first is {place})"
-    return (
-        f"{which} more than {_SPIKE:g} times as bright as all tissue: taken for spikes, hidden "
-        "from the networks, and kept as they are"
-    )
 
 
 def _words_of_quiet(image: Image) -> str:

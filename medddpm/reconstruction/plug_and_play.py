@@ -7,7 +7,7 @@ data step is a few conjugate gradients on A^H A + (sigma / s)^2; D is `mean`, E[
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from medddpm.operators.fourier import fft, ifft
+from medddpm.operators.phase import smooth_phase
 from medddpm.operators.solve import conjugate_gradients
 from medddpm.reconstruction.classical import OnStep, cg_sense
 from medddpm.reconstruction.problem import Problem
@@ -25,8 +25,6 @@ Denoise = Callable[[Tensor, float, bool], Tensor]
 
 _WARM_STEPS = 12
 """Conjugate gradients of the warm start: noise grows with more."""
-_PHASE = 0.2
-"""Of Nyquist along each axis: the object's phase is taken from lower frequencies."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class PlugOptions:
         trust: Weight of the denoised image in the data step; 1 is the formula's.
         inner: Conjugate gradients a data step.
         warm: Weight of Tikhonov's term of the warm start.
+        rounds: How many of the steps, the last ones, draw ("sample" and "ensemble" only).
+        evaluations: Of the networks a draw.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -49,6 +49,8 @@ class PlugOptions:
     trust: Annotated[float, Gt(0)] = 1.0
     inner: Annotated[int, Ge(1)] = 6
     warm: Annotated[float, Gt(0)] = 0.02
+    rounds: Annotated[int, Ge(1)] = 3
+    evaluations: Annotated[int, Ge(1)] = 2
 
 
 def plug_and_play(
@@ -66,17 +68,29 @@ def plug_and_play(
         on_step: Called as (steps done, steps in all).
     """
     o = options or PlugOptions()
+    return rounds_of_mean(problem, denoise, o, levels(o, problem.sigma), on_step)
+
+
+def rounds_of_mean(
+    problem: Problem,
+    denoise: Denoise,
+    options: PlugOptions,
+    sigmas: Sequence[float],
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The image (B, X, Y, Z) after a round of denoising and a data step at each of `sigmas`."""
+    o = options
     x = cg_sense(problem, o.warm, _WARM_STEPS)
     right = problem.start
-    for step, level in enumerate(levels(o, problem.sigma)):
+    for step, level in enumerate(sigmas):
         prior = denoised(x, level, denoise)
-        x = _agreeing(problem, right, prior, o.trust * (problem.sigma / level) ** 2, o.inner)
+        x = agreeing(problem, right, prior, o.trust * (problem.sigma / level) ** 2, o.inner)
         if on_step:
-            on_step(step + 1, o.steps)
+            on_step(step + 1, len(sigmas))
     return x
 
 
-def _agreeing(problem: Problem, right: Tensor, prior: Tensor, mu: float, steps: int) -> Tensor:
+def agreeing(problem: Problem, right: Tensor, prior: Tensor, mu: float, steps: int) -> Tensor:
     """Argmin |A x - y|^2 + mu |x - prior|^2, from the prior on."""
     normal = problem.sense.normal
     return conjugate_gradients(
@@ -109,16 +123,3 @@ def denoised(x: Tensor, level: float, denoise: Denoise) -> Tensor:
     turned = x * turn.conj()
     real = denoise(turned.real.contiguous(), level, True)
     return torch.complex(real, denoise(turned.imag.contiguous(), level, False)) * turn
-
-
-def smooth_phase(x: Tensor) -> Tensor:
-    """exp(i phase) of the low frequencies of an image, (B, X, Y, Z)."""
-    low = fft(x)
-    for axis in (-3, -2, -1):
-        length = x.shape[axis]
-        place = (torch.arange(length, device=x.device) - length // 2).abs() / max(length / 2, 1)
-        window = (0.5 + 0.5 * torch.cos(torch.pi * (place / _PHASE).clamp_max(1))).to(x.real.dtype)
-        if length > 1:
-            low = low * window.reshape([-1 if a == axis else 1 for a in (-3, -2, -1)])
-    low = ifft(low)
-    return torch.where(low.abs() > 0, low / low.abs().clamp_min(1e-30), 1)

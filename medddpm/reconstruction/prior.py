@@ -36,6 +36,17 @@ class Prior:
         self.restorer, self.spacing = restorer, tuple(spacing)
         self.options = replace(options or RestoreOptions(), mode="mean", noise="gaussian", shifts=1)
 
+    def drawing(self, seed: int, evaluations: int) -> Prior:
+        """The same, but for one plausible clean image in place of the expected one.
+
+        Args:
+            seed: Of the noise fields.
+            evaluations: Of the networks a draw.
+        """
+        other = Prior(self.restorer, self.spacing, self.options)
+        other.options = replace(self.options, mode="sample", steps=evaluations, seed=seed)
+        return other
+
     def __call__(self, images: Tensor, sigma: float, learned: bool = True) -> Tensor:
         """(B, X, Y, Z) denoised; slices (Z = 1) are seen together, as a stack along Z.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medddpm.errors import MedddpmError
+from medddpm.io import Quantity
 from medddpm.io.raw_scan import RawScan
+from medddpm.model.interval import NOMINAL
 from medddpm.operators.fourier import cropped, on_matrix, without_oversampling
-from medddpm.reconstruction.methods import solve
+from medddpm.reconstruction.methods import DrawingPrior, solve_frame
 from medddpm.reconstruction.noise_map import g_factor_map
 from medddpm.reconstruction.options import ReconstructOptions
-from medddpm.reconstruction.plug_and_play import Denoise
 from medddpm.reconstruction.problem import Problem, make_problem
+from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.volume import Geometry, Volume
 
 OnProgress = Callable[[int, int], None]
 Triple = tuple[float, float, float]
-MakePrior = Callable[[Triple], Denoise]
+MakePrior = Callable[[Triple], DrawingPrior]
 """The denoiser for images of a voxel size in mm."""
 
 
@@ -36,6 +38,8 @@ class Reconstructed:
         magnitude: In units of the noise of a fully measured image ("SNR units", Kellman and
             McVeigh, Magn Reson Med 54:1439, 2005); the fourth axis is the scan's frames.
         phase: The same grid, radians.
+        maps: "std", "lower" and "upper" of an ensemble, in the same units: standard deviation over
+            its draws, and a nominal 90 % interval.
         g_factor: How much parallel imaging amplifies noise, if that was asked for; frame 0.
         facts: JSON-able: method, noise and acceleration of each frame, seconds.
     """
@@ -44,6 +48,7 @@ class Reconstructed:
     phase: Volume
     g_factor: Volume | None
     facts: dict[str, Any] = field(repr=False)
+    maps: dict[Quantity, Volume] = field(default_factory=dict)
 
 
 def reconstruct_scan(
@@ -69,7 +74,7 @@ def reconstruct_scan(
         ShapeError: There are no calibration lines, or the noise has other coils.
     """
     began = time.perf_counter()
-    images, facts = [], []
+    images, facts, spreads = [], [], []
     g_map: NDArray[np.float32] | None = None
     count = len(scan.kspace)
     for frame in range(count):
@@ -77,10 +82,12 @@ def reconstruct_scan(
             problem = frame_problem(scan, frame, noise=noise, coils=options.coils)
         except MedddpmError as error:
             raise type(error)(f"{scan.case_id}: {error}") from None
-        denoise = None if make_prior is None else make_prior(problem.spacing)
+        prior = None if make_prior is None else make_prior(problem.spacing)
         step = _scaled(on_progress, frame, count)
-        image = solve(problem, options, denoise, step)
-        images.append(on_recon_grid(image * problem.scale, scan))
+        solved = solve_frame(problem, options, prior, step)
+        images.append(on_recon_grid(solved.image * problem.scale, scan))
+        if len(solved.draws) > 1:
+            spreads.append(_spread([on_recon_grid(d * problem.scale, scan) for d in solved.draws]))
         if replicas and frame == 0:
             g = g_factor_map(problem, replicas=replicas)
             g_map = np.abs(on_recon_grid(g.to(torch.complex64), scan))
@@ -91,6 +98,7 @@ def reconstruct_scan(
                 "scale_in_noise": round(problem.scale, 3),
                 "coils": int(problem.sense.maps.shape[1]),
                 "calibration": list(problem.centre.shape[2:]),
+                **solved.facts,
             }
         )
         if on_progress:
@@ -105,7 +113,30 @@ def reconstruct_scan(
         "seconds": round(time.perf_counter() - began, 3),
     }
     phase = volume.with_data(np.angle(whole).astype(np.float32))
-    return Reconstructed(volume, phase, None if g_map is None else volume.with_data(g_map), found)
+    maps: dict[Quantity, Volume] = {}
+    if spreads:
+        maps = _maps(volume, spreads[0] if count == 1 else np.stack(spreads, axis=-1))
+        found["interval"] = {"level": 0.9, "calibrated": False}
+    g_volume = None if g_map is None else volume.with_data(g_map)
+    return Reconstructed(volume, phase, g_volume, found, maps)
+
+
+def _spread(draws: Sequence[NDArray[np.complex64]]) -> NDArray[np.float32]:
+    """Standard deviation of the magnitude over draws, as neighbours tell it, too."""
+    moments = Moments()
+    for draw in draws:
+        moments.add(np.abs(draw))
+    return smooth_spread(moments.std())
+
+
+def _maps(mean: Volume, std: NDArray[np.float32]) -> dict[Quantity, Volume]:
+    """The spread, and the interval that it stands for if errors are normal."""
+    width = np.float32(NOMINAL) * std
+    return {
+        "std": mean.with_data(std),
+        "lower": mean.with_data(np.maximum(mean.data - width, 0)),
+        "upper": mean.with_data(mean.data + width),
+    }
 
 
 def frame_problem(

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
 from medddpm.io import with_padding, without_padding
@@ -27,61 +26,28 @@ from medddpm.model.interval import NOMINAL, interval_table
 from medddpm.model.model import Model, find_weights, load_model
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.frame import Frame, make_frame
-from medddpm.preprocess.intensity import foreground_mask, zero_background
+from medddpm.preprocess.intensity import zero_background
 from medddpm.preprocess.noise import expected_magnitude
 from medddpm.preprocess.noise_law import NoiseLaw
+from medddpm.preprocess.noise_support import first_known
 from medddpm.preprocess.tiles import TilePlan, Triple, batches, blended, pad_mirrored, plan_tiles
-from medddpm.preprocess.values import Looked, look_at, measure_noise
+from medddpm.preprocess.values import Looked, look_at, look_at_parts, measure_noise
 from medddpm.restoration.blank import first_frame
+from medddpm.restoration.complex_frame import Turned, shrunk_imaginary
 from medddpm.restoration.frame_facts import frame_facts
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import Probe, probe
+from medddpm.restoration.restored import Restored
 from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.restoration.told import Told, told_of_frames
-from medddpm.volume import Volume
+from medddpm.volume import ComplexVolume, Volume
 
 Array = NDArray[np.float32]
 OnProgress = Callable[[int, int], None]
 
 __all__ = ["RestoreOptions", "Restored", "Restorer"]
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A restored scan, its uncertainty where there is an ensemble, and the facts.
-
-    Attributes:
-        volume: The scan, in the input's units and place.
-        std: Voxelwise standard deviation over the samples, smoothed over a voxel, or None.
-        lower: Lower end of the 90 % interval, by the calibration of the weights, or None.
-        upper: Its upper end, or None.
-        facts: Sigma, VAE ceiling and guard of each frame, options, seconds, device.
-    """
-
-    volume: Volume
-    std: Volume | None
-    lower: Volume | None
-    upper: Volume | None
-    facts: Facts = field(repr=False)
-
-    @property
-    def passed(self) -> bool:
-        """True if the guard found nothing wrong in any frame."""
-        return all(frame.guard.passed for frame in self.facts.frames)
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """What Jupyter shows: sigma and the guard's verdict, the scan, its uncertainty."""
-        index, first = self.facts.shown_frame, self.facts.shown
-        flags = "; ".join(first.guard.messages)
-        verdict = f"flagged: {flags}" if flags else "no check raised a flag"
-        words = f"{self.volume.case_id} restored, sigma {first.sigma.sigma:.4g}; {verdict}"
-        ras = self.volume.to_ras()
-        scans = {"restored": ras.frame(index)}
-        if self.std is not None:
-            scans["uncertainty (std)"] = self.std.to_ras().frame(index)
-        return mime_bundle(scans, ras.affine, words)
 
 
 @dataclass(frozen=True)
@@ -162,17 +128,57 @@ class Restorer:
             seen = look_at(image, index, options.noise)
             frames.append(self._restore_seen(seen, volume, told[index], seed, options, step))
         facts = self._facts(volume, frames, options, time.perf_counter() - began)
-        data = [f.mean for f in frames]
-        if any(f.std is None for f in frames):
-            return Restored(with_padding(_assemble(volume, data), volume), None, None, None, facts)
-        std = [f.std for f in frames if f.std is not None]
-        width = [f.half_width for f in frames if f.half_width is not None]
-        least = -np.inf if options.noise == "gaussian" else 0
-        lower = [np.minimum(np.maximum(m - w, least), m) for m, w in zip(data, width, strict=True)]
-        upper = [m + w for m, w in zip(data, width, strict=True)]
-        mean, low, high = (with_padding(_assemble(volume, p), volume) for p in (data, lower, upper))
-        spread = without_padding(_assemble(volume, std))
-        return Restored(mean, spread, low, high, facts)
+        whole = _whole(volume, frames, facts, least=-np.inf if options.noise == "gaussian" else 0)
+        return replace(
+            whole,
+            volume=with_padding(whole.volume, volume),
+            std=None if whole.std is None else without_padding(whole.std),
+            lower=None if whole.lower is None else with_padding(whole.lower, volume),
+            upper=None if whole.upper is None else with_padding(whole.upper, volume),
+        )
+
+    def restore_complex(
+        self,
+        scan: ComplexVolume,
+        *,
+        options: RestoreOptions | None = None,
+        sigma_map: Array | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Restored:
+        """The magnitude and the phase of a scan with its noise removed from both.
+
+        The object's smooth phase is taken off: it then lies in the real part, in Gaussian noise,
+        which the networks restore. Noise is found in the imaginary part, where no anatomy is, and
+        the shrinkage that the networks start from restores it. The phase is given back.
+
+        Args:
+            scan: 3D or 4D, frame by frame.
+            options: As in `restore`, with "gaussian" noise; spread is that of the real part.
+            sigma_map: As in `restore`.
+            on_progress: Called as (tiles done, tiles in all).
+
+        Raises:
+            VolumeReadError: This is no scan: one slice, NaN, blank.
+        """
+        volume = scan.magnitude
+        check_intensities(volume.data, volume.case_id)
+        first_frame(volume)
+        options = replace(options or RestoreOptions(), noise="gaussian")
+        told = told_of_frames(volume, options, None, sigma_map)
+        began = time.perf_counter()
+        frames, phases = [], []
+        for index in range(volume.num_frames):
+            seed = volume_seed(options.seed, volume.case_id, index)
+            step = _scaled_progress(on_progress, index, volume.num_frames)
+            turned = Turned.of(scan.frame(index))
+            seen = look_at_parts(volume, index, turned.real, turned.imaginary, turned.edges)
+            done = self._restore_seen(seen, volume, told[index], seed, options, step)
+            left = shrunk_imaginary(turned.imaginary, done.frame, seen, self.model, options)
+            whole = (done.mean + 1j * left) * turned.turn
+            frames.append(replace(done, mean=np.abs(whole)))
+            phases.append(np.angle(whole).astype(np.float32))
+        facts = self._facts(volume, frames, options, time.perf_counter() - began)
+        return replace(_whole(volume, frames, facts, least=0), phase=_assemble(volume, phases))
 
     def _restore_seen(
         self,
@@ -238,12 +244,11 @@ class Restorer:
             law=options.law,
             spacing=volume.spacing,
             colour=options.known_colour,
-            hint=read_acquired(volume).edge,
+            hint=first_known(seen.edges, read_acquired(volume).edge),
         )
         if options.noise_map == "off":
             noise = noise.evened
-        mask = np.zeros(seen.image.shape, bool) if seen.is_blank else foreground_mask(seen.image)
-        return make_frame(seen.image, mask, noise, volume.spacing, volume.affine)
+        return make_frame(seen.image, seen.mask, noise, volume.spacing, volume.affine)
 
     def _restore_tiles(
         self,
@@ -363,6 +368,19 @@ def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
     removed = frame.y - expected_magnitude(x_hat, frame.law.sigma, frame.law.dof)
     out: Array = x_hat + gaussian_filter(removed, options.give_back, truncate=3.0)
     return out if options.noise == "gaussian" else np.maximum(out, 0)
+
+
+def _whole(volume: Volume, frames: list[_Restoration], facts: Facts, least: float) -> Restored:
+    """All frames as one scan; no interval begins below `least`."""
+    data = [f.mean for f in frames]
+    if any(f.std is None for f in frames):
+        return Restored(_assemble(volume, data), None, None, None, facts)
+    std = [f.std for f in frames if f.std is not None]
+    width = [f.half_width for f in frames if f.half_width is not None]
+    lower = [np.minimum(np.maximum(m - w, least), m) for m, w in zip(data, width, strict=True)]
+    upper = [m + w for m, w in zip(data, width, strict=True)]
+    mean, spread, low, high = (_assemble(volume, p) for p in (data, std, lower, upper))
+    return Restored(mean, spread, low, high, facts)
 
 
 def _assemble(volume: Volume, frames: list[Array]) -> Volume:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from medddpm.workflows.reconstructing import reconstruct, simulate_raw, undersample
     from medddpm.workflows.replaying import replay
     from medddpm.workflows.reporting import report
-    from medddpm.workflows.restoring import RestoredScan, restore
+    from medddpm.workflows.restored_scan import RestoredScan
+    from medddpm.workflows.restoring import restore
+    from medddpm.workflows.restoring_complex import restore_complex
     from medddpm.workflows.simulating import simulate
     from medddpm.workflows.training import train
 
@@ -31,6 +33,7 @@ __all__ = [
     "replay",
     "report",
     "restore",
+    "restore_complex",
     "simulate",
     "simulate_raw",
     "train",
@@ -38,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "RestoredScan": "restoring",
+    "RestoredScan": "restored_scan",
     "convert": "converting",
     "estimate_noise": "measure",
     "evaluate": "measure",
@@ -48,6 +51,7 @@ _HOMES = {
     "replay": "replaying",
     "report": "reporting",
     "restore": "restoring",
+    "restore_complex": "restoring_complex",
     "simulate": "simulating",
     "simulate_raw": "reconstructing",
     "train": "training",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from medddpm.io import DicomOptions, Quantity, write_dicom, write_dicom_page, write_parametric_map
 from medddpm.io.outputs import Target
@@ -17,7 +16,6 @@ from medddpm.volume import Volume
 
 def write_dicom_outputs(
     restored: Restored,
-    maps: Mapping[Quantity, Volume],
     source: Volume,
     target: Target,
     facts: Sidecar,
@@ -27,15 +25,16 @@ def write_dicom_outputs(
 
     Args:
         restored: The restoration.
-        maps: "std", "lower", "upper" of an ensemble.
         source: The scan as it was.
         target: Where to.
         facts: The report.
         options: Kind of objects, encoding, page.
     """
     write_dicom(restored.volume, target.image, facts=facts, options=options)
-    for name, value in maps.items():
-        write_parametric_map(value, target.part(name), quantity=name, facts=facts)
+    for name in get_args(Quantity):
+        value = getattr(restored, name)
+        if value is not None:
+            write_parametric_map(value, target.part(name), quantity=name, facts=facts)
     if options.report != "none":
         page = _page(restored, source, facts)
         write_dicom_page(

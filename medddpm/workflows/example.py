@@ -15,7 +15,8 @@ from medddpm.restoration.restorer import RestoreOptions
 from medddpm.share import share_dir
 from medddpm.workflows.measure import Evaluation, evaluate
 from medddpm.workflows.reporting import report
-from medddpm.workflows.restoring import OnProgress, RestoredScan, restore
+from medddpm.workflows.restored_scan import RestoredScan
+from medddpm.workflows.restoring import OnProgress, restore
 from medddpm.workflows.tables import quickstart_table
 
 NOISY, CLEAN = "sub-example_T1w_noisy.nii.gz", "sub-example_T1w_clean.nii.gz"

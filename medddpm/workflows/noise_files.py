@@ -13,7 +13,7 @@ from medddpm.errors import ConfigError, VolumeReadError
 from medddpm.io import Trust, checksum
 from medddpm.io.nifti import read_nifti
 from medddpm.io.provenance import input_path, relative_path
-from medddpm.io.sidecar import NoiseFileFacts, NoiseFilesFacts
+from medddpm.io.sidecar import FileFacts, NoiseFilesFacts
 from medddpm.preprocess.noise_law import Colour, Image
 from medddpm.preprocess.noise_spectrum import colour_of_power
 from medddpm.restoration.options import RestoreOptions
@@ -80,7 +80,7 @@ class NoiseFiles:
         """
         named = {"map": self.map, "spectrum": self.spectrum}
         found = {
-            name: NoiseFileFacts(file=path.name, sha256=checksum([path]))
+            name: FileFacts(file=path.name, sha256=checksum([path]))
             for name, path in named.items()
             if path is not None
         }
@@ -91,7 +91,7 @@ class NoiseFiles:
 
 
 def recorded_map(
-    told: NoiseFileFacts | None,
+    told: FileFacts | None,
     sidecar: Path,
     given: str | Path | None,
     scan: Volume,

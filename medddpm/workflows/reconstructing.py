@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from medddpm.io import check_output, checksum, read_volume, without_padding, write_volume
+from medddpm.io import Quantity, check_output, checksum, read_volume, without_padding, write_volume
 from medddpm.io.outputs import check_targets, plan_targets, staged, write_json
 from medddpm.io.provenance import STATEMENT, machine, now, versions, voxel_checksum
 from medddpm.io.raw import read_noise, read_raw
@@ -33,6 +33,7 @@ class ReconstructedScan:
         g_factor: NIfTI file of the g-factor, if it was asked for.
         sidecar: JSON report.
         facts: Its content.
+        maps: NIfTI files of the spread and the interval of an ensemble.
     """
 
     image: Path
@@ -40,11 +41,32 @@ class ReconstructedScan:
     g_factor: Path | None
     sidecar: Path
     facts: dict[str, Any] = field(repr=False)
+    maps: list[Path] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[Path]:
+        """All images that were written."""
+        return [p for p in (self.image, self.phase, self.g_factor, *self.maps) if p is not None]
+
+    @property
+    def check(self) -> str:
+        """How well what was held out is predicted, the worst of the frames; "" if nothing was."""
+        found = [frame["held_out"] for frame in self.facts["frames"] if "held_out" in frame]
+        if not found:
+            return ""
+        worst = max(found, key=lambda one: float(one["error_in_noise"]))
+        more = " (the worst of the frames)" if len(found) > 1 else ""
+        return (
+            f"held-out k-space ({100 * worst['share']:.2g} % of the samples) is predicted within "
+            f"{worst['error_in_noise']:.2f} of its noise{more}; 1 is noise alone"
+        )
 
     @property
     def summary(self) -> str:
         """One line: what was measured, how it was reconstructed, seconds."""
-        method = self.facts["options"]["method"]
+        options = self.facts["options"]
+        mode = "" if options["mode"] == "mean" else f" ({options['mode']})"
+        method = f"{options['method']}{mode}"
         return (
             f"{self.facts['input']['words']}; {method}, noise from {self.facts['noise']}; "
             f"{self.facts['seconds']:.1f} s on {self.facts['device']}"
@@ -86,7 +108,9 @@ def reconstruct(
     """
     raw, options = Path(raw), options or ReconstructOptions()
     target = plan_targets([raw], output, format="nifti", label="desc-reconstructed")[0]
-    parts = [target.part(n) for n, wanted in (("phase", phase), ("gfactor", replicas)) if wanted]
+    wanted = {"phase": phase, "gfactor": replicas > 0}
+    wanted |= dict.fromkeys(get_args(Quantity), options.mode == "ensemble")
+    parts = [target.part(name) for name, is_wanted in wanted.items() if is_wanted]
     inputs = [raw, *([Path(noise_scan)] if noise_scan is not None else [])]
     check_targets([target.image, target.sidecar, *parts], overwrite=overwrite, inputs=inputs)
     noise = None if noise_scan is None else read_noise(noise_scan)
@@ -106,7 +130,10 @@ def reconstruct(
         "device": used,
         "versions": versions(),
         "machine": machine(),
-        "output": {"voxels_sha256": voxel_checksum(done.magnitude)},
+        "output": {
+            "voxels_sha256": voxel_checksum(done.magnitude),
+            "maps": {name: target.part(name).name for name in done.maps},
+        },
     }
     with staged(target.folder) as folder:
         write_volume(done.magnitude, folder / target.image.name)
@@ -114,6 +141,8 @@ def reconstruct(
             write_volume(done.phase, folder / target.part("phase").name)
         if done.g_factor is not None:
             write_volume(done.g_factor, folder / target.part("gfactor").name)
+        for name, value in done.maps.items():
+            write_volume(value, folder / target.part(name).name)
         write_json(folder / target.sidecar.name, facts)
     return ReconstructedScan(
         target.image,
@@ -121,6 +150,7 @@ def reconstruct(
         target.part("gfactor") if replicas else None,
         target.sidecar,
         facts,
+        [target.part(name) for name in done.maps],
     )
 
 

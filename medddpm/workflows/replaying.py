@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from medddpm.errors import CheckpointError, MedddpmError, VolumeReadError
 from medddpm.io import DicomOptions
 from medddpm.io.outputs import NIFTI_SUFFIXES, OutputFormat, Target, plain
 from medddpm.io.provenance import machine, output_checksum, versions, voxel_checksum
-from medddpm.io.results import Result, find_source, read_result
+from medddpm.io.results import Result, find_complex_source, find_source, read_result
 from medddpm.io.sidecar import OutputFacts
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
@@ -73,7 +74,8 @@ def replay(
             f"{sidecar} was written by an older release, which kept no checksum of its output"
         )
     options = _options(result)
-    volume = find_source(result, source)
+    scan = find_source(result, source)
+    whole = None if facts.input.phase is None else find_complex_source(result, source)
     restorer = Restorer.from_pretrained(
         weights_of(result) if weights is None else weights, device=device or facts.device
     )
@@ -84,10 +86,14 @@ def replay(
             f"{expected}; give those with --weights"
         )
     step = None if on_progress is None else lambda done, total: on_progress("replay", done, total)
-    sigma_map = recorded_map(facts.noise_files.map, sidecar, noise_map, volume, result.trust)
-    restored = restorer.restore(volume, options=options, sigma_map=sigma_map, on_progress=step)
-    restored, _ = in_type(restored, volume, facts.run.dtype)
-    return _compared(result, facts.output, restored, volume)
+    sigma_map = recorded_map(facts.noise_files.map, sidecar, noise_map, scan, result.trust)
+    if whole is not None:
+        again = partial(restorer.restore_complex, whole)
+    else:
+        again = partial(restorer.restore, scan)
+    restored = again(options=options, sigma_map=sigma_map, on_progress=step)
+    restored, _ = in_type(restored, scan, facts.run.dtype)
+    return _compared(result, facts.output, restored, scan)
 
 
 def _options(result: Result) -> RestoreOptions:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medddpm.display import mime_bundle
 from medddpm.errors import ConfigError
 from medddpm.io import (
     DicomOptions,
@@ -24,7 +23,6 @@ from medddpm.io import (
     stored_as,
     write_volume,
 )
-from medddpm.io.frame_facts import FrameFacts
 from medddpm.io.outputs import (
     OutputFormat,
     Target,
@@ -46,79 +44,32 @@ from medddpm.io.provenance import (
     versions,
     voxel_checksum,
 )
-from medddpm.io.sidecar import SCHEMA_VERSION, OutputFacts, RunFacts, Sidecar, write_sidecar
+from medddpm.io.sidecar import (
+    SCHEMA_VERSION,
+    OutputFacts,
+    PhaseFacts,
+    RunFacts,
+    Sidecar,
+    write_sidecar,
+)
 from medddpm.model.model import find_weights
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.dicom_outputs import write_dicom_outputs
 from medddpm.workflows.noise_files import NoiseFiles
-from medddpm.workflows.number_type import in_type, rounding_text, type_of
+from medddpm.workflows.number_type import in_type, type_of
 from medddpm.workflows.restorable import (
     check_format,
     check_scan,
     only_magnitudes,
     say_left_out,
 )
+from medddpm.workflows.restored_scan import RestoredScan
 
 OnProgress = Callable[[str, int, int], None]
 MAPS: tuple[Quantity, ...] = ("std", "lower", "upper")
-
-
-@dataclass(frozen=True)
-class RestoredScan:
-    """What was written for one scan.
-
-    Attributes:
-        image: NIfTI file or folder of DICOM files.
-        sidecar: JSON report.
-        maps: Name ("std", "lower", "upper") to NIfTI file or DICOM Parametric Map, for an ensemble.
-        facts: The content of the report.
-        flags: Alarms: what a person should look at; empty if the guard passed.
-        notices: What the scan is, and how far from what the model knows.
-        page: DICOM report page, if one was asked for.
-        html: HTML report, if one was asked for.
-    """
-
-    image: Path
-    sidecar: Path
-    maps: dict[str, Path]
-    facts: Sidecar = field(repr=False)
-    flags: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    page: Path | None = None
-    html: Path | None = None
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """What Jupyter shows: the summary, flags and the scan."""
-        ras = read_volume(self.image, force=True, trust=self.facts.run.trust).to_ras()
-        words = ". ".join([self.summary, *(f"Flagged: {flag}" for flag in self.flags)])
-        return mime_bundle({self.image.name: ras.frame(self.facts.shown_frame)}, ras.affine, words)
-
-    @property
-    def frame(self) -> FrameFacts:
-        """The facts of the first frame that is not blank."""
-        return self.facts.shown
-
-    @property
-    def rounding(self) -> str:
-        """What the number type of the output cost, in words; "" for float32."""
-        return rounding_text(self.facts)
-
-    @property
-    def summary(self) -> str:
-        """One line: noise level and VAE ceiling of the (first) frame, seconds, device."""
-        frames, blank = self.facts.frames, self.facts.blank_frames
-        sigma = self.frame.sigma
-        passed = f"; blank and passed through: frame {', '.join(map(str, blank))}" if blank else ""
-        took = f"{self.facts.seconds:.1f} s on {self.facts.device}{passed}"
-        if sigma.method == "none":
-            return f"no noise to be seen; the output is the input; {took}"
-        more = f" (frame {self.facts.shown_frame} of {len(frames)})" if len(frames) > 1 else ""
-        return (
-            f"sigma {sigma.sigma:.4g} in scan units, {sigma.fraction:.4f} of the intensity "
-            f"scale, from {sigma.method}{more}; "
-            f"VAE ceiling {self.frame.vae_ceiling_db:.1f} dB; {took}"
-        )
+PHASE = "part-phase"
+"""As BIDS calls it; the scan itself is the magnitude."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +86,7 @@ class Run:
         home: Where the outputs end up, if they are moved from where they are written.
         dtype: Number type of the scan in NIfTI.
         noise: Files that say what is known of the noise.
+        phase: Where the phase of the scan came from, if it has one.
     """
 
     format: OutputFormat
@@ -146,6 +98,7 @@ class Run:
     home: Path | None = None
     dtype: NumberType = "float32"
     noise: NoiseFiles = field(default_factory=NoiseFiles)
+    phase: PhaseFacts | None = None
 
 
 def restore(
@@ -327,9 +280,10 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
     )
 
 
-def maps_of(restored: Restored) -> dict[Quantity, Volume]:
-    """The maps that a restoration has: "std", "lower", "upper" of an ensemble."""
-    known = {name: getattr(restored, name) for name in MAPS}
+def maps_of(restored: Restored) -> dict[str, Volume]:
+    """What a restoration has beside the scan: "std", "lower", "upper" of an ensemble, its phase."""
+    known: dict[str, Volume | None] = {name: getattr(restored, name) for name in MAPS}
+    known[PHASE] = restored.phase
     return {name: value for name, value in known.items() if value is not None}
 
 
@@ -353,12 +307,11 @@ def write_images(
         format: Of the output.
         dicom: How DICOM is written.
     """
-    maps = maps_of(restored)
     if format == "dicom":
-        write_dicom_outputs(restored, maps, volume, target, facts, dicom)
+        write_dicom_outputs(restored, volume, target, facts, dicom)
         return
     write_volume(restored.volume, target.image, stored=type_of(facts, volume))
-    for name, value in maps.items():
+    for name, value in maps_of(restored).items():
         write_volume(value, target.part(name))
 
 
@@ -375,13 +328,16 @@ def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> Side
         update={"weights": restored.facts.weights.model_copy(update={"source": source})}
     )
     more: dict[str, Any] = {}
+    given: dict[str, Any] = {"path": input_path(volume, home)}
+    if run.phase is not None:
+        given["phase"] = run.phase
     if run.noise.paths:
         more["noise_files"] = run.noise.facts(volume, home)
     return Sidecar(
         schema_version=SCHEMA_VERSION,
         statement=STATEMENT,
         time=now(),
-        input=describe_input(volume).model_copy(update={"path": input_path(volume, home)}),
+        input=describe_input(volume).model_copy(update=given),
         run=RunFacts(
             format=run.format,
             force=run.force,

@@ -68,7 +68,9 @@ def one_slice(folder: Path, head: Any) -> Path:
 
 
 def complex_values(folder: Path, head: Any) -> Path:
-    return nifti(folder / "bad.nii.gz", head((20, 20, 12)).astype(np.complex64))
+    values = head((20, 20, 12)).astype(np.complex64)
+    values[3, 3, 3] = np.nan * 1j
+    return nifti(folder / "bad.nii.gz", values)
 
 
 def rgb(folder: Path, head: Any) -> Path:

@@ -107,3 +107,38 @@ def test_methods_are_compared_and_a_rerun_goes_on(clean_nifti: Path, tmp_path: P
     assert other.exit_code == 0
     assert (tmp_path / "bench" / "results.csv").read_text().splitlines() != rows
     assert len(list((tmp_path / "bench" / "rows").iterdir())) == 12
+
+
+def test_an_ensemble_has_maps_and_says_how_well_it_predicts(
+    raw: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    args = ["reconstruct", str(raw), str(tmp_path / "out.nii.gz"), "--weights", str(tiny_weights)]
+    few = ("--set", "reconstruct.plug.steps=2", "--set", "reconstruct.plug.rounds=1")
+    done = runner.invoke(app, [*args, "--mode", "ensemble", "--samples", "2", *few])
+    assert done.exit_code == 0, done.output
+    assert "held-out k-space (5 % of the samples) is predicted within" in done.output
+    assert "interval is nominal" in done.output
+    mean, std, low, high = (
+        read_volume(tmp_path / f"out{part}.nii.gz").data
+        for part in ("", "_std", "_lower", "_upper")
+    )
+    assert (std >= 0).all()
+    assert ((low <= mean) & (mean <= high)).all()
+    facts = json.loads((tmp_path / "out.json").read_text())
+    assert facts["interval"] == {"level": 0.9, "calibrated": False}
+    assert facts["frames"][0]["held_out"]["share"] == pytest.approx(0.05, abs=0.01)
+    assert facts["output"]["maps"]["std"] == "out_std.nii.gz"
+
+
+def test_what_is_held_out_of_a_classical_method_is_predicted(raw: Path, tmp_path: Path) -> None:
+    few, out = tmp_path / "few.h5", tmp_path / "out.nii.gz"
+    args = ["undersample", str(raw), str(few), "--mask", "vd2d", "--R", "2", "--acs", "12"]
+    assert runner.invoke(app, args).exit_code == 0
+    tv = ["reconstruct", str(few), str(out), "--method", "tv"]
+    done = runner.invoke(app, [*tv, "--held-out", "0.1"])
+    assert done.exit_code == 0, done.output
+    held = json.loads((tmp_path / "out.json").read_text())["frames"][0]["held_out"]
+    assert 0.9 < held["error_in_noise"] < 4
+    assert f"predicted within {held['error_in_noise']:.2f} of its noise" in done.output
+    done = runner.invoke(app, [*tv, "--mode", "sample", "--overwrite"])
+    assert (done.exit_code, "tv has none" in done.output) == (2, True)

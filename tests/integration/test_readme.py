@@ -50,6 +50,13 @@ def workplace(
     save_nifti(tmp_path / "scan.nii.gz", noisy_phantom.data, noisy_phantom.affine)
     save_nifti(tmp_path / "clean.nii.gz", phantom.data, phantom.affine)
     dicom_series(tmp_path / "dicom", noisy_phantom.data)
+    parts = np.random.default_rng(1).normal(0, 30, (2, *phantom.data.shape)).astype(np.float32)
+    parts[0] += phantom.data
+    whole = parts[0] + 1j * parts[1]
+    named = {"real": parts[0], "imaginary": parts[1], "complex": whole.astype(np.complex64)}
+    named |= {"magnitude": np.abs(whole), "phase": np.angle(whole)}
+    for name, data in named.items():
+        save_nifti(tmp_path / f"{name}.nii.gz", data, phantom.affine)
     (tmp_path / "scans").mkdir()
     (tmp_path / "hospital").mkdir()
     (tmp_path / "hospital" / "dataset_description.json").write_text('{"Name": "heads"}')

@@ -12,7 +12,7 @@ from medddpm.io.outputs import file_stem, write_json
 from medddpm.io.provenance import STATEMENT
 from medddpm.io.sidecar import BidsFacts, write_sidecar
 from medddpm.version import __version__
-from medddpm.workflows.restoring import RestoredScan
+from medddpm.workflows.restored_scan import RestoredScan
 
 BIDS_VERSION = "1.10.0"
 _MAPS = {

@@ -12,7 +12,9 @@ from scipy.ndimage import gaussian_filter
 
 from medddpm.preprocess.acquisition import Acquisition, Filter, acquire
 from medddpm.preprocess.found_noise import find_noise, known_noise, white_noise
+from medddpm.preprocess.intensity import Body, intensity_scale
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseLaw
+from medddpm.preprocess.noise_support import filled_edges
 
 Head = Callable[..., NDArray[np.float32]]
 SHAPE = (96, 96, 80)
@@ -122,3 +124,28 @@ def test_a_header_does_not_override_the_spectrum(clean: NDArray[np.float32]) -> 
     assert find_noise(noisy, hint=(1.0, 0.8, 0.5)).law.colour.edge == alone
     over = white + acquire(clean, replace(a, sigma=0.0), np.random.default_rng(1)).noisy
     assert find_noise(over, hint=a.matrix).law.colour == WHITE
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.1])
+def test_zeros_that_were_filled_in_are_seen_in_k_space(
+    clean: NDArray[np.float32], sigma: float, rng: np.random.Generator
+) -> None:
+    noise = rng.normal(size=(2, *SHAPE))
+    kspace = np.fft.fftn(clean + sigma * (noise[0] + 1j * noise[1]))
+    assert filled_edges(np.fft.ifftn(kspace).astype(np.complex64)) == (None, None, None)
+    kspace[24:73] = 0  # planes 0 to 23 and their negatives stay
+    kspace[:, :, 31:50] = 0
+    edges = filled_edges(np.fft.ifftn(kspace).astype(np.complex64))
+    assert edges == pytest.approx((23.5 / 48, None, 30.5 / 40))
+    kspace[:80] = 0  # of one sign alone, as in partial Fourier, which has the edge of the other
+    assert filled_edges(np.fft.ifftn(kspace).astype(np.complex64))[2] == edges[2]
+
+
+def test_the_noise_of_a_part_without_a_body_is_found_where_the_body_is(
+    clean: NDArray[np.float32], rng: np.random.Generator
+) -> None:
+    noise = (0.04 * rng.normal(size=SHAPE)).astype(np.float32)
+    found = find_noise(noise, law=NoiseLaw("gaussian"), body=Body.of(clean))
+    assert found.sigma == pytest.approx(0.04, rel=0.03)
+    assert found.law.colour.is_white
+    assert found.scale == pytest.approx(intensity_scale(clean), rel=0.02)

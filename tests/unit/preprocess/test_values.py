@@ -14,7 +14,8 @@ from medddpm.errors import VolumeReadError
 from medddpm.preprocess.degrade import simulate
 from medddpm.preprocess.intensity import above_floor, foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseLaw
-from medddpm.preprocess.values import find_spikes, look, measure_noise, require_sign
+from medddpm.preprocess.spikes import find_spikes
+from medddpm.preprocess.values import look, measure_noise, require_sign
 from medddpm.volume import Geometry, Volume
 
 Image = NDArray[np.float32]

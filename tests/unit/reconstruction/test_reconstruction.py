@@ -11,6 +11,7 @@ from medddpm.errors import ConfigError, ShapeError
 from medddpm.io.raw_scan import RawScan
 from medddpm.operators.fourier import fft
 from medddpm.operators.gfactor import sense_g_factor
+from medddpm.operators.phase import smooth_phase
 from medddpm.operators.solve import inner
 from medddpm.preprocess.acquisition import simulated_coils
 from medddpm.reconstruction.classical import (
@@ -29,7 +30,6 @@ from medddpm.reconstruction.plug_and_play import (
     denoised,
     levels,
     plug_and_play,
-    smooth_phase,
 )
 from medddpm.reconstruction.problem import Problem, centre_shape, make_problem
 from medddpm.reconstruction.scan import frame_problem, reconstruct_scan

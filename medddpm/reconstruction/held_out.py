@@ -1,0 +1,103 @@
+"""Measured samples that a reconstruction does not get: how well it predicts them.
+
+An honest check without a truth: an image that invents or loses anatomy mispredicts k-space by more
+than its noise. Self-supervised reconstruction holds samples out in the same way (Yaman et al., Magn
+Reson Med 84:3172, 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from medddpm.errors import ConfigError
+from medddpm.operators.linear import Sense
+from medddpm.reconstruction.problem import Problem
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Samples that were kept out of a problem.
+
+    Attributes:
+        whole: The problem with these samples, and others.
+        mask: (B or 1, X, Y, Z), 1 where a sample was kept out, as the mask of `whole.sense`.
+        share: Of the measured samples.
+    """
+
+    whole: Problem
+    mask: Tensor
+    share: float
+
+    def error(self, image: Tensor) -> float:
+        """Root mean square error of the prediction in units of the noise: 1 is noise alone.
+
+        Args:
+            image: (B, X, Y, Z) that was reconstructed without them.
+        """
+        sense = self.whole.sense
+        expected = Sense(sense.maps, self.mask, sense.axes).forward(image)
+        gap = expected - self.whole.data * self.mask[:, None]
+        count = float((self.mask[:, None] > 0).expand(gap.shape).sum())
+        square = gap.real.square().sum() + gap.imag.square().sum()
+        return float((square / (2 * count)).sqrt()) / self.whole.sigma
+
+
+def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, HeldOut]:
+    """The problem without a share of its lines, and those lines.
+
+    Whole lines along the readout are kept out, at random, none of them of the calibration. Where
+    one encoded axis alone was undersampled, they are whole planes.
+
+    Args:
+        problem: What was measured.
+        share: Of the measured lines, more than 0 and less than 1.
+        seed: Of the choice.
+
+    Raises:
+        ConfigError: All measured lines belong to the calibration, or there are too few.
+    """
+    mask = problem.sense.mask
+    is_full = bool((mask > 0).all())
+    lines = mask.amax(dim=(0, 1)) > 0
+    if is_full:
+        lines = torch.ones(problem.sense.maps.shape[-2:], dtype=torch.bool)
+    free = lines & ~_middle(lines, problem.centre.shape[-2:])
+    count = round(share * int(lines.sum()))
+    if count < 1 or count >= int(free.sum()):
+        raise ConfigError(
+            f"{share:g} of the {int(lines.sum())} measured lines cannot be held out: "
+            f"{int(free.sum())} lie outside of the calibration; give another share, or 0"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    places = free.nonzero()
+    chosen = places[torch.randperm(len(places), generator=generator)[:count]]
+    out = torch.zeros_like(lines)
+    out[chosen[:, 0], chosen[:, 1]] = True
+    if is_full:
+        only = problem.undersampled(out)
+        return problem.undersampled(~out), HeldOut(only, only.sense.mask, count / lines.numel())
+    held, kept = mask * out, mask * ~out
+    lost = float(held.sum() / mask.sum())
+    fewer = replace(
+        problem,
+        sense=replace(problem.sense, mask=kept),
+        data=problem.data * kept[:, None],
+        acceleration=problem.acceleration / (1 - lost),
+    )
+    return fewer, HeldOut(problem, held, lost)
+
+
+def _middle(lines: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """The lines of the calibration; all of an axis that the mask does not have."""
+    out = torch.ones_like(lines)
+    for axis, size in enumerate(sizes):
+        length = lines.shape[axis]
+        if length > 1:
+            place = torch.arange(length)
+            start = length // 2 - size // 2
+            inside = (place >= start) & (place < start + size)
+            out &= inside[:, None] if axis == 0 else inside[None]
+    return out
