@@ -26,6 +26,7 @@ _WINDOW = (0.0, 1.05)
 _ERROR_SIGMAS = 4.0
 _PANEL_INCHES = 2.1
 _LONGEST_NAME = 48
+_SIGMA_TICKS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,12 @@ def level_plot(rows: Sequence[Row]) -> bytes:
         panel.errorbar(true, ratio, bar, marker="o", linestyle="", capsize=3, label=label)
     panel.axhspan(0.9, 1.1, color="0.9", zorder=0)
     panel.axhline(1, color="black", linewidth=0.8)
-    panel.set(
-        xscale="log", xlabel="true sigma, own noise included, of the scale", ylabel="found / true"
-    )
+    panel.set_xscale("log")
+    low, high = panel.get_xlim()
+    ticks = [tick for tick in _SIGMA_TICKS if low <= tick <= high]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.set_xticks([], minor=True)
+    panel.set(xlabel="true sigma, own noise included, of the scale", ylabel="found / true")
     _legend(figure)
     return _png(figure)
 
