@@ -32,6 +32,8 @@ _FLAT = 0.4
 """Windows whose log amplitude stays below this are those of white noise."""
 _LEAST_SEEN = 0.25
 """Share of the noise that second differences must see, to tell its level."""
+_BARELY_SEEN = 0.1
+"""The same where blocks are doubted: of noise in an ellipse of k-space they see 0.19."""
 _FEWEST_BLOCKS = 2000
 """For a slight colour to be believed where k-space shows no edge: fewer see too much anatomy."""
 _DEEP, _CLEAR = 1.5, 16.0
@@ -309,7 +311,7 @@ def _doubted(fit: BlockFit, scan: _Acquired, dof: int, size: float) -> BlockFit:
     doubt = _share(fit.tail, *_TAILS) * _share(float(np.log(size)), *np.log(_COARSE))
     level = None if doubt == 0 else scan.difference_level(dof)
     seen = scan.colour.second_difference_std(scan.axes, 1)
-    if level is None or seen < _LEAST_SEEN or level.sigma / seen >= fit.sigma:
+    if level is None or seen < _BARELY_SEEN or level.sigma / seen >= fit.sigma:
         return fit
     apart = doubt * float(np.log(fit.sigma * seen / max(level.sigma, 1e-30)))
     windows = scan.colour.window if doubt > 0.5 else fit.windows
