@@ -11,6 +11,10 @@ once it is written with g_m(z) = log(I_m(z) z^-m) - z, a smooth and slowly varyi
 
     log p = (2n - 1) log y - 2n log sigma - (y - x)^2 / (2 sigma^2) + g_{n-1}(z)
     d/dx log p = (y - x) / sigma^2 + y / sigma^2 * (I_n(z) / I_{n-1}(z) - 1)
+
+That is white noise. Where neighbours share it, with the spectrum S of mean 1, the covariance is
+sigma F^H S F sigma, and the gradient in units of 1 / sigma is divided by S frequency by
+frequency: exact for Gaussian noise, and for a magnitude as far as it is nearly so.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +32,8 @@ from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.errors import ConfigError
 from medddpm.preprocess.noise_law import RICIAN, NoiseLaw
 
+_LEAST_POWER = 0.1
+"""Of the mean: where there is next to no noise, a scan is not believed without bound."""
 _RATIO_TERMS = 32
 _PROBE_RMS = 1e-2
 
@@ -96,7 +103,7 @@ def guided(
         decode: Latent (B, C, X, Y, Z) to image, differentiable, in float32 or better.
         y: The noisy scan, in the shape of an image of the batch.
         sigma: Its noise, in units of the decoded image, a number or a map.
-        law: Its kind and coils.
+        law: Its kind, coils and colour, on the grid of the image.
         scale: 0 is no guidance.
     """
     if scale == 0:
@@ -107,8 +114,9 @@ def guided(
         device = x0.device.type  # differences of the decoder need more than autocast's digits
         with torch.inference_mode(False), torch.autocast(device, enabled=False):
             guess, scan, noise = (_copy(tensor, x0) for tensor in (x0, y, sigma))
-            image, gradient = _gradient(guess, decode, scan, noise, law)
-            curvature = _curvature(guess, gradient, image, decode, noise)
+            weights = _weights(law, scan)
+            image, gradient = _gradient(guess, decode, scan, noise, law, weights)
+            curvature = _curvature(guess, gradient, image, decode, noise, weights)
         r2 = level.sigma**2 / (level.alpha**2 + level.sigma**2)
         step: Tensor = scale * r2 / (1 + r2 * curvature)
         return x0 + step * gradient
@@ -128,15 +136,36 @@ def _gradient(
     y: Tensor,
     sigma: Tensor,
     law: NoiseLaw,
+    weights: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """D(x0) and the gradient at x0 of log p(y | D(x0)); a magnitude below 0 counts as 0."""
     with torch.enable_grad():
         x0 = x0.requires_grad_()
         image = decode(x0)
-        magnitude = image.clamp(min=0) if law.is_magnitude else image
-        log_p = log_likelihood(magnitude, y.expand_as(image), sigma, law)
-        (gradient,) = torch.autograd.grad(log_p.sum(), x0)
+        seen = image.detach().requires_grad_()
+        magnitude = seen.clamp(min=0) if law.is_magnitude else seen
+        log_p = log_likelihood(magnitude, y.expand_as(seen), sigma, law)
+        (score,) = torch.autograd.grad(log_p.sum(), seen)
+        if weights is not None:
+            score = _weighed(score * sigma, weights) / sigma
+        (gradient,) = torch.autograd.grad(image, x0, score)
     return image.detach(), gradient
+
+
+def _weights(law: NoiseLaw, y: Tensor) -> Tensor | None:
+    """1 / S at the frequencies of `rfftn`, (X, Y, Z // 2 + 1); None for white noise."""
+    if law.colour.is_white:
+        return None
+    power = law.colour.power([np.fft.fftfreq(n) * 2 for n in y.shape[-3:]])
+    inverse = 1 / np.maximum(power / power.mean(dtype=np.float64), _LEAST_POWER)
+    return torch.from_numpy(inverse[..., : y.shape[-1] // 2 + 1]).to(y)
+
+
+def _weighed(image: Tensor, weights: Tensor) -> Tensor:
+    """(B, 1, X, Y, Z) times the weights in k-space."""
+    axes, shape = (-3, -2, -1), image.shape[-3:]
+    out: Tensor = torch.fft.irfftn(torch.fft.rfftn(image, dim=axes) * weights, s=shape, dim=axes)
+    return out
 
 
 @torch.no_grad()
@@ -146,12 +175,15 @@ def _curvature(
     image: Tensor,
     decode: Callable[[Tensor], Tensor],
     sigma: Tensor,
+    weights: Tensor | None,
 ) -> Tensor:
     """|J d / sigma|^2 / |d|^2 by a forward difference of the decoder, (B, 1, ..., 1)."""
     axes = tuple(range(1, direction.ndim))
     rms = direction.square().mean(axes, keepdim=True).sqrt()
     probe = _PROBE_RMS * direction / rms.clamp(min=torch.finfo(direction.dtype).tiny)
     change = (decode(x0 + probe) - image) / sigma
+    if weights is not None:
+        change = _weighed(change, weights.sqrt())
     length = _PROBE_RMS**2 * direction[0].numel()
     return change.square().flatten(1).sum(1).reshape(rms.shape) / length
 

@@ -13,7 +13,7 @@ from medddpm.diffusion.guidance import guided, log_bessel, log_likelihood
 from medddpm.diffusion.samplers import ddim
 from medddpm.diffusion.schedule import NoiseLevel, Schedule
 from medddpm.errors import ConfigError
-from medddpm.preprocess.noise_law import RICIAN, NoiseKind, NoiseLaw
+from medddpm.preprocess.noise_law import RICIAN, Colour, NoiseKind, NoiseLaw
 
 LEVEL = NoiseLevel(0.6, 0.8)
 SHAPE = (1, 1, 2, 2, 2)
@@ -222,6 +222,30 @@ def test_linear_gaussian_guidance_is_the_posterior_mean(gain: float, sigma: floa
     x0, r2 = _denoise(z, LEVEL), 0.64
     expected = (x0 / r2 + gain * y / sigma**2) / (1 / r2 + gain**2 / sigma**2)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("wave", [0, 1, 2, 4])
+def test_coloured_noise_counts_frequency_by_frequency(wave: int) -> None:
+    """A residual of one frequency, in noise of variance sigma^2 S there: Bayes in closed form."""
+    colour = Colour(window=((1.0, 0.5), (1.0,), (1.0,)))
+    z, sigma, r2 = _randn(1, 1, 8, 4, 4), 0.3, 0.64
+    line = torch.cos(2 * math.pi * wave * torch.arange(8, dtype=torch.float64) / 8)
+    residual = line[:, None, None].expand(8, 4, 4)
+    y = _denoise(z, LEVEL) + residual
+    law = NoiseLaw("gaussian", colour=colour)
+    moved = guided(_denoise, lambda x: x, y, sigma, law=law)(z, LEVEL) - _denoise(z, LEVEL)
+    amplitude = np.interp(np.abs(np.fft.fftfreq(8) * 2), [0, 1], [1.0, 0.5])
+    power = float(amplitude[wave] ** 2 / np.mean(amplitude**2))
+    expected = r2 / (r2 + sigma**2 * power) * residual
+    torch.testing.assert_close(moved[0, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_where_there_is_no_noise_a_scan_is_not_believed_without_bound() -> None:
+    law = NoiseLaw("gaussian", colour=Colour((0.5, 1.0, 1.0)))
+    z = _randn(1, 1, 16, 4, 4)
+    found = guided(_denoise, lambda x: x, _randn(1, 1, 16, 4, 4, seed=1), 1e-3, law=law)(z, LEVEL)
+    assert torch.isfinite(found).all()
+    assert found.abs().max() < 10
 
 
 @pytest.mark.parametrize("level", [NoiseLevel(0.0, 1.0), LEVEL, NoiseLevel(0.9, 0.1)])
