@@ -175,9 +175,11 @@ def test_white_and_acquired_side_by_side(folder: Path, tmp_path: Path, cli: Any)
     assert "side by side" in page
     for found in facts["acquisitions"]:
         assert found["words"] in page
-    assert (
-        "1 of 2" in page or "2 of 2" in page or "0 of 2" in page
-    )  # the level of white noise, found
+    found = [row for row in rows if row["sigma_error"]]
+    assert [(row["noise"], row["sigma_source"]) for row in found] == [("white", "blind")] * 2
+    true = [np.hypot(*(float(r[f"sigma_{n}_fraction"]) for n in ("true", "own"))) for r in found]
+    off = [float(r["sigma_told_fraction"]) / t - 1 for r, t in zip(found, true, strict=True)]
+    assert f"<td>{sum(abs(o) <= 0.1 for o in off)} of 2</td>" in page
     assert page.count("data:image/png;base64,") == 5  # three plots and a montage for each noise
     kept = {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
     assert cli(*words, "--noise", "ellipse").exit_code == 0
