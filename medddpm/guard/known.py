@@ -91,6 +91,16 @@ _ROOM = {"peak": 1.0, "tissue_shift": 1.0, "structure": 0.5}
 FIXED: dict[str, Range] = {"noise_ratio": (0.6, 1.6)}
 """Ranges that hold whatever the scan. The level of coloured noise is itself known to a fifth, in
 busy scans to a third: an alarm is for a sigma that is wrong, half or twice of what it should be."""
+FAINT = 0.01
+"""Noise of this share of the scale: what is left of less harms no reading, and flat tissue of a
+nearly clean scan has as much anatomy."""
+
+
+def fixed(level: float) -> dict[str, Range]:
+    """`FIXED` at a noise level: that noise is left is said where more than `FAINT` may be."""
+    low, high = FIXED["noise_ratio"]
+    assert high is not None
+    return FIXED | {"noise_ratio": (low, max(high, float(np.hypot(1, FAINT / max(level, 1e-6)))))}
 
 
 @dataclass(frozen=True)
@@ -113,14 +123,15 @@ class Usual:
 
         Without features (hardly a body in the scan) only the fixed ranges hold.
         """
-        found = {**self.ranges, **FIXED}
+        found = {**self.ranges, **fixed(level)}
         if features is None:
             return found
         expected, distance = self.known.expect(features, level)
         for name, (below, above) in self.reach.items():
             if name in expected and name not in FIXED:
                 middle, far = expected[name], room(distance, name)
-                low = None if below is None else middle - below * far
+                quiet = name == "residual_ratio" and level < FAINT
+                low = None if below is None or quiet else middle - below * far
                 found[name] = (low, None if above is None else middle + above * far)
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from medddpm.errors import CheckpointError
 from medddpm.guard import CHECKS, Finding, Known, Usual, judge, room
 from medddpm.guard.checks import shown
-from medddpm.guard.known import FIXED, uncalibrated
+from medddpm.guard.known import FAINT, FIXED, uncalibrated
 
 
 @pytest.fixture
@@ -45,6 +47,24 @@ def test_ranges_widen_with_the_distance(known: Known) -> None:
         assert high - low == pytest.approx(0.3 * room(distance, "peak"), rel=0.15)
         assert found["noise_level"] == (None, 0.3)
     assert usual.of(None, 0.05) == {"noise_level": (None, 0.3), **FIXED}
+
+
+def test_noise_that_nobody_sees_is_not_left(known: Known) -> None:
+    """A scan that is nearly clean may hold twice of next to nothing; a missed sigma is an alarm."""
+    usual = Usual(replace(known, findings={"residual_ratio": known.levels}), {}, {})
+    usual = replace(usual, reach={"residual_ratio": (0.1, 0.1)})
+    for level, ratio, passed in (
+        (0.002, 2.0, True),  # 0.0035 of the scale is left
+        (0.005, 2.0, True),
+        (0.005, 3.0, False),  # 0.014
+        (0.002, 8.0, False),  # 0.016
+        (0.02, 1.7, False),
+        (0.0, 2.0, True),
+    ):
+        found = usual.of(known.features[0], level)
+        assert judge({"noise_ratio": Finding(ratio)}, found).passed is passed
+        assert (found["residual_ratio"][0] is None) is (level < FAINT)
+        assert found["residual_ratio"][1] is not None
 
 
 def test_every_check_has_words_that_can_be_filled() -> None:
