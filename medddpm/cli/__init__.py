@@ -13,6 +13,7 @@ from medddpm.cli import (
     calibrate_guard,
     cohort,
     data_report,
+    export,
     lesions,
     memorisation,
     prepare,
@@ -77,7 +78,17 @@ for part in (
         lesions,
         repeats,
     ),
-    *(prepare, data_report, training, sweep, memorisation, calibrate, calibrate_guard, shipped),
+    *(
+        prepare,
+        data_report,
+        training,
+        sweep,
+        memorisation,
+        calibrate,
+        calibrate_guard,
+        export,
+        shipped,
+    ),
 ):
     part.register(app)
 

@@ -125,7 +125,7 @@ class Model(nn.Module):
         y: Tensor,
         sigma: Tensor,
         spacing: Tensor,
-        coils: Tensor,
+        coils: Tensor | int,
         colour: Tensor | None = None,
     ) -> Evidence:
         """The scan with its shrunk estimate; shapes as in `Evidence` and `Shrinkage`."""

@@ -87,7 +87,7 @@ class Shrinkage(nn.Module):
         y: Tensor,
         sigma: Tensor,
         spacing: Tensor,
-        coils: Tensor,
+        coils: Tensor | int,
         colour: Tensor | None = None,
     ) -> Evidence:
         """The shrunk scan, without the bias of its noise, and what it was made of.
@@ -96,7 +96,8 @@ class Shrinkage(nn.Module):
             y: (B, 1, X, Y, Z) float32 on the intensity scale; X, Y, Z even and over 4.
             sigma: (B, 1, 1, 1, 1), or (B, 1, X, Y, Z) for a map, on the same scale.
             spacing: (B, 3) mm, handed on.
-            coils: (B,) whole numbers, coils of the magnitude: 1 is Rician noise, 0 Gaussian.
+            coils: (B,) whole numbers, or one for all, coils of the magnitude: 1 is Rician noise, 0
+                Gaussian.
             colour: (B, 64), as in `Evidence`; white if not given.
 
         Returns:
@@ -112,8 +113,12 @@ class Shrinkage(nn.Module):
         power = self._transform(first, colour).square_()
         removed = self.removed(coefficients, power, colour)
         mean = unit - removed
-        signal = [_signal(m, int(c)) for m, c in zip(mean[:, None], coils, strict=True)]
-        base = y - sigma * (unit - torch.cat(signal))
+        if isinstance(coils, int):
+            signal = _signal(mean, coils)
+        else:
+            each = zip(mean[:, None], coils, strict=True)
+            signal = torch.cat([_signal(m, int(c)) for m, c in each])
+        base = y - sigma * (unit - signal)
         return Evidence(y, base, sigma, spacing, colour, coefficients, power, removed)
 
     def removed(
@@ -129,7 +134,7 @@ class Shrinkage(nn.Module):
             colour: (B, 64), as in `Evidence`.
             gains: (B, x, y, z, 130), log of factors of the odds and of both blocks' weights.
         """
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
             lost, weight = self.weigh(coefficients, odds, colour, gains)
         else:  # slabs stay in the cache of a CPU: four times as fast
             places = [slice(i, i + _SLAB) for i in range(0, coefficients.shape[1], _SLAB)]

@@ -31,6 +31,7 @@ _ONLY_IN: dict[str, tuple[Mode, ...]] = {
 """The modes that an option belongs to; those that are not here belong to all."""
 _OF_THE_RUN = (
     "mode", "sigma", "noise_map", "colour", "seed", "memory_gb", "tile", "overlap", "bf16",
+    "backend",
 )  # fmt: skip
 """What belongs to a scan or a machine: a calibration holds whatever these are."""
 
@@ -68,6 +69,8 @@ class RestoreOptions:
         guidance_scale: Weight of the likelihood gradient; 0 is off.
         cfg_weight: Classifier-free guidance; 1 is the conditional network alone.
         bf16: "auto" takes bfloat16 where the processor has it.
+        backend: What runs the networks of "mean": PyTorch as it is ("torch"), compiled, ONNX
+            Runtime or OpenVINO ("onnx", "openvino"; float32 on the CPU). Each has its own bytes.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -92,6 +95,7 @@ class RestoreOptions:
     guidance_scale: Annotated[float, Ge(0)] = 0.0
     cfg_weight: Annotated[float, Ge(0)] = 1.0
     bf16: Annotated[Literal["auto", "on", "off"], _YAML_SWITCH] = "auto"
+    backend: Literal["torch", "compile", "onnx", "openvino"] = "torch"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", path_of(self.sampler, "sampler"))
@@ -106,6 +110,17 @@ class RestoreOptions:
             raise ConfigError(f"texture is {self.texture}; it lies between 0 and 1")
         if not 0 <= self.give_back <= 8:
             raise ConfigError(f"give_back is {self.give_back}; it lies between 0 and 8 voxels")
+        if self.backend != "torch" and not self.is_one_graph:
+            raise ConfigError(
+                f"restore.backend {self.backend} runs mode mean with fidelity 1 and without "
+                "guidance; use torch for the others"
+            )
+
+    @property
+    def is_one_graph(self) -> bool:
+        """True if all networks run as one function of a tile, see `restoration.graph`."""
+        plain = self.fidelity == 1 and self.guidance_scale == 0 and self.cfg_weight == 1
+        return self.mode == "mean" and plain
 
     @property
     def method(self) -> dict[str, Any]:

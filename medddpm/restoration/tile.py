@@ -18,6 +18,8 @@ from medddpm.model.model import Model
 from medddpm.model.shrinkage import Evidence
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import Triple, noise_tile
+from medddpm.restoration.backends import tile_function
+from medddpm.restoration.graph import TileFunction, TileMean
 from medddpm.restoration.options import RestoreOptions
 
 Array = NDArray[np.float32]
@@ -56,6 +58,10 @@ class TileRestorer:
         self.seed = seed
         self.options = options
         self.bf16 = uses_bf16(options, device)
+        self.graph: TileFunction | None = None
+        if options.is_one_graph:
+            mean = TileMean(model, law.num_coils)
+            self.graph = tile_function(options.backend, mean, device, model.digest)
 
     @torch.inference_mode()
     def restore(self, tiles: Array, starts: Sequence[Triple], sample: int) -> Array:
@@ -98,24 +104,32 @@ class TileRestorer:
         return torch.from_numpy(np.stack(parts)).to(self.device)[:, None]
 
     def _once(self, y: Tensor, sigma: Tensor, starts: Sequence[Triple], sample: int) -> Tensor:
+        if self.graph is not None:
+            auto = self.model.spec.autoencoder
+            like = y[:, :, :: auto.factor, :: auto.factor, :: auto.factor]
+            noise = self._windows(auto.latent_channels, like, starts, (sample, 0))
+            spacing, colour = self._known(len(y))
+            return self.graph(y, sigma, spacing, colour, noise)
         evidence = self._evidence(y, sigma)
         cond, z_y = self.model.condition(evidence)
-        noise = self._noise_field(z_y, starts, sample)
+        field = self._noise_field(z_y, starts, sample)
         texture = None
         denoiser = self._denoiser(evidence, cond)
         if self.options.mode == "mean":
             level = self.model.spec.diffusion.schedule.terminal
-            z0 = denoiser(truncated_start(z_y, level, noise(0)), level)
+            z0 = denoiser(truncated_start(z_y, level, field(0)), level)
         else:
-            z0, level = self._sample(denoiser, z_y, noise)
+            z0, level = self._sample(denoiser, z_y, field)
             if self.options.texture:
                 texture = self.options.texture * self._texture(z_y, starts, sample)
         return self._decode(evidence, z0, level, texture)
 
     def _evidence(self, y: Tensor, sigma: Tensor) -> Evidence:
-        coils = torch.full((len(y),), self.law.num_coils)
-        spacing, colour = self.spacing.expand(len(y), 3), self.colour.expand(len(y), 64)
-        return self.model.observe(y, sigma, spacing, coils, colour)
+        spacing, colour = self._known(len(y))
+        return self.model.observe(y, sigma, spacing, self.law.num_coils, colour)
+
+    def _known(self, tiles: int) -> tuple[Tensor, Tensor]:
+        return self.spacing.expand(tiles, 3), self.colour.expand(tiles, 64)
 
     def _sample(
         self, denoiser: Denoiser, z_y: Tensor, noise: NoiseField
@@ -195,6 +209,8 @@ class TileRestorer:
 
 def uses_bf16(options: RestoreOptions, device: torch.device) -> bool:
     """True if these options run the networks in bfloat16 there."""
+    if options.backend in ("onnx", "openvino"):
+        return False
     return options.bf16 == "on" or (options.bf16 == "auto" and has_bf16(device))
 
 

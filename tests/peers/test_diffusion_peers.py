@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from medddpm.diffusion.schedule import (
     Schedule,
     alphas_cumprod,
 )
+from medddpm.export import export_weights
+from medddpm.model.model import load_model
+from medddpm.restoration.graph import TileMean, example_inputs
 
 pytestmark = [
     pytest.mark.peers,
@@ -169,3 +173,57 @@ def test_schedule_and_ddim_of_monai(kind: str, options: dict[str, Any]) -> None:
     expected = _theirs(peer, schedule, 10, timesteps)
     found = ddim(_denoise, _z(), [*map(schedule.level, timesteps), CLEAN])
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_pipeline_folder_of_diffusers(tiny_weights: Path, tmp_path: Path) -> None:
+    """Loaded offline by diffusers itself, one evaluation is `mean`; more are a draw."""
+    diffusers = pytest.importorskip("diffusers")
+    out = export_weights(tiny_weights, "diffusers", tmp_path / "pipe")
+    pipe = diffusers.DiffusionPipeline.from_pretrained(
+        out, trust_remote_code=True, local_files_only=True, low_cpu_mem_usage=False
+    )
+    model = load_model(tiny_weights)
+    y, sigma, *known, _ = example_inputs(model, (32, 32, 32))
+    draw = torch.Generator().manual_seed(3)
+    channels, factor = model.spec.autoencoder.latent_channels, model.spec.autoencoder.factor
+    noise = torch.randn(1, channels, *[32 // factor] * 3, generator=draw)
+    found = pipe(y, 0.05, generator=torch.Generator().manual_seed(3)).images
+    with torch.inference_mode():
+        expected = TileMean(model, 1)(y, sigma, *known, noise)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    sample = pipe(y, 0.05, num_inference_steps=4, generator=torch.Generator().manual_seed(3)).images
+    assert sample.isfinite().all()
+    assert not torch.equal(sample, found)
+
+
+def test_a_network_and_a_scheduler_of_diffusers_in_our_samplers() -> None:
+    """The same samples as their own loop, with their U-Net, for DDIM at their timesteps."""
+    diffusers = pytest.importorskip("diffusers")
+    from medddpm.export.diffusers_pipeline import denoiser_of
+
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+    ).eval()
+    scheduler = diffusers.DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
+    schedule = Schedule("cosine")
+    z = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    ours = ddim(denoiser_of(unet, scheduler), z, schedule.steps(5))
+    scheduler.set_timesteps(5)
+    theirs = z
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            theirs = scheduler.step(unet(theirs, t).sample, t, theirs)[0]
+    torch.testing.assert_close(ours.detach(), theirs, atol=2e-3, rtol=0)
