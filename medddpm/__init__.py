@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medddpm.io import read_volume, read_volumes, write_volume
     from medddpm.restoration.restorer import RestoreOptions, Restorer
     from medddpm.volume import Geometry, Volume
-    from medddpm.workflows import evaluate, restore
+    from medddpm.workflows import evaluate, restore, restore_image
 
 __all__ = [
     "Config",
@@ -37,6 +37,7 @@ __all__ = [
     "read_volume",
     "read_volumes",
     "restore",
+    "restore_image",
     "write_volume",
 ]
 
@@ -52,6 +53,7 @@ _HOMES = {
     "read_volume": "medddpm.io",
     "read_volumes": "medddpm.io",
     "restore": "medddpm.workflows",
+    "restore_image": "medddpm.workflows",
     "write_volume": "medddpm.io",
 }
 

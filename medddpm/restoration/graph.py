@@ -12,14 +12,17 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
 
 from medddpm.diffusion.denoiser import as_denoiser
 from medddpm.diffusion.samplers import truncated_start
 from medddpm.model.model import Model
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 TileFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 INPUTS = ("y", "sigma", "spacing", "colour", "noise")
@@ -79,6 +82,8 @@ def example_inputs(model: Model, edges: tuple[int, int, int], tiles: int = 1) ->
 @torch.no_grad()
 def traced(graph: TileMean) -> ExportedProgram:
     """The graph for any number of tiles of any edges, as `torch.export` makes it."""
+    from torch.export import Dim  # a quarter of a second, for those who export
+
     model, factor = graph.model, graph.model.spec.autoencoder.factor
     batch = Dim("tiles", min=1, max=_MOST_TILES)
     steps = [Dim(name, min=2, max=_MOST_EDGE // model.multiple) for name in ("nx", "ny", "nz")]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.converting import convert
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
+    from medddpm.workflows.in_memory import restore_image
     from medddpm.workflows.measure import estimate_noise, evaluate
     from medddpm.workflows.reconstructing import reconstruct, simulate_raw, undersample
     from medddpm.workflows.replaying import replay
@@ -34,6 +35,7 @@ __all__ = [
     "report",
     "restore",
     "restore_complex",
+    "restore_image",
     "simulate",
     "simulate_raw",
     "train",
@@ -52,6 +54,7 @@ _HOMES = {
     "report": "reporting",
     "restore": "restoring",
     "restore_complex": "restoring_complex",
+    "restore_image": "in_memory",
     "simulate": "simulating",
     "simulate_raw": "reconstructing",
     "train": "training",
