@@ -18,6 +18,7 @@ SCALE_PERCENTILE = 99.5
 _NORMAL_QUANTILE = 2.5758
 """The 99.5th percentile of a standard normal variable."""
 MASKED_FRACTION = 0.2
+_FEW_ZEROS = 0.001
 """With more exact zeros than this, the scan was masked and zeros are background."""
 _EVEN_FLOOR = 0.08
 """Of the brightest: noise of 20 % around an air of 0 seems to lower it by less."""
@@ -49,6 +50,25 @@ def zero_background(image: NDArray[Any]) -> Mask | None:
     """Voxels that are exactly 0, if the scan was masked (over 20 % of it is 0); else None."""
     zeros = np.asarray(image) == 0
     return zeros if zeros.mean() > MASKED_FRACTION else None
+
+
+def emptied(image: NDArray[Any]) -> Mask | None:
+    """Voxels that hold nothing and keep it: those of a masked scan, or solid zeros; None if none.
+
+    A crop out of a masked scan has few zeros, but they lie together: a voxel counts that is in a
+    block of 5 x 5 x 5 of them.
+    """
+    background = zero_background(image)
+    if background is not None:
+        return background
+    zeros = np.asarray(image) == 0
+    if zeros.mean() < _FEW_ZEROS:
+        return None
+    core = ndimage.binary_erosion(zeros, np.ones((3, 3, 3)), iterations=2, border_value=1)
+    if not core.any():
+        return None
+    solid: Mask = ndimage.binary_dilation(core, np.ones((3, 3, 3)), iterations=2)
+    return solid & zeros
 
 
 def above_floor(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medddpm.model.model import Model
 from medddpm.operators.phase import object_phase
 from medddpm.preprocess.frame import Frame
-from medddpm.preprocess.intensity import zero_background
+from medddpm.preprocess.intensity import emptied
 from medddpm.preprocess.noise_support import Hint, filled_edges
 from medddpm.preprocess.values import Looked
 from medddpm.restoration.gaussian import denoise_gaussian
@@ -71,7 +71,7 @@ def shrunk_imaginary(
         learned=False,
     )
     out = here.onto_scan(found) * np.float32(frame.scale)
-    background = zero_background(frame.image)
+    background = emptied(frame.image)
     if background is not None:
         out[background] = 0
     if seen.kept is not None:

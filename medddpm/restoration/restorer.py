@@ -26,7 +26,7 @@ from medddpm.model.interval import NOMINAL, interval_table
 from medddpm.model.model import Model, find_weights, load_model
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.frame import Frame, make_frame
-from medddpm.preprocess.intensity import zero_background
+from medddpm.preprocess.intensity import emptied
 from medddpm.preprocess.noise import expected_magnitude
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.noise_support import first_known
@@ -225,7 +225,7 @@ class Restorer:
         if options.noise != "gaussian":
             np.maximum(mean, 0, out=mean)
         std = None if std is None else frame.enlarged(std)
-        background = zero_background(frame.image)
+        background = emptied(frame.image)
         for part in (mean, std):
             if part is not None and background is not None:
                 part[background] = 0

@@ -10,7 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from medddpm.errors import ConfigError, ShapeError
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale, zero_background
+from medddpm.preprocess.intensity import (
+    emptied,
+    foreground_mask,
+    intensity_scale,
+    zero_background,
+)
 
 Head = Callable[..., NDArray[np.float32]]
 SHAPE = (72, 76, 70)
@@ -74,6 +79,21 @@ def test_zero_background(head: Head) -> None:
     assert zeros is not None
     np.testing.assert_array_equal(zeros, clean == 0)
     assert zero_background(rician(clean, 10.0)) is None
+
+
+def test_a_solid_part_of_few_zeros_is_empty(head: Head) -> None:
+    clean = head(SHAPE)
+    np.testing.assert_array_equal(emptied(clean), clean == 0)  # a masked scan
+    crop = rician(clean, 10.0)
+    assert emptied(crop) is None
+    crop[20:50, 20:40, 30:50] = 0
+    crop[5, 5, 5] = crop[60, 60] = 0  # a voxel, a line: no background
+    found = emptied(crop)
+    assert found is not None
+    assert zero_background(crop) is None
+    expected = np.zeros_like(found)
+    expected[20:50, 20:40, 30:50] = True
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_scale_is_the_percentile_of_the_mask(head: Head) -> None:
