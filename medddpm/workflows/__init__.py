@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from medddpm.workflows.reporting import report
     from medddpm.workflows.restored_scan import RestoredScan
     from medddpm.workflows.restoring import restore
-    from medddpm.workflows.restoring_complex import restore_complex
     from medddpm.workflows.simulating import simulate
     from medddpm.workflows.training import train
 
@@ -33,7 +32,6 @@ __all__ = [
     "replay",
     "report",
     "restore",
-    "restore_complex",
     "simulate",
     "simulate_raw",
     "train",
@@ -51,7 +49,6 @@ _HOMES = {
     "replay": "replaying",
     "report": "reporting",
     "restore": "restoring",
-    "restore_complex": "restoring_complex",
     "simulate": "simulating",
     "simulate_raw": "reconstructing",
     "train": "training",

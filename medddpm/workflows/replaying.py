@@ -23,7 +23,8 @@ from medddpm.volume import Volume
 from medddpm.workflows.noise_files import recorded_map
 from medddpm.workflows.number_type import in_type
 from medddpm.workflows.reporting import weights_of
-from medddpm.workflows.restoring import OnProgress, maps_of, write_images
+from medddpm.workflows.restored_files import maps_of, write_images
+from medddpm.workflows.restoring import OnProgress
 
 
 @dataclass(frozen=True)
