@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from medddpm.benchmark.measure import NoiseName
 from medddpm.errors import ConfigError
 from medddpm.model.interval import NOMINAL, IntervalTable, thickness
 
@@ -42,14 +43,27 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Points:
-    """Voxels of the foreground of one scan at one noise level.
+class Origin:
+    """One scan with one noise.
 
     Attributes:
         subject: Who it is: all scans of one subject are fitted, or tested, together.
         scan: Its name.
         noise: Its kind, "white" or "acquired".
         sigma: Noise as a fraction of the intensity scale.
+    """
+
+    subject: str
+    scan: str
+    noise: NoiseName
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Points(Origin):
+    """Voxels of the foreground of one scan at one noise level.
+
+    Attributes:
         mean: (N,) restored, as a fraction of the scale.
         std: (N,) of the ensemble.
         error: (N,) restored minus clean.
@@ -58,10 +72,6 @@ class Points:
         seen: What the restoration took the scan for.
     """
 
-    subject: str
-    scan: str
-    noise: str
-    sigma: float
     mean: Array
     std: Array
     error: Array
@@ -78,10 +88,7 @@ class Points:
 
 
 def points_of(
-    subject: str,
-    scan: str,
-    noise: str,
-    sigma: float,
+    origin: Origin,
     images: tuple[Array, Array, Array],
     inside: NDArray[np.bool_],
     seen: Seen,
@@ -90,10 +97,7 @@ def points_of(
     """The points of one restored scan, at most so many, drawn evenly.
 
     Args:
-        subject: Who it is.
-        scan: Its name.
-        noise: Its kind.
-        sigma: Noise as a fraction of the scale.
+        origin: Whose they are.
         images: Clean, mean and std of the ensemble, each (X, Y, Z), as fractions of the scale.
         inside: (X, Y, Z), the voxels that count.
         seen: What the restoration took the scan for.
@@ -105,21 +109,18 @@ def points_of(
     clean, mean, std = images
     places = np.flatnonzero(inside & (std > 0))
     if places.size == 0:
-        raise ConfigError(f"{scan}: the foreground has no voxel with a spread to calibrate")
+        raise ConfigError(f"{origin.scan}: the foreground has no voxel with a spread to calibrate")
     rng = np.random.default_rng(0)
     picked = np.sort(rng.choice(places, min(most, places.size), replace=False))
     error = mean - clean
     return Points(
-        subject,
-        scan,
-        noise,
-        sigma,
-        mean.ravel()[picked],
-        std.ravel()[picked],
-        error.ravel()[picked],
-        _block_rms(std, inside),
-        _block_rms(error, inside),
-        seen,
+        **asdict(origin),
+        mean=mean.ravel()[picked],
+        std=std.ravel()[picked],
+        error=error.ravel()[picked],
+        block_std=_block_rms(std, inside),
+        block_error=_block_rms(error, inside),
+        seen=seen,
     )
 
 

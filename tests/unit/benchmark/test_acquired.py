@@ -16,7 +16,9 @@ from medddpm.benchmark import peers
 from medddpm.benchmark.degradation import NoiseModel, added_law, degrade, rms_sigma
 from medddpm.benchmark.measure import BenchmarkOptions, prepare_case, run_method, spoil
 from medddpm.benchmark.methods import parse_method
+from medddpm.benchmark.rows import prepare_run
 from medddpm.benchmark.run import benchmark
+from medddpm.data.scan_list import ScanList
 from medddpm.errors import ConfigError
 from medddpm.preprocess.acquisition import Acquisition
 from medddpm.preprocess.found_noise import find_noise
@@ -195,7 +197,7 @@ def test_rows_of_another_seed_name_or_acquisition_are_others(
 
     def count(**changes: Any) -> int:
         options = BenchmarkOptions(sigmas=(0.05,), methods=("identity",), **changes)
-        benchmark(folder, out, options=options, include="[ac]*")
+        benchmark(ScanList(folder, "[ac]*"), out, prepare_run(options))
         return len(list((out / "rows").glob("*.json")))
 
     assert count() == 1
