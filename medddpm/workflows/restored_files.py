@@ -101,10 +101,9 @@ def write_restored(restored: Restored, volume: Volume, target: Target, run: Run)
                 restored.volume,
                 facts,
                 std=restored.std,
-                card=run.card,
                 frame=facts.shown_frame,
             )
-            write_html(place.html, report_page(scan))
+            write_html(place.html, report_page(replace(scan, card=run.card)))
         write_sidecar(folder / target.sidecar.name, facts)
     return RestoredScan(
         target.image,
