@@ -72,7 +72,7 @@ def replay(
     facts = result.facts
     if facts.output is None:
         raise VolumeReadError(
-            f"{sidecar} was written by an older release, which kept no checksum of its output"
+            f"{sidecar} keeps no checksum of its output, and so nothing to compare with"
         )
     options = _options(result)
     scan = find_source(result, source)
