@@ -30,21 +30,6 @@ Head = Callable[..., NDArray[np.float32]]
 ROTATED = Acquisition(0.0, rotation=(40.0, 0.0, -40.0))
 
 
-@pytest.fixture
-def scan(head: Head) -> Volume:
-    x = head((40, 44, 36))
-    return Volume(x, Geometry(x.shape, np.diag([1.0, 1.0, 1.2, 1.0])), case_id="head")
-
-
-@pytest.fixture
-def folder(scan: Volume, tmp_path: Path, save_nifti: Any) -> Path:
-    data = tmp_path / "data"
-    data.mkdir()
-    for name in ("a", "b"):
-        save_nifti(data / f"{name}.nii.gz", scan.data, scan.affine)
-    return data
-
-
 def test_a_perfect_method_is_compared_with_the_clean_scan_of_the_chain(scan: Volume) -> None:
     """A rotation moves the regions too: they lie on the tissue that they name."""
     options = BenchmarkOptions(acquisition=ROTATED)

@@ -42,21 +42,6 @@ WHITE: Any = {"noises": ("white",)}
 QUICK = BenchmarkOptions(sigmas=(0.05, 0.1), methods=("identity", "shrinkage"), **WHITE)
 
 
-@pytest.fixture
-def scan(head: Head) -> Volume:
-    x = head((40, 44, 36))
-    return Volume(x, Geometry(x.shape, np.diag([1.0, 1.0, 1.2, 1.0])), case_id="head")
-
-
-@pytest.fixture
-def folder(scan: Volume, tmp_path: Path, save_nifti: Any) -> Path:
-    data = tmp_path / "data"
-    data.mkdir()
-    for name in ("a", "b"):
-        save_nifti(data / f"{name}.nii.gz", scan.data, scan.affine)
-    return data
-
-
 def run(scan: Volume, name: str, sigma: float = 0.05, source: Any = "blind", **options: Any) -> Any:
     settings = BenchmarkOptions(**{"methods": (name,), **WHITE, **options})
     spoilt = spoil(prepare_case(scan, settings), sigma, "white", settings)
