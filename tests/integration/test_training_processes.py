@@ -75,7 +75,7 @@ def test_a_run_killed_at_random_equals_an_uninterrupted_one(scans: Path, tmp_pat
         step += random.randint(3, 20)
         process = started([*arguments(scans, halves, **changes), "--resume"])
         wait_for_step(process, step)
-        time.sleep(random.random() / 20)
+        time.sleep(random.random() / 20)  # to be killed anywhere in a step
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
