@@ -38,7 +38,7 @@ from medddpm.restoration.frame_facts import frame_facts
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
-from medddpm.restoration.probe import Probe, probe
+from medddpm.restoration.probe import probe
 from medddpm.restoration.restored import Restored
 from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.restoration.told import Told, told_of_frames
@@ -225,7 +225,8 @@ class Restorer:
         if options.give_back:
             x_hat = _given_back(frame, x_hat, options)
         seen = probe(self.model, x_hat, plan, self.device, uses_bf16(options, self.device))
-        guard = self._guard(frame, x_hat, std, seen, options)
+        usual = self._guard_of(options)
+        guard = inspect(frame, x_hat, guard=usual, features=seen.features, std=std)
         width = None if std is None else frame.enlarged(self._half_width(frame, x_hat, std))
         mean = frame.onto_scan(x_hat)
         if options.noise != "gaussian":
@@ -290,26 +291,6 @@ class Restorer:
             raise SamplingDivergedError("the restoration holds NaN or infinity; nothing was kept")
         std = smooth_spread(moments.std()) if num_samples > 1 else None
         return moments.mean, std, num_tiles
-
-    def _guard(
-        self,
-        frame: Frame,
-        x_hat: Array,
-        std: Array | None,
-        seen: Probe,
-        options: RestoreOptions,
-    ) -> GuardReport:
-        return inspect(
-            frame.y,
-            x_hat,
-            frame.law,
-            frame.mask,
-            guard=self._guard_of(options),
-            affine=frame.affine,
-            spacing=frame.spacing,
-            features=seen.features,
-            std=std,
-        )
 
     def _guard_of(self, options: RestoreOptions) -> Guard:
         return guard_of(self.model.card, self.model.arrays, options.mode, options.other_than)
