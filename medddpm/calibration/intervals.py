@@ -22,6 +22,8 @@ SLICES = (2.0,)
 """Divides volumes of about cubic voxels from thick slices: largest over smallest voxel edge."""
 LEVEL = 0.9
 _BLOCK = 4
+_SHARES = 20
+"""Of a scan, that are kept in turn: the points of a curve."""
 _FEWEST = 200
 """Voxels that a class needs at one noise level; with fewer it takes those of the whole level."""
 NOMINAL_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -257,14 +259,14 @@ def pooled_rank(points: Sequence[Points]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def risk_coverage(points: Sequence[Points], steps: int = 20) -> list[tuple[float, float, float]]:
+def risk_coverage(points: Sequence[Points]) -> list[tuple[float, float, float]]:
     """(share kept, its error, the error of the best choice), root mean square over the scans.
 
     The most certain share of each scan's blocks is kept (Geifman and El-Yaniv 2017); the best
     choice knows the errors.
     """
     rows = []
-    for share in np.linspace(1 / steps, 1, steps):
+    for share in np.linspace(1 / _SHARES, 1, _SHARES):
         kept, best = [], []
         for p in points:
             count = max(1, round(share * p.block_std.size))
