@@ -112,14 +112,27 @@ def restore(
     inputs = [p for s in scans for p in ([s] if isinstance(s, Path) else source_files(s))]
     _check_targets(targets, inputs, run, _parts(options, run))
     restorer = Restorer.from_pretrained(weights, device=device)
-    run = replace(run, card=restorer.model.card if report else None)
+    work = list(zip(scans, targets, strict=True))
+    return _restore_each(work, run, options, restorer, on_progress, on_error)
+
+
+def _restore_each(
+    work: Sequence[tuple[Volume | Path, Target]],
+    run: Run,
+    options: RestoreOptions,
+    restorer: Restorer,
+    on_progress: OnProgress | None,
+    on_error: OnError | None,
+) -> list[RestoredScan]:
+    """Restore one scan after another; each is written before the next is read."""
+    run = replace(run, card=restorer.model.card if run.report else None)
     done = []
-    for number, (scan, target) in enumerate(zip(scans, targets, strict=True), start=1):
-        task = "restore" if len(scans) == 1 else f"restore {number} of {len(scans)}"
+    for number, (scan, target) in enumerate(work, start=1):
+        task = "restore" if len(work) == 1 else f"restore {number} of {len(work)}"
         step = None if on_progress is None else partial(on_progress, task)
         with one_scan(scan.name if isinstance(scan, Path) else scan.case_id, on_error):
             volume = _read(scan, run) if isinstance(scan, Path) else scan
-            chosen, sigma_map = noise.told(volume, options, trust)
+            chosen, sigma_map = run.noise.told(volume, options, run.trust)
             restored = restorer.restore(
                 volume, options=chosen, sigma_map=sigma_map, on_progress=step
             )
