@@ -92,11 +92,11 @@ def cohort(
         out,
         plan_pool(cluster, workers, parse_memory(memory)),
         config.restore,
-        weights,
-        parse_device(device),
-        format,
-        trust,
-        report,
+        weights=weights,
+        device=parse_device(device),
+        format=format,
+        trust=trust,
+        report=report,
     )
     if dry_run:
         with progress("dry run"):
