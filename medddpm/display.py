@@ -19,7 +19,7 @@ _GAP = 4
 
 
 def mime_bundle(
-    scans: Mapping[str, Image], affine: NDArray[np.float64], words: str, *, widget: bool = True
+    scans: Mapping[str, Image], affine: NDArray[np.float64], words: str
 ) -> dict[str, Any]:
     """What Jupyter shows, by MIME type: the widget if there is one, else HTML with a picture.
 
@@ -27,10 +27,9 @@ def mime_bundle(
         scans: (X, Y, Z) arrays in RAS order by label; the first is shown, others below it.
         affine: (4, 4) voxel index to mm, RAS+, of all.
         words: Plain text above them; it is escaped.
-        widget: Use ipyniivue if it is installed.
     """
     found = {"text/plain": words, "text/html": _html(scans, affine, words)}
-    if widget and find_spec("ipyniivue") is not None:
+    if find_spec("ipyniivue") is not None:
         found |= _widget(scans, affine, words)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -32,6 +33,15 @@ pytest_plugins = [
     "support.node_process",
     "support.orthanc",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test draws the same, whatever ran before it; torch, if nobody has imported it, does."""
+    random.seed(20)
+    np.random.seed(20)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(20)
 
 
 @pytest.fixture

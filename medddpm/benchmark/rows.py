@@ -76,9 +76,18 @@ def with_units(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def prepare_run(
-    options: BenchmarkOptions, gmap: Path | None, weights: str | Path, device: str
+    options: BenchmarkOptions,
+    gmap: Path | None = None,
+    weights: str | Path = "default",
+    device: str = "auto",
 ) -> BenchmarkRun:
     """Find the packages and load the models that the methods need.
+
+    Args:
+        options: What is compared.
+        gmap: A scan on the grid of all of them that multiplies sigma of white noise.
+        weights: Our model, unless a method names its own ("mean@weights=FILE").
+        device: Where it runs.
 
     Raises:
         ConfigError: One is missing, or a map of the noise has no use.

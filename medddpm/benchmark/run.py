@@ -9,14 +9,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from medddpm.benchmark.measure import (
-    BenchmarkOptions,
-    NoiseName,
-    Spoilt,
-    prepare_case,
-    run_method,
-    spoil,
-)
+from medddpm.benchmark.measure import NoiseName, Spoilt, prepare_case, run_method, spoil
 from medddpm.benchmark.page import Slices, benchmark_page
 from medddpm.benchmark.repeats_page import repeats_parts
 from medddpm.benchmark.row import Row
@@ -24,18 +17,18 @@ from medddpm.benchmark.rows import (
     BenchmarkRun,
     Trial,
     kept_planes,
-    prepare_run,
     run_facts,
     with_slice,
     with_units,
 )
 from medddpm.benchmark.run_repeats import (
+    OnRow,
     RepeatTest,
     find_repeats,
     measure_repeats,
     repeat_facts,
 )
-from medddpm.data.scan_list import named_scans
+from medddpm.data.scan_list import ScanList
 from medddpm.io import OnError, read_volume
 from medddpm.io.kept import Kept, keep, key_of
 from medddpm.io.outputs import file_stem, plain, staged, write_csv, write_html, write_json
@@ -68,19 +61,13 @@ class Scan:
 
 
 def benchmark(
-    data: str | Path,
-    out: str | Path,
+    scans: ScanList,
+    out: Path,
+    run: BenchmarkRun,
     *,
-    options: BenchmarkOptions | None = None,
-    gmap: str | Path | None = None,
-    weights: str | Path = "default",
-    device: str = "auto",
-    include: str = "*",
-    limit: int | None = None,
-    repeats: str | Path | None = None,
-    on_row: Callable[[Row], None] | None = None,
-    on_repeats: Callable[[Line], None] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    repeats: Path | None = None,
+    on_row: Callable[[Row, int, int], None] | None = None,
+    on_repeats: OnRow | None = None,
     on_error: OnError | None = None,
 ) -> Benchmark:
     """Compare denoisers on clean scans with simulated noise, and on repeats with their own.
@@ -89,30 +76,20 @@ def benchmark(
     stopped, or has new methods, computes only what is missing.
 
     Args:
-        data: A NIfTI file, a folder of them, or a CSV file with a column `file`.
+        scans: The clean scans.
         out: Folder for rows.csv, summary.csv, results.json and index.html.
-        options: What is compared.
-        gmap: A scan on the grid of all of them that multiplies sigma.
-        weights: Our model, unless a method names its own ("mean@weights=FILE").
-        device: Where it runs.
-        include: Pattern (fnmatch) of scan names.
-        limit: At most so many scans.
+        run: What is compared, as `prepare_run` makes it.
         repeats: Repeats of scans, as in `repeat_test`: a second table, in repeats.csv.
-        on_row: Called with each row.
-        on_repeats: Called with each row of the second table.
-        on_progress: Called with how much is done, and of how much.
+        on_row: Called with each row, how many are done, and of how many.
+        on_repeats: The same for the second table.
         on_error: Called with the error of a repeated scan that is left out, of several.
 
     Raises:
-        ConfigError: An option cannot be used, a package is missing, or there is no scan.
+        ConfigError: There is no scan.
         GeometryError: The map lies on another grid than a scan.
     """
-    data, out = Path(data), Path(out)
-    gmap = None if gmap is None else Path(gmap)
-    settings = options or BenchmarkOptions()
-    files = named_scans(data, include, limit)
-    repeated = [] if repeats is None else find_repeats([Path(repeats)])
-    run = prepare_run(settings, gmap, weights, device)
+    files, settings = scans.files(), run.options
+    repeated = [] if repeats is None else find_repeats([repeats])
     with staged(out):
         pass  # the folder exists and takes files, before any work
     tested = None
@@ -128,9 +105,7 @@ def benchmark(
                 for place, planes in _slices_of(row, kept).items():
                     slices.setdefault(place, {}).update(planes)
             if on_row:
-                on_row(row)
-            if on_progress:
-                on_progress(len(rows), total)
+                on_row(row, len(rows), total)
     summary = summarise(
         [row.cells for row in rows], choose_reference(settings.labels, settings.reference)
     )

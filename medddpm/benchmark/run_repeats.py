@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from medddpm.benchmark.figures import Planes, method_label
-from medddpm.benchmark.measure import BenchmarkOptions, Source
+from medddpm.benchmark.measure import Source
 from medddpm.benchmark.methods import CEILING, Method
 from medddpm.benchmark.repeat_case import RepeatCase, prepare_repeats
 from medddpm.benchmark.repeats import RepeatOutcome, measure_method
@@ -22,7 +22,6 @@ from medddpm.benchmark.repeats_page import repeats_page
 from medddpm.benchmark.rows import (
     BenchmarkRun,
     kept_planes,
-    prepare_run,
     run_facts,
     with_slice,
 )
@@ -48,6 +47,8 @@ from medddpm.volume import Volume
 MOST_REPEATS = 8
 """Of one scan, if not told otherwise: each is restored with each method."""
 Row = dict[str, Any]
+OnRow = Callable[[Row, int, int], None]
+"""Called with a row, how many are done, and of how many."""
 NAMES = ("repeats.csv", "results.json", "index.html")
 _SIGMA = ("sigma_repeats", "sigma_repeats_low", "sigma_repeats_high")
 _SCAN_FACTS = ("case", "repeats", "voxels", "scale", *_SIGMA)
@@ -95,16 +96,13 @@ class RepeatedScan:
 
 
 def repeat_test(
-    sources: Sequence[str | Path],
-    out: str | Path,
+    sources: Sequence[Path],
+    out: Path,
+    run: BenchmarkRun,
     *,
-    options: BenchmarkOptions | None = None,
-    weights: str | Path = "default",
-    device: str = "auto",
     include: str = "*",
     limit: int = MOST_REPEATS,
-    on_row: Callable[[Row], None] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_row: OnRow | None = None,
     on_error: OnError | None = None,
 ) -> RepeatTest:
     """Measure methods on repeats of one scan, or of each scan of a folder.
@@ -116,28 +114,23 @@ def repeat_test(
             folder of NIfTI files (or CSV with a column `file`), where frames of a 4D file, and
             files whose names differ in `_run-N` alone, are repeats.
         out: Folder for repeats.csv, results.json and index.html.
-        options: Its methods, law and seed of white noise, crop and source of sigma count.
-        weights: Our model, unless a method names its own.
-        device: Where it runs.
+        run: As `prepare_run` makes it; of its options the methods, law and seed of white noise,
+            crop and source of sigma count.
         include: Pattern (fnmatch) of names of the scans of a folder.
         limit: At most so many repeats of a scan.
-        on_row: Called with each row.
-        on_progress: Called with how much is done, and of how much.
+        on_row: Called with each row, how many are done, and of how many.
         on_error: Called with the error of a scan that is left out, where there are several.
 
     Raises:
         ConfigError: An option cannot be used, or no scan has two repeats that are alike.
         GeometryError: Repeats of the only scan lie on different grids.
     """
-    out = Path(out)
-    settings = options or BenchmarkOptions(noises=("white",))
-    scans = find_repeats([Path(source) for source in sources], include)
-    run = prepare_run(settings, None, weights, device)
+    scans = find_repeats(sources, include)
     if any(method.name == CEILING for method in run.methods):
         raise ConfigError(f"{CEILING} is the round trip of a clean scan; repeats have none")
     with staged(out):
         pass  # the folder exists and takes files, before any work
-    tested = measure_repeats(scans, out / "rows", run, limit, on_row, on_progress, on_error)
+    tested = measure_repeats(scans, out / "rows", run, limit, on_row, on_error)
     facts = run_facts(run, [scan["case"] for scan in tested.scans])
     with staged(out) as folder:
         write_csv(folder / NAMES[0], tested.rows)
@@ -182,8 +175,7 @@ def measure_repeats(
     folder: Path,
     run: BenchmarkRun,
     limit: int = MOST_REPEATS,
-    on_row: Callable[[Row], None] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_row: OnRow | None = None,
     on_error: OnError | None = None,
 ) -> RepeatTest:
     """The rows of each scan that has repeats.
@@ -193,8 +185,7 @@ def measure_repeats(
         folder: Where the rows are kept.
         run: The methods; the round trip of the VAE is passed over.
         limit: At most so many repeats of a scan.
-        on_row: Called with each row.
-        on_progress: Called with how much is done, and of how much.
+        on_row: As in `repeat_test`.
         on_error: As in `repeat_test`.
 
     Raises:
@@ -214,9 +205,7 @@ def measure_repeats(
             for row, kept in _rows_of(case, folder, run, is_shown=not tested.scans):
                 rows.append((row, kept))
                 if on_row:
-                    on_row(row)
-                if on_progress:
-                    on_progress(number * each + len(rows), len(scans) * each)
+                    on_row(row, number * each + len(rows), len(scans) * each)
             _take(tested, case, rows)
     if not tested.scans:
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from medddpm.benchmark.measure import NoiseName
 from medddpm.errors import ConfigError
 from medddpm.model.interval import NOMINAL, IntervalTable, thickness
 
@@ -21,6 +22,8 @@ SLICES = (2.0,)
 """Divides volumes of about cubic voxels from thick slices: largest over smallest voxel edge."""
 LEVEL = 0.9
 _BLOCK = 4
+_SHARES = 20
+"""Of a scan, that are kept in turn: the points of a curve."""
 _FEWEST = 200
 """Voxels that a class needs at one noise level; with fewer it takes those of the whole level."""
 NOMINAL_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -42,14 +45,27 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Points:
-    """Voxels of the foreground of one scan at one noise level.
+class Origin:
+    """One scan with one noise.
 
     Attributes:
         subject: Who it is: all scans of one subject are fitted, or tested, together.
         scan: Its name.
         noise: Its kind, "white" or "acquired".
         sigma: Noise as a fraction of the intensity scale.
+    """
+
+    subject: str
+    scan: str
+    noise: NoiseName
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Points(Origin):
+    """Voxels of the foreground of one scan at one noise level.
+
+    Attributes:
         mean: (N,) restored, as a fraction of the scale.
         std: (N,) of the ensemble.
         error: (N,) restored minus clean.
@@ -58,10 +74,6 @@ class Points:
         seen: What the restoration took the scan for.
     """
 
-    subject: str
-    scan: str
-    noise: str
-    sigma: float
     mean: Array
     std: Array
     error: Array
@@ -78,10 +90,7 @@ class Points:
 
 
 def points_of(
-    subject: str,
-    scan: str,
-    noise: str,
-    sigma: float,
+    origin: Origin,
     images: tuple[Array, Array, Array],
     inside: NDArray[np.bool_],
     seen: Seen,
@@ -90,10 +99,7 @@ def points_of(
     """The points of one restored scan, at most so many, drawn evenly.
 
     Args:
-        subject: Who it is.
-        scan: Its name.
-        noise: Its kind.
-        sigma: Noise as a fraction of the scale.
+        origin: Whose they are.
         images: Clean, mean and std of the ensemble, each (X, Y, Z), as fractions of the scale.
         inside: (X, Y, Z), the voxels that count.
         seen: What the restoration took the scan for.
@@ -105,21 +111,18 @@ def points_of(
     clean, mean, std = images
     places = np.flatnonzero(inside & (std > 0))
     if places.size == 0:
-        raise ConfigError(f"{scan}: the foreground has no voxel with a spread to calibrate")
+        raise ConfigError(f"{origin.scan}: the foreground has no voxel with a spread to calibrate")
     rng = np.random.default_rng(0)
     picked = np.sort(rng.choice(places, min(most, places.size), replace=False))
     error = mean - clean
     return Points(
-        subject,
-        scan,
-        noise,
-        sigma,
-        mean.ravel()[picked],
-        std.ravel()[picked],
-        error.ravel()[picked],
-        _block_rms(std, inside),
-        _block_rms(error, inside),
-        seen,
+        **asdict(origin),
+        mean=mean.ravel()[picked],
+        std=std.ravel()[picked],
+        error=error.ravel()[picked],
+        block_std=_block_rms(std, inside),
+        block_error=_block_rms(error, inside),
+        seen=seen,
     )
 
 
@@ -256,14 +259,14 @@ def pooled_rank(points: Sequence[Points]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def risk_coverage(points: Sequence[Points], steps: int = 20) -> list[tuple[float, float, float]]:
+def risk_coverage(points: Sequence[Points]) -> list[tuple[float, float, float]]:
     """(share kept, its error, the error of the best choice), root mean square over the scans.
 
     The most certain share of each scan's blocks is kept (Geifman and El-Yaniv 2017); the best
     choice knows the errors.
     """
     rows = []
-    for share in np.linspace(1 / steps, 1, steps):
+    for share in np.linspace(1 / _SHARES, 1, _SHARES):
         kept, best = [], []
         for p in points:
             count = max(1, round(share * p.block_std.size))

@@ -17,6 +17,7 @@ from medddpm.benchmark.rows import with_units
 from medddpm.calibration.figure import calibration_figure
 from medddpm.calibration.intervals import (
     LEVEL,
+    Origin,
     Points,
     Seen,
     Tested,
@@ -29,7 +30,7 @@ from medddpm.calibration.intervals import (
     risk_coverage,
     scores,
 )
-from medddpm.data.scan_list import named_scans, subjects_of
+from medddpm.data.scan_list import ScanList
 from medddpm.errors import ConfigError
 from medddpm.io import read_volume
 from medddpm.io.outputs import check_targets, file_stem, staged, write_csv, write_json
@@ -41,6 +42,25 @@ Row = dict[str, Any]
 _ARRAYS = ("mean", "std", "error", "block_std", "block_error")
 NOISES: tuple[NoiseName, ...] = ("white", "acquired")
 NAMES = ("model.safetensors", "calibration.json", "coverage.csv", "coverage.png")
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What the intervals are fitted to.
+
+    Attributes:
+        sigmas: Noise levels, fractions of each scan's intensity scale.
+        noises: Kinds of noise, as in `BenchmarkOptions`; each scan gets a scanner of its own.
+        restore: The ensemble.
+        crop: Box of so many voxels around the middle of the foreground; None is the whole scan.
+        test: Clean scans of other subjects that the table is tested on and not fitted to.
+    """
+
+    sigmas: tuple[float, ...] = (0.03, 0.05, 0.09, 0.15)
+    noises: tuple[NoiseName, ...] = NOISES
+    restore: RestoreOptions = field(default_factory=RestoreOptions)
+    crop: tuple[int, int, int] | None = None
+    test: ScanList | None = None
 
 
 @dataclass(frozen=True)
@@ -60,21 +80,14 @@ class Calibration:
 
 
 def calibrate(
-    data: str | Path,
-    out: str | Path,
+    scans: ScanList,
+    out: Path,
+    options: CalibrationOptions,
     *,
-    sigmas: Sequence[float] = (0.03, 0.05, 0.09, 0.15),
-    noises: Sequence[NoiseName] = NOISES,
-    options: RestoreOptions | None = None,
-    crop: tuple[int, int, int] | None = None,
     weights: str | Path = "default",
     device: str = "auto",
-    include: str = "*",
-    limit: int | None = None,
-    test: str | Path | None = None,
     overwrite: bool = False,
-    on_scan: Callable[[str, str, float], None] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_scan: Callable[[Points, int, int], None] | None = None,
 ) -> Calibration:
     """Fit the 90 % intervals of an ensemble to clean scans; writes weights with a new card.
 
@@ -85,48 +98,36 @@ def calibrate(
     A run that was stopped goes on.
 
     Args:
-        data: Clean scans: a file, a folder or a CSV file with a column `file`, and `subject` if
-            the names do not tell who it is.
+        scans: Clean scans; a CSV has a column `subject` if the names do not tell who it is.
         out: Folder for model.safetensors, calibration.json, coverage.csv and coverage.png.
-        sigmas: Noise levels, fractions of each scan's intensity scale.
-        noises: Kinds of noise, as in `BenchmarkOptions`; each scan gets a scanner of its own.
-        options: The ensemble; the defaults if not given.
-        crop: Box of so many voxels around the middle of the foreground; None is the whole scan.
+        options: What the intervals are fitted to.
         weights: Model to calibrate.
         device: Where it runs.
-        include: Pattern of scan names.
-        limit: At most so many scans.
-        test: Clean scans of other subjects, given as `data`, that the table is tested on and not
-            fitted to.
         overwrite: Replace outputs that exist.
-        on_scan: Called with each scan, kind and level of noise when it is done.
-        on_progress: Called with how much is done, and of how much.
+        on_scan: Called with the points of each scan and noise, how many are done, and of how many.
 
     Raises:
         ConfigError: No scan, scans of one subject alone, or a subject of both parts.
     """
-    data, out = Path(data), Path(out)
-    test = None if test is None else Path(test)
-    files = named_scans(data, include, limit)
-    subjects = subjects_of(data, files)
+    subjects = scans.subjects()
     if len(set(subjects.values())) < 2:
         raise ConfigError(
-            f"{data} holds one subject; coverage is tested on other subjects than the intervals "
-            "were fitted to, so give scans of two or more (a CSV with a column `subject` tells)"
+            f"{scans.data} holds one subject; coverage is tested on other subjects than the "
+            "intervals were fitted to, so give scans of two or more (a CSV with a column `subject` "
+            "tells)"
         )
-    tested = {} if test is None else _test_subjects(test, set(subjects.values()))
+    tested = {} if options.test is None else _test_subjects(options.test, {*subjects.values()})
     check_targets([out / name for name in NAMES], overwrite=overwrite)
-    settings = replace(options or RestoreOptions(), mode="ensemble", sigma=None)
+    settings = replace(options.restore, mode="ensemble", sigma=None)
+    options = replace(options, restore=settings)
     restorer = Restorer.from_pretrained(weights, device)
     points: list[Points] = []
-    who, spoilt = subjects | tested, list(product(noises, sorted(sigmas)))
-    for path, subject in who.items():
-        for noise, sigma in spoilt:
-            points.append(_measure(path, subject, noise, sigma, settings, crop, restorer, out))
-            if on_scan:
-                on_scan(file_stem(path), noise, sigma)
-            if on_progress:
-                on_progress(len(points), len(who) * len(spoilt))
+    who, spoilt = subjects | tested, list(product(options.noises, sorted(options.sigmas)))
+    for (path, subject), (noise, sigma) in product(who.items(), spoilt):
+        origin = Origin(subject, file_stem(path), noise, sigma)
+        points.append(_measure(path, origin, options, restorer, out))
+        if on_scan:
+            on_scan(points[-1], len(points), len(who) * len(spoilt))
     held = set(tested.values())
     fitted = [p for p in points if p.subject not in held]
     parts = {"calibration": cross_fit(fitted)}
@@ -134,33 +135,28 @@ def calibrate(
         table = fit_table(fitted)
         parts["test"] = in_order([(p, table) for p in points if p.subject in held])
     rows = [{**scores(*pair), "part": part} for part, found in parts.items() for pair in found]
-    content = _content(fitted, parts, rows, settings, crop)
+    content = _content(fitted, parts, rows, options)
     _write(out, rows, content, find_weights(weights), restorer.model.card)
     return Calibration(rows, content, out / NAMES[0])
 
 
-def _test_subjects(test: Path, fitted: set[str]) -> dict[Path, str]:
-    found = subjects_of(test, named_scans(test))
+def _test_subjects(test: ScanList, fitted: set[str]) -> dict[Path, str]:
+    found = test.subjects()
     both = sorted(fitted & set(found.values()))
     if both:
         raise ConfigError(
-            f"{both[0]} is in the calibration and in {test}; a subject can be in one of them only"
+            f"{both[0]} is in the calibration and in {test.data}; a subject can be in one of them "
+            "only"
         )
     return found
 
 
 def _measure(
-    path: Path,
-    subject: str,
-    noise: NoiseName,
-    sigma: float,
-    options: RestoreOptions,
-    crop: tuple[int, int, int] | None,
-    restorer: Restorer,
-    out: Path,
+    path: Path, origin: Origin, options: CalibrationOptions, restorer: Restorer, out: Path
 ) -> Points:
     """The points of one scan and noise: read where they are there, else computed and kept."""
-    parts = [checksum([path]), noise, sigma, asdict(options), crop, restorer.model.digest]
+    noise, sigma, crop = origin.noise, origin.sigma, options.crop
+    parts = [checksum([path]), noise, sigma, asdict(options.restore), crop, restorer.model.digest]
     parts += [versions()["medddpm"], "seen"]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
     kept = out / "points" / f"{key}.npz"
@@ -168,14 +164,14 @@ def _measure(
         bench = BenchmarkOptions(sigmas=(sigma,), crop=crop, noises=(noise,))
         spoilt = spoil(prepare_case(read_volume(path), bench), sigma, noise, bench)
         case, law = spoilt.case, spoilt.law
-        told = replace(options, noise=law.kind, coils=law.coils)
+        told = replace(options.restore, noise=law.kind, coils=law.coils)
         done = restorer.restore(spoilt.noisy, options=told)
         if done.std is None:
             raise AssertionError("an ensemble has a spread")
         scale = np.float32(case.scale)
         images = (case.volume.data / scale, done.volume.data / scale, done.std.data / scale)
         inside, seen = case.regions["foreground"], _seen(done, case)
-        found = points_of(subject, file_stem(path), noise, sigma, images, inside, seen)
+        found = points_of(origin, images, inside, seen)
         out.mkdir(exist_ok=True)
         kept.parent.mkdir(exist_ok=True)
         with staged(kept.parent) as work:
@@ -185,7 +181,7 @@ def _measure(
         x, y, z, level, factor = file["seen"].tolist()
         arrays = {name: file[name] for name in _ARRAYS}
     seen = Seen((x, y, z), level, factor)
-    return Points(subject, file_stem(path), noise, sigma, seen=seen, **arrays)
+    return Points(**asdict(origin), seen=seen, **arrays)
 
 
 def _seen(done: Restored, case: Case) -> Seen:
@@ -198,8 +194,7 @@ def _content(
     points: Sequence[Points],
     parts: dict[str, Tested],
     rows: Sequence[Row],
-    options: RestoreOptions,
-    crop: tuple[int, int, int] | None,
+    options: CalibrationOptions,
 ) -> dict[str, Any]:
     """What the card holds; the curves are those of the test scans where there are some."""
     last = list(parts.values())[-1]
@@ -207,11 +202,11 @@ def _content(
     content: dict[str, Any] = {
         "level": LEVEL,
         **asdict(fit_table(points)),
-        "options": options.method,
+        "options": options.restore.method,
         "scans": len({p.scan for p in points}),
         "subjects": len({p.subject for p in points}),
         "noises": sorted({p.noise for p in points}),
-        "crop": crop,
+        "crop": options.crop,
         "coverage_of_other_subjects": _coverage(rows, "calibration"),
         "reliability": [_rounded(pair) for pair in reliability(last)],
         "risk_coverage": [_rounded(row) for row in risk_coverage(shown)],

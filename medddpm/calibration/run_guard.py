@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from medddpm.benchmark.measure import BenchmarkOptions, prepare_case
 from medddpm.benchmark.rows import with_units
 from medddpm.calibration.faults import DIAMETERS, FAULTS, NONE, lesion_in
 from medddpm.calibration.guard import FALSE_ALARMS, GuardFit, Trial, detection, fit_guard
-from medddpm.data.scan_list import column_of, named_scans, scan_files, subjects_of
+from medddpm.data.scan_list import ScanList, scan_files
 from medddpm.errors import ConfigError
 from medddpm.guard import find_all
 from medddpm.io import read_volume
@@ -37,8 +38,29 @@ from medddpm.volume import Volume
 
 Row = dict[str, Any]
 Image = NDArray[np.float32]
+Tried = tuple[str, float, str]
+"""A scan, its noise level and its fault."""
 FOREIGN, LESION = "foreign scan", "lesion"
 NAMES = ("model.safetensors", "guard.json", "detection.csv", "trials.csv")
+
+
+@dataclass(frozen=True)
+class GuardOptions:
+    """What the guard is fitted to, and tested on.
+
+    Attributes:
+        sigmas: Noise levels, fractions of each scan's intensity scale.
+        restore: The restoration.
+        crop: Box of so many voxels around the middle of the foreground; None is the whole scan.
+        faults_on: Patterns of the names of scans that are also restored with faults.
+        foreign: Scans that the model must not know, such as a CT or a knee.
+    """
+
+    sigmas: tuple[float, ...] = (0.0, 0.03, 0.05, 0.09, 0.15)
+    restore: RestoreOptions = field(default_factory=RestoreOptions)
+    crop: tuple[int, int, int] | None = None
+    faults_on: tuple[str, ...] = ()
+    foreign: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,20 +79,14 @@ class GuardCalibration:
 
 
 def calibrate_guard(
-    data: str | Path,
-    out: str | Path,
+    scans: ScanList,
+    out: Path,
+    options: GuardOptions,
     *,
-    sigmas: Sequence[float] = (0.0, 0.03, 0.05, 0.09, 0.15),
-    options: RestoreOptions | None = None,
-    crop: tuple[int, int, int] | None = None,
     weights: str | Path = "default",
     device: str = "auto",
-    include: str = "*",
-    faults_on: Sequence[str] = (),
-    foreign: Sequence[str | Path] = (),
     overwrite: bool = False,
-    on_scan: Callable[[str, float, str], None] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_scan: Callable[[Tried, int, int], None] | None = None,
 ) -> GuardCalibration:
     """Fit the guard to restorations of clean scans with noise; writes weights with a new card.
 
@@ -81,63 +97,54 @@ def calibrate_guard(
     stopped goes on.
 
     Args:
-        data: Clean scans: a file, a folder or a CSV file with a column `file`; its columns
-            `subject` and `kind` (what shares scanner and contrast) are used if they are there.
+        scans: Clean scans; the columns `subject` and `kind` (what shares scanner and contrast) of
+            a CSV are used if they are there.
         out: Folder for model.safetensors, guard.json, detection.csv and trials.csv.
-        sigmas: Noise levels, fractions of each scan's intensity scale.
-        options: The restoration; the defaults if not given.
-        crop: Box of so many voxels around the middle of the foreground; None is the whole scan.
+        options: What the guard is fitted to, and tested on.
         weights: Model to calibrate.
         device: Where it runs.
-        include: Pattern of scan names.
-        faults_on: Patterns of the names of scans that are also restored with faults.
-        foreign: Scans that the model must not know, such as a CT or a knee.
         overwrite: Replace outputs that exist.
-        on_scan: Called with each scan, noise level and fault when it is done.
-        on_progress: Called with how much is done, and of how much.
+        on_scan: Called with each scan, noise level and fault, how many are done, and of how many.
 
     Raises:
         ConfigError: No scan, or scans of one subject alone.
     """
-    data, out = Path(data), Path(out)
-    files = named_scans(data, include)
-    subjects, kinds = subjects_of(data, files), column_of(data, "kind")
+    subjects, kinds = scans.subjects(), scans.column("kind")
     if len(set(subjects.values())) < 2:
         raise ConfigError(
-            f"{data} holds one subject; the guard is tested on other subjects than it learns "
+            f"{scans.data} holds one subject; the guard is tested on other subjects than it learns "
             "from, so give scans of two or more (a CSV with a column `subject` tells)"
         )
     check_targets([out / name for name in NAMES], overwrite=overwrite)
-    settings = replace(options or RestoreOptions(), sigma=None)
-    lab = _Lab(Restorer.from_pretrained(weights, device), settings, crop, out)
+    options = replace(options, restore=replace(options.restore, sigma=None))
+    lab = _Lab(Restorer.from_pretrained(weights, device), options.restore, options.crop, out)
     trials: list[Trial] = []
-    work = list(_plan(files, faults_on, [Path(path) for path in foreign]))
-    for number, (path, fault) in enumerate(work):
+    work = list(product(_plan(list(subjects), options), sorted(options.sigmas)))
+    for done, ((path, fault), sigma) in enumerate(work, start=1):
         who = (file_stem(path), subjects.get(path, file_stem(path)), kinds.get(path, ""))
-        for done, sigma in enumerate(sorted(sigmas), start=1 + number * len(sigmas)):
-            for row in lab.trials(path, sigma, fault):
-                trials.append(Trial(*who, **row))
-            if on_scan:
-                on_scan(who[0], sigma, fault)
-            if on_progress:
-                on_progress(done, len(work) * len(sigmas))
+        trials += [Trial(*who, **row) for row in lab.trials(path, sigma, fault)]
+        if on_scan:
+            on_scan((who[0], sigma, fault), done, len(work))
     fit = fit_guard(trials)
-    rows = detection(trials, fit)
-    content = _content(trials, fit, settings, crop)
-    arrays, card = _arrays(fit, settings.mode), lab.restorer.model.card
-    _write(out, trials, rows, content, arrays, find_weights(weights), card, settings.mode)
+    rows, content = detection(trials, fit), _content(trials, fit, options)
+    mode, card = options.restore.mode, lab.restorer.model.card
+    card = card | {"guard": card.get("guard", {}) | {mode: content}}
+    with staged(out) as folder:
+        with_card(find_weights(weights), folder / NAMES[0], card, _arrays(fit, mode))
+        write_json(folder / NAMES[1], content)
+        write_csv(folder / NAMES[2], with_units(rows))
+        write_csv(folder / NAMES[3], with_units([_line(trial) for trial in trials]))
     return GuardCalibration(rows, fit, out / NAMES[0])
 
 
-def _plan(
-    files: Sequence[Path], faults_on: Sequence[str], foreign: Sequence[Path]
-) -> Iterator[tuple[Path, str]]:
+def _plan(files: Sequence[Path], options: GuardOptions) -> Iterator[tuple[Path, str]]:
     """Which scan is restored with which fault: first all without one."""
-    spoilt = [path for path in files if any(fnmatch(file_stem(path), p) for p in faults_on)]
+    wanted = options.faults_on
+    spoilt = [path for path in files if any(fnmatch(file_stem(path), p) for p in wanted)]
     yield from ((path, NONE) for path in files)
     for fault in [LESION, *FAULTS]:
         yield from ((path, fault) for path in spoilt if fault != NONE)
-    yield from ((path, FOREIGN) for given in foreign for path in scan_files(given))
+    yield from ((path, FOREIGN) for given in options.foreign for path in scan_files(given))
 
 
 @dataclass(frozen=True)
@@ -233,12 +240,11 @@ def _told(done: Restored) -> float | None:
 def _content(
     trials: Sequence[Trial],
     fit: GuardFit,
-    options: RestoreOptions,
-    crop: tuple[int, int, int] | None,
+    options: GuardOptions,
 ) -> Row:
     good = [t for t in trials if t.fault == NONE]
     return {
-        "options": options.method,
+        "options": options.restore.method,
         "checks": list(fit.usual.known.findings),
         "reach": dict(fit.usual.reach),
         "ranges": dict(fit.usual.ranges),
@@ -248,7 +254,7 @@ def _content(
         "sigmas": sorted({t.sigma for t in good}),
         "scans": len({t.scan for t in good}),
         "subjects": len({t.subject for t in good}),
-        "crop": crop,
+        "crop": options.crop,
     }
 
 
@@ -260,24 +266,7 @@ def _arrays(fit: GuardFit, mode: str) -> dict[str, Image]:
     return {f"guard.{mode}.{name}": a.astype(np.float32) for name, a in parts.items()}
 
 
-def _write(
-    out: Path,
-    trials: Sequence[Trial],
-    rows: Sequence[Row],
-    content: Row,
-    arrays: dict[str, Image],
-    weights: Path,
-    card: Row,
-    mode: str,
-) -> None:
-    with staged(out) as folder:
-        guards = card.get("guard", {}) | {mode: content}
-        with_card(weights, folder / NAMES[0], card | {"guard": guards}, arrays)
-        write_json(folder / NAMES[1], content)
-        write_csv(folder / NAMES[2], with_units(rows))
-        told = [
-            {"scan": t.scan, "subject": t.subject, "kind": t.kind, "sigma": t.sigma,
-             "fault": t.fault, "level": t.level, **t.findings}
-            for t in trials
-        ]  # fmt: skip
-        write_csv(folder / NAMES[3], with_units(told))
+def _line(trial: Trial) -> Row:
+    """A trial in the table of all."""
+    names = ("scan", "subject", "kind", "sigma", "fault", "level")
+    return {name: getattr(trial, name) for name in names} | dict(trial.findings)

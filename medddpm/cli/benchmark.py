@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from medddpm.cli import groups
-from medddpm.cli.console import progress, say
+from medddpm.cli.console import each, progress, say
 from medddpm.cli.options import (
     AcquisitionFile,
+    CleanScans,
     Coils,
+    Crop,
     Device,
+    Fractions,
+    Include,
+    Limit,
     Seed,
     SimulatedNoise,
+    Tables,
     Weights,
+    given,
     parse_crop,
     parse_device,
 )
@@ -27,8 +33,6 @@ if TYPE_CHECKING:
     from medddpm.benchmark.row import Row
 from medddpm.errors import ConfigError
 
-_METHODS = ["identity", "shrinkage", "mean"]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
@@ -37,11 +41,9 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def benchmark(
-    data: Annotated[Path, typer.Argument(help="Clean NIfTI: a file, a folder or a CSV.")],
-    out: Annotated[Path, typer.Option(help="Folder for the tables; a rerun goes on in it.")],
-    sigma: Annotated[
-        list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
-    ] = None,
+    data: CleanScans,
+    out: Tables,
+    sigma: Fractions = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,11 +83,9 @@ def benchmark(
     reference: Annotated[
         str | None, typer.Option(help="Gains are over it: bm4d, identity or the first method.")
     ] = None,
-    crop: Annotated[
-        str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
-    ] = None,
-    include: Annotated[str, typer.Option(help="Pattern of scan names.")] = "*",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many scans.")] = None,
+    crop: Crop = None,
+    include: Include = "*",
+    limit: Limit = None,
     repeats: Annotated[
         Path | None,
         typer.Option(help="Repeats with noise of their own too, as for `medddpm repeats`."),
@@ -99,31 +99,26 @@ def benchmark(
     with progress("benchmark") as step:
         from medddpm.benchmark.figures import method_label
         from medddpm.benchmark.measure import BenchmarkOptions
+        from medddpm.benchmark.rows import prepare_run
         from medddpm.benchmark.run import benchmark as run
+        from medddpm.data.scan_list import ScanList
         from medddpm.workflows.simulating import read_acquisition
 
         options = BenchmarkOptions(
-            sigmas=tuple(sigma or (0.03, 0.05, 0.09)),
-            methods=tuple(method or _METHODS),
             **_noises(noise or [SimulatedNoise.ACQUIRED], coils, gfactor, correlated, seed),
             acquisition=None if acquisition is None else read_acquisition(acquisition),
             sigma_source=sigma_source,
             reference=reference,
             crop=parse_crop(crop),
+            **given(sigmas=sigma, methods=method),
         )
         done = run(
-            data,
+            ScanList(data, include, limit),
             out,
-            options=options,
-            gmap=gmap,
-            weights=weights,
-            device=parse_device(device),
-            include=include,
-            limit=limit,
+            prepare_run(options, gmap, weights, parse_device(device)),
             repeats=repeats,
-            on_row=_say_row,
-            on_repeats=say_repeats_row,
-            on_progress=partial(step, "benchmark"),
+            on_row=each(step, "benchmark", _say_row),
+            on_repeats=lambda row, *_: say_repeats_row(row),
             on_error=left_out,
         )
     wide = max(len(method_label(line)) for line in done.summary)

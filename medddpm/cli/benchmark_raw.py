@@ -9,7 +9,7 @@ import typer
 
 from medddpm.cli import groups
 from medddpm.cli.console import progress, say
-from medddpm.cli.options import Device, Overrides, Seed, Weights, parse_device
+from medddpm.cli.options import Device, Fractions, Overrides, Seed, Weights, given, parse_device
 from medddpm.cli.run import reports_errors
 
 
@@ -28,9 +28,7 @@ def benchmark_raw(
     acceleration: Annotated[
         list[float] | None, typer.Option("--R", help="Acceleration; repeatable.")
     ] = None,
-    sigma: Annotated[
-        list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
-    ] = None,
+    sigma: Fractions = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="zero-filled, cg-sense, tv, l1-wavelet or ours; repeatable."),
@@ -52,17 +50,13 @@ def benchmark_raw(
         from medddpm.config import load_config
 
         config = load_config(None, overrides or [])
-        known = RawBenchmark()
         options = RawBenchmark(
-            masks=tuple(mask or known.masks),  # type: ignore[arg-type]
-            accelerations=tuple(acceleration or known.accelerations),
-            sigmas=tuple(sigma or known.sigmas),
-            methods=tuple(method or known.methods),  # type: ignore[arg-type]
             coils=coils,
             acs=acs,
             planes=planes,
             seed=seed,
             plug=config.reconstruct.plug,
+            **given(masks=mask, accelerations=acceleration, sigmas=sigma, methods=method),
         )
         rows = run(
             data,

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from medddpm.cli import groups
-from medddpm.cli.console import progress, say
-from medddpm.cli.options import Device, Overwrite, Weights, parse_crop, parse_device
+from medddpm.cli.console import each, progress, say
+from medddpm.cli.options import (
+    Crop,
+    Device,
+    Fractions,
+    Include,
+    Overwrite,
+    Weights,
+    given,
+    parse_crop,
+    parse_device,
+)
 from medddpm.cli.run import reports_errors
 
 
@@ -37,19 +46,15 @@ def register(app: typer.Typer) -> None:
 def calibrate(
     data: Annotated[Path, typer.Argument(help="Clean NIfTI that training never saw; or a CSV.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights and what was measured.")],
-    sigma: Annotated[
-        list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
-    ] = None,
+    sigma: Fractions = None,
     noise: Annotated[
         list[CalibrationNoise] | None,
         typer.Option(help="Kind of noise; repeatable, both if not given."),
     ] = None,
     samples: Annotated[int, typer.Option(min=2, help="Samples of the ensemble.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each sample.")] = 4,
-    crop: Annotated[
-        str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
-    ] = None,
-    include: Annotated[str, typer.Option(help="Pattern of scan names.")] = "*",
+    crop: Crop = None,
+    include: Include = "*",
     test: Annotated[
         Path | None,
         typer.Option(help="Clean scans of other subjects that the table is only tested on."),
@@ -61,26 +66,29 @@ def calibrate(
     """Make the 90 % intervals of an ensemble hold 90 %, on your own clean scans."""
     with progress("calibrate") as step:
         from medddpm.benchmark.figures import NOISE_WORDS
-        from medddpm.calibration.run import NOISES
+        from medddpm.calibration.intervals import Origin
+        from medddpm.calibration.run import CalibrationOptions
         from medddpm.calibration.run import calibrate as run
+        from medddpm.data.scan_list import ScanList
         from medddpm.restoration.options import RestoreOptions
 
+        def say_scan(done: Origin) -> None:
+            words = NOISE_WORDS[done.noise]
+            say(f"{done.scan}: {words}, sigma {done.sigma:g} of the intensity scale")
+
         done = run(
-            data,
+            ScanList(data, include),
             out,
-            sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
-            noises=NOISES if noise is None else tuple(kind.value for kind in noise),
-            options=RestoreOptions(mode="ensemble", samples=samples, steps=steps),
-            crop=parse_crop(crop),
+            CalibrationOptions(
+                restore=RestoreOptions(mode="ensemble", samples=samples, steps=steps),
+                crop=parse_crop(crop),
+                test=None if test is None else ScanList(test),
+                **given(sigmas=sigma, noises=noise and [kind.value for kind in noise]),
+            ),
             weights=weights,
             device=parse_device(device),
-            include=include,
-            test=test,
             overwrite=overwrite,
-            on_scan=lambda name, kind, level: say(
-                f"{name}: {NOISE_WORDS[kind]}, sigma {level:g} of the intensity scale"
-            ),
-            on_progress=partial(step, "calibrate"),
+            on_scan=each(step, "calibrate", say_scan),
         )
     for part, title in _TITLES.items():
         rows = [row for row in done.rows if row["part"] == part]

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medddpm.cli import groups
-from medddpm.cli.console import progress, say
-from medddpm.cli.options import Device, Mode, Overwrite, Weights, parse_crop, parse_device
+from medddpm.cli.console import each, progress, say
+from medddpm.cli.options import (
+    Crop,
+    Device,
+    Fractions,
+    Include,
+    Mode,
+    Overwrite,
+    Weights,
+    given,
+    parse_crop,
+    parse_device,
+)
 from medddpm.cli.run import reports_errors
 
 
@@ -25,14 +35,10 @@ def calibrate_guard(
         Path, typer.Argument(help="Clean NIfTI; or a CSV with file, subject and kind.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the weights and what was measured.")],
-    sigma: Annotated[
-        list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
-    ] = None,
+    sigma: Fractions = None,
     mode: Mode = "mean",
-    crop: Annotated[
-        str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
-    ] = None,
-    include: Annotated[str, typer.Option(help="Pattern of scan names.")] = "*",
+    crop: Crop = None,
+    include: Include = "*",
     faults_on: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Scans to restore with faults, too; repeatable."),
@@ -46,25 +52,28 @@ def calibrate_guard(
 ) -> None:
     """Let the guard learn what good restorations look like, on your own clean scans."""
     with progress("calibrate-guard") as step:
+        from medddpm.calibration.run_guard import GuardOptions, Tried
         from medddpm.calibration.run_guard import calibrate_guard as run
+        from medddpm.data.scan_list import ScanList
         from medddpm.restoration.options import RestoreOptions
 
+        def say_tried(tried: Tried) -> None:
+            name, level, fault = tried
+            say(f"{name} at sigma {level:g} of the intensity scale: {fault}")
+
         done = run(
-            data,
+            ScanList(data, include),
             out,
-            sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
-            options=RestoreOptions(mode=mode),
-            crop=parse_crop(crop),
+            GuardOptions(
+                sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
+                restore=RestoreOptions(mode=mode),
+                crop=parse_crop(crop),
+                **given(faults_on=faults_on, foreign=foreign),
+            ),
             weights=weights,
             device=parse_device(device),
-            include=include,
-            faults_on=tuple(faults_on or ()),
-            foreign=tuple(foreign or ()),
             overwrite=overwrite,
-            on_scan=lambda name, level, fault: say(
-                f"{name} at sigma {level:g} of the intensity scale: {fault}"
-            ),
-            on_progress=partial(step, "calibrate-guard"),
+            on_scan=each(step, "calibrate-guard", say_tried),
         )
     typer.echo(
         f"Flagged of good restorations of other subjects: {done.fit.any_flag:.1%}\n\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -81,36 +81,36 @@ def cohort(
 
     from medddpm.cohort.calibration import predict
     from medddpm.cohort.pool import plan_pool
-    from medddpm.cohort.run import cohort as run
+    from medddpm.cohort.run import CohortRun
+    from medddpm.cohort.run import cohort as restore_all
     from medddpm.cohort.table import summary
     from medddpm.config import load_config
 
     config = load_config(None, [*(overrides or []), *flags])
-    pool = plan_pool(cluster, workers, parse_memory(memory))
-    common: dict[str, Any] = {
-        "pool": pool,
-        "options": config.restore,
-        "weights": weights,
-        "device": parse_device(device),
-        "format": format,
-        "trust": trust,
-        "report": report,
-    }
+    run = CohortRun(
+        source,
+        out,
+        plan_pool(cluster, workers, parse_memory(memory)),
+        config.restore,
+        weights=weights,
+        device=parse_device(device),
+        format=format,
+        trust=trust,
+        report=report,
+    )
     if dry_run:
         with progress("dry run"):
-            predicted = predict(source, out, **common)
+            predicted = predict(run)
         typer.echo(predicted.text)
         return
     with stop_requests() as stop, progress("cohort") as bar:
-        result = run(
-            source,
-            out,
+        result = restore_all(
+            run,
             resume=resume,
             overwrite=overwrite,
             stop=stop,
             on_news=say,
             on_outcome=_Reporter(bar),
-            **common,
         )
     typer.echo(summary(result.counts, result.outcomes))
     typer.echo(f"{result.tables[0]}")

@@ -6,12 +6,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import typer
 
+T = TypeVar("T")
 FIRST_S = 1.5
 """A command that takes longer says something by then."""
 _LEAST_S = 5.0
@@ -27,6 +28,22 @@ class Report(Protocol):
 
     def __call__(self, task: str, done: int, total: int) -> None:
         """Say that `done` of `total` steps of `task` are done."""
+
+
+def each(report: Report, task: str, tell: Callable[[T], None]) -> Callable[[T, int, int], None]:
+    """Who hears of each row of a table: it is told, and how much of the task is done is reported.
+
+    Args:
+        report: Of the progress.
+        task: What is being done.
+        tell: Called with a row.
+    """
+
+    def hear(row: T, done: int, total: int) -> None:
+        tell(row)
+        report(task, done, total)
+
+    return hear
 
 
 @contextmanager

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from medddpm.cli import groups
-from medddpm.cli.console import progress, say
-from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights, parse_crop, parse_device
+from medddpm.cli.console import each, progress, say
+from medddpm.cli.options import (
+    CleanScans,
+    Coils,
+    Crop,
+    Device,
+    Fractions,
+    Include,
+    Limit,
+    NoiseKind,
+    Seed,
+    SigmaSource,
+    Tables,
+    Weights,
+    given,
+    parse_crop,
+    parse_device,
+)
 from medddpm.cli.run import reports_errors
-
-_METHODS = ["identity", "shrinkage", "mean"]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,11 +35,9 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def lesions(
-    data: Annotated[Path, typer.Argument(help="Clean NIfTI: a file, a folder or a CSV.")],
-    out: Annotated[Path, typer.Option(help="Folder for the tables; a rerun goes on in it.")],
-    sigma: Annotated[
-        list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
-    ] = None,
+    data: CleanScans,
+    out: Tables,
+    sigma: Fractions = None,
     method: Annotated[
         list[str] | None, typer.Option(help="As for `medddpm benchmark`. Repeatable.")
     ] = None,
@@ -37,22 +47,15 @@ def lesions(
     diameter: Annotated[
         list[float] | None, typer.Option(help="Of the lesions, in mm; repeatable.")
     ] = None,
-    contrast: Annotated[
-        list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
-    ] = None,
+    contrast: Fractions = None,
     count: Annotated[int, typer.Option(min=2, help="At most so many lesions of each size.")] = 12,
     draws: Annotated[int, typer.Option(min=1, help="New noise and new places so often.")] = 1,
     noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
     coils: Coils = 1,
-    sigma_source: Annotated[
-        Literal["blind", "oracle", "both"],
-        typer.Option(help="Methods estimate sigma, or are told it, or run with each."),
-    ] = "blind",
-    crop: Annotated[
-        str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
-    ] = None,
-    include: Annotated[str, typer.Option(help="Pattern of scan names.")] = "*",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many scans.")] = None,
+    sigma_source: SigmaSource = "blind",
+    crop: Crop = None,
+    include: Include = "*",
+    limit: Limit = None,
     weights: Weights = "default",
     device: Device = "auto",
     seed: Seed = 0,
@@ -61,35 +64,26 @@ def lesions(
     with progress("lesions") as step:
         from medddpm.benchmark.degradation import NoiseModel
         from medddpm.benchmark.measure import BenchmarkOptions
+        from medddpm.data.scan_list import ScanList
         from medddpm.lesions.run import lesion_test
         from medddpm.lesions.trial import LesionOptions
 
         run = BenchmarkOptions(
             sigmas=tuple(sigma or (0.03, 0.05, 0.09, 0.15)),
-            methods=tuple(method or _METHODS),
             noises=("white",),
             noise=NoiseModel(noise, coils, seed=seed),
             sigma_source=sigma_source,
             crop=parse_crop(crop),
+            **given(methods=method),
         )
-        given: dict[str, Any] = {
-            "kind": "real" if real else "synthetic",
-            "run": run,
-            "count": count,
-            "draws": draws,
-        }
-        given |= {"diameters": tuple(diameter)} if diameter else {}
-        given |= {"contrasts": tuple(contrast)} if contrast else {}
+        sizes = given(diameters=diameter, contrasts=contrast, count=count, draws=draws)
         done = lesion_test(
-            data,
+            ScanList(data, include, limit),
             out,
-            options=LesionOptions(**given),
+            LesionOptions("real" if real else "synthetic", run, **sizes),
             weights=weights,
             device=parse_device(device),
-            include=include,
-            limit=limit,
-            on_cell=_say_cell,
-            on_progress=partial(step, "lesions"),
+            on_cell=each(step, "lesions", _say_cell),
         )
     (_say_real if real else _say_summary)(done.summary)
     typer.echo(f"shares of the clean scan's; tables are in {out}")

@@ -6,7 +6,7 @@ import math
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -52,6 +52,20 @@ Trust = Annotated[
     Literal["sform", "qform"] | None,
     typer.Option(help="Which to take where a NIfTI file has an sform and qform that disagree."),
 ]
+CleanScans = Annotated[Path, typer.Argument(help="Clean NIfTI: a file, a folder or a CSV.")]
+Tables = Annotated[Path, typer.Option(help="Folder for the tables; a rerun goes on in it.")]
+Fractions = Annotated[
+    list[float] | None, typer.Option(help="Fraction of the intensity scale; repeatable.")
+]
+SigmaSource = Annotated[
+    Literal["blind", "oracle", "both"],
+    typer.Option(help="Methods estimate sigma, or are told it, or run with each."),
+]
+Crop = Annotated[
+    str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
+]
+Include = Annotated[str, typer.Option(help="Pattern of scan names.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many scans.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Weights = Annotated[str, typer.Option(help="A shipped name or a .safetensors file.")]
 Seed = Annotated[int, typer.Option(help="Fixes the noise field; same seed, same bytes.")]
@@ -66,6 +80,18 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Set a config field; may be given repeatedly."),
 ]
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """The flags that were given, lists as tuples; the others have the defaults of the options.
+
+    Example:
+        >>> given(sigmas=[0.05], crop=None)
+        {'sigmas': (0.05,)}
+    """
+    found = {name: value for name, value in flags.items() if value is not None and value != []}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+
 
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
 

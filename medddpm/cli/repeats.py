@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medddpm.cli import groups
-from medddpm.cli.console import progress, say
-from medddpm.cli.options import Coils, Device, NoiseKind, Seed, Weights, parse_crop, parse_device
+from medddpm.cli.console import each, progress, say
+from medddpm.cli.options import (
+    Coils,
+    Crop,
+    Device,
+    NoiseKind,
+    Seed,
+    SigmaSource,
+    Tables,
+    Weights,
+    parse_crop,
+    parse_device,
+)
 from medddpm.cli.run import LeftOut, reports_errors
 
 if TYPE_CHECKING:
@@ -34,20 +44,15 @@ def repeats(
             "NIfTI files, where those that differ in _run-N alone are repeats.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the tables; a rerun goes on in it.")],
+    out: Tables,
     method: Annotated[
         list[str] | None,
         typer.Option(help="As for `medddpm benchmark`; @oracle is told sigma by the repeats."),
     ] = None,
     noise: Annotated[NoiseKind, typer.Option(help="Law of the noise.")] = "rician",
     coils: Coils = 1,
-    sigma_source: Annotated[
-        Literal["blind", "oracle", "both"],
-        typer.Option(help="Methods estimate sigma, or are told it, or run with each."),
-    ] = "blind",
-    crop: Annotated[
-        str | None, typer.Option(metavar="X,Y,Z", help="Box around the foreground's middle.")
-    ] = None,
+    sigma_source: SigmaSource = "blind",
+    crop: Crop = None,
     include: Annotated[str, typer.Option(help="Pattern of scan names, in a folder.")] = "*",
     limit: Annotated[int, typer.Option(min=2, help="At most so many repeats of a scan.")] = 8,
     weights: Weights = "default",
@@ -63,24 +68,23 @@ def repeats(
     with progress("repeats") as step:
         from medddpm.benchmark.degradation import NoiseModel
         from medddpm.benchmark.measure import BenchmarkOptions
+        from medddpm.benchmark.rows import prepare_run
         from medddpm.benchmark.run_repeats import repeat_test
 
+        options = BenchmarkOptions(
+            methods=tuple(method or _METHODS),
+            noises=("white",),
+            noise=NoiseModel(noise, coils, seed=seed),
+            sigma_source=sigma_source,
+            crop=parse_crop(crop),
+        )
         done = repeat_test(
             runs,
             out,
-            options=BenchmarkOptions(
-                methods=tuple(method or _METHODS),
-                noises=("white",),
-                noise=NoiseModel(noise, coils, seed=seed),
-                sigma_source=sigma_source,
-                crop=parse_crop(crop),
-            ),
-            weights=weights,
-            device=parse_device(device),
+            prepare_run(options, weights=weights, device=parse_device(device)),
             include=include,
             limit=limit,
-            on_row=say_repeats_row,
-            on_progress=partial(step, "repeats"),
+            on_row=each(step, "repeats", say_repeats_row),
             on_error=left_out,
         )
     say_repeats(done)

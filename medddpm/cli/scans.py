@@ -120,52 +120,34 @@ def restore(
     left_out = LeftOut()
     with progress("restore") as step:
         from medddpm.config import load_config
-        from medddpm.errors import ConfigError
         from medddpm.io.complex_files import ComplexFiles
-        from medddpm.workflows.noise_files import NoiseFiles
-        from medddpm.workflows.restoring import Run
+        from medddpm.workflows.restoring import refuse_law
         from medddpm.workflows.restoring import restore as run
-        from medddpm.workflows.restoring_complex import not_gaussian, restore_complex
 
         config = load_config(None, [*(overrides or []), *flags])
-        files = ComplexFiles.of(source, phase, imaginary)
-        if files is not None:
-            if noise not in (None, "gaussian"):
-                raise ConfigError(not_gaussian(noise))
-            known = NoiseFiles.of(noise_map, noise_spectrum)
-            how = Run(format, force, trust, weights, config.dicom, None, dtype=dtype, noise=known)
-            done = [
-                restore_complex(
-                    files,
-                    output,
-                    how,
-                    options=config.restore,
-                    device=parse_device(device),
-                    overwrite=overwrite,
-                    report=report,
-                    on_progress=step,
-                )
-            ]
-        else:
-            done = run(
-                source,
-                output,
-                options=config.restore,
-                weights=weights,
-                device=parse_device(device),
-                format=format,
-                dicom=config.dicom,
-                overwrite=overwrite,
-                force=force,
-                trust=trust,
-                report=report,
-                dtype=dtype,
-                noise_map=noise_map,
-                noise_spectrum=noise_spectrum,
-                on_progress=step,
-                on_error=left_out,
-                on_note=say,
-            )
+        if noise is not None and ComplexFiles.of(source, phase, imaginary) is not None:
+            refuse_law(noise)  # rician too, which the options cannot tell from their default
+        done = run(
+            source,
+            output,
+            options=config.restore,
+            weights=weights,
+            device=parse_device(device),
+            format=format,
+            dicom=config.dicom,
+            overwrite=overwrite,
+            force=force,
+            trust=trust,
+            report=report,
+            dtype=dtype,
+            phase=phase,
+            imaginary=imaginary,
+            noise_map=noise_map,
+            noise_spectrum=noise_spectrum,
+            on_progress=step,
+            on_error=left_out,
+            on_note=say,
+        )
     flagged = _say_restored(done)
     left_out.exit_if_any(len(done))
     if flagged:

@@ -25,11 +25,11 @@ import numpy as np
 from medddpm.cohort.job import Settings, do_job, find_done
 from medddpm.cohort.pool import Pool
 from medddpm.cohort.records import digest_of
-from medddpm.cohort.run import make_settings
+from medddpm.cohort.run import CohortRun
 from medddpm.cohort.sources import Job, find_jobs
 from medddpm.errors import CohortError, MedddpmError
-from medddpm.io import Trust, atomic_path, scan_shape, write_volume
-from medddpm.io.outputs import OutputFormat, write_json
+from medddpm.io import atomic_path, scan_shape, write_volume
+from medddpm.io.outputs import write_json
 from medddpm.model.model import load_model
 from medddpm.preprocess.tiles import plan_tiles
 from medddpm.restoration.memory import BYTES_A_VOLUME_VOXEL
@@ -114,22 +114,10 @@ class Prediction:
 
 
 def predict(
-    source: Path,
-    out: Path,
-    *,
-    pool: Pool,
-    options: RestoreOptions | None = None,
-    weights: str | Path = "default",
-    device: str = "auto",
-    format: OutputFormat = "nifti",
-    trust: Trust | None = None,
-    report: bool = False,
+    run: CohortRun,
 ) -> Prediction:
-    """What `cohort` with the same arguments will take; nothing is written but the measurement."""
-    found = find_jobs(source, out)
-    options = options or RestoreOptions()
-    settings = make_settings(out, options, weights, device=device, format=format, trust=trust)
-    settings = replace(settings, threads=pool.threads, report=report)
+    """What the run will take; nothing is written but the measurement."""
+    found, settings = find_jobs(run.source, run.out), run.settings()
     to_do = [job for job in found.jobs if find_done(job, settings) is None]
     known = calibration(settings)
     multiple = load_model(settings.weights).multiple
@@ -140,11 +128,11 @@ def predict(
         except MedddpmError:
             unreadable += 1
             continue
-        work += frames * known.seconds(_tile_voxels(shape, options, multiple))
+        work += frames * known.seconds(_tile_voxels(shape, run.options, multiple))
         largest = max(largest, math.prod(shape))
     total = len(found.jobs) + len(found.broken)
     start, memory = known.start_s if work else 0.0, known.memory_gb(largest)
-    return Prediction(total, len(to_do), unreadable, start, work, pool, memory)
+    return Prediction(total, len(to_do), unreadable, start, work, run.pool, memory)
 
 
 def calibration(settings: Settings) -> Calibration:

@@ -50,8 +50,8 @@ from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restored, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.restorable import check_format, check_scan, only_magnitudes
+from medddpm.workflows.restored_files import MAPS, Run, write_restored
 from medddpm.workflows.restored_scan import RestoredScan
-from medddpm.workflows.restoring import MAPS, Run, write_restored
 
 _T = TypeVar("_T")
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENODEV}

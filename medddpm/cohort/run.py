@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
@@ -27,6 +27,46 @@ from medddpm.restoration.options import RestoreOptions
 OnNews = Callable[[str], None]
 OnOutcome = Callable[[Outcome, int, int], None]
 _STATE = ".medddpm"
+
+
+@dataclass(frozen=True)
+class CohortRun:
+    """What is restored, by whom and how.
+
+    Attributes:
+        source: See `find_jobs`.
+        out: A folder; `cohort.csv`, `cohort.json`, `cohort.html` and the state of the run are in
+            it, too.
+        pool: The workers.
+        options: How to restore.
+        weights: A shipped name or a weights file that every worker can read.
+        device: "auto" (every GPU, one a worker), "cpu", "cuda", "cuda:1".
+        format: "dicom" writes derived series.
+        trust: "sform" or "qform", where those of a NIfTI file disagree.
+        report: Write an HTML report beside each scan too.
+    """
+
+    source: Path
+    out: Path
+    pool: Pool
+    options: RestoreOptions = field(default_factory=RestoreOptions)
+    weights: str | Path = "default"
+    device: str = "auto"
+    format: OutputFormat = "nifti"
+    trust: Trust | None = None
+    report: bool = False
+
+    def settings(self) -> Settings:
+        """The settings of its jobs."""
+        settings = make_settings(
+            self.out,
+            self.options,
+            self.weights,
+            device=self.device,
+            format=self.format,
+            trust=self.trust,
+        )
+        return replace(settings, threads=self.pool.threads, report=self.report)
 
 
 @dataclass(frozen=True)
@@ -52,16 +92,8 @@ class CohortResult:
 
 
 def cohort(
-    source: Path,
-    out: Path,
+    run: CohortRun,
     *,
-    pool: Pool,
-    options: RestoreOptions | None = None,
-    weights: str | Path = "default",
-    device: str = "auto",
-    format: OutputFormat = "nifti",
-    trust: Trust | None = None,
-    report: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     stop: Event | None = None,
@@ -74,16 +106,7 @@ def cohort(
     number of runs may work on one output at once. Images have the bytes that `restore` gives.
 
     Args:
-        source: See `find_jobs`.
-        out: A folder; `cohort.csv`, `cohort.json`, `cohort.html` and the state of the run are in
-            it, too.
-        pool: The workers.
-        options: How to restore.
-        weights: A shipped name or a weights file that every worker can read.
-        device: "auto" (every GPU, one a worker), "cpu", "cuda", "cuda:1".
-        format: "dicom" writes derived series.
-        trust: "sform" or "qform", where those of a NIfTI file disagree.
-        report: Write an HTML report beside each scan too.
+        run: What is restored, by whom and how.
         resume: Go on with the run that was begun in `out`.
         overwrite: Restore anew what was restored in `out` with other settings.
         stop: When set, scans in hand get a moment to finish, and the run ends.
@@ -95,12 +118,12 @@ def cohort(
         OutputError: The disk is full or gone.
         CohortError: The scheduler is lost.
     """
+    source, out, pool = run.source, run.out, run.pool
     found = find_jobs(source, out)
-    options = options or RestoreOptions()
     if pool.memory_gb:
-        options = replace(options, memory_gb=pool.memory_gb * MEMORY_SHARE)
-    settings = make_settings(out, options, weights, device=device, format=format, trust=trust)
-    settings = replace(settings, threads=pool.threads, report=report)
+        options = replace(run.options, memory_gb=pool.memory_gb * MEMORY_SHARE)
+        run = replace(run, options=options)
+    settings = run.settings()
     stop, say = stop or Event(), on_news or (lambda text: None)
     with begun(settings, resume=resume, overwrite=overwrite):
         if is_bids(source):

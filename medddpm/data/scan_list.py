@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from dataclasses import dataclass
 from pathlib import Path
 
 from medddpm.data.manifest import bids_subject
@@ -11,6 +12,52 @@ from medddpm.io.image_files import find_images
 from medddpm.io.nifti import suffix_of
 from medddpm.io.outputs import file_stem
 from medddpm.io.tables import is_table, read_table
+
+
+@dataclass(frozen=True)
+class ScanList:
+    """Clean scans to measure with.
+
+    Attributes:
+        data: A file, a folder (searched through) or a CSV manifest; see `scan_files`.
+        include: Pattern (fnmatch) of names without suffix.
+        limit: At most so many.
+    """
+
+    data: Path
+    include: str = "*"
+    limit: int | None = None
+
+    def files(self) -> list[Path]:
+        """The first scans whose names match.
+
+        Raises:
+            ConfigError: None matches, or two have the same name.
+        """
+        found = [p for p in scan_files(self.data) if fnmatch.fnmatch(file_stem(p), self.include)]
+        if not found:
+            raise ConfigError(f"no scan under {self.data} is called {self.include!r}")
+        files = found[: self.limit]
+        names = [file_stem(p) for p in files]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"two scans are called {name!r}: names tell scans apart; rename one"
+                )
+        return files
+
+    def subjects(self) -> dict[Path, str]:
+        """Who each scan is of: by a column `subject`, a BIDS name, or the name itself."""
+        told = self.column("subject")
+        names = {path: file_stem(path) for path in self.files()}
+        return {path: told.get(path) or bids_subject(name) or name for path, name in names.items()}
+
+    def column(self, name: str) -> dict[Path, str]:
+        """What a column of a CSV manifest says of each scan; nothing for anything else."""
+        if not is_table(self.data):
+            return {}
+        rows = read_table(self.data, ("file",))
+        return {row.path(self.data.parent): row.get(name) for row in rows}
 
 
 def scan_files(data: Path) -> list[Path]:
@@ -29,51 +76,6 @@ def scan_files(data: Path) -> list[Path]:
     if not scans:
         raise ConfigError(f"no NIfTI scan in {data}; give a file, a folder or a CSV manifest")
     return scans
-
-
-def named_scans(data: Path, include: str = "*", limit: int | None = None) -> list[Path]:
-    """The first scans of `data` whose names match.
-
-    Args:
-        data: As in `scan_files`.
-        include: Pattern (fnmatch) of names without suffix.
-        limit: At most so many.
-
-    Raises:
-        ConfigError: None matches, or two have the same name.
-    """
-    files = [p for p in scan_files(data) if fnmatch.fnmatch(file_stem(p), include)][:limit]
-    if not files:
-        raise ConfigError(f"no scan under {data} is called {include!r}")
-    names = [file_stem(p) for p in files]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"two scans are called {name!r}: names tell scans apart; rename one")
-    return files
-
-
-def subjects_of(data: Path, files: list[Path]) -> dict[Path, str]:
-    """Who each scan is of: by the column `subject` of a CSV, a BIDS name, or the name itself.
-
-    Args:
-        data: What the files were found in.
-        files: Scans, as `named_scans` gives them.
-    """
-    told = column_of(data, "subject")
-    names = {path: file_stem(path) for path in files}
-    return {path: told.get(path) or bids_subject(name) or name for path, name in names.items()}
-
-
-def column_of(data: Path, name: str) -> dict[Path, str]:
-    """What a column of a CSV manifest says of each scan; nothing for anything else.
-
-    Args:
-        data: What the scans were found in.
-        name: Of the column.
-    """
-    if not is_table(data):
-        return {}
-    return {row.path(data.parent): row.get(name) for row in read_table(data, ("file",))}
 
 
 def _listed(manifest: Path) -> list[Path]:

@@ -132,9 +132,8 @@ def _quality(results: Path, scans: Sequence[ScanRow], metric: Metric) -> Results
     path = _rows_file(results)
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; give the folder of `medddpm benchmark`")
-    sigma = _sigma_column(path)
-    rows = _read_csv(path, ("case", "method", sigma, "sigma_source", metric), ("noise",))
-    rows = [{("sigma" if name == sigma else name): row[name] for name in row} for row in rows]
+    wanted = ("case", "method", "sigma_fraction", "sigma_source", metric)
+    rows = [row | {"sigma": row["sigma_fraction"]} for row in _read_csv(path, wanted, ("noise",))]
     for number, row in enumerate(rows, start=2):
         for name in ("sigma", metric):
             try:
@@ -164,12 +163,6 @@ def _method(row: Row) -> str:
     """What restored a scan, and from which kind of noise; the noisy scan keeps its name."""
     name, noise = str(row["method"]), str(row["noise"])
     return name if name == "identity" else f"{name}, {NOISE_WORDS.get(noise, noise)}"
-
-
-def _sigma_column(path: Path) -> str:
-    """Its name has the unit; in tables of earlier releases it has not."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return "sigma_fraction" if "sigma_fraction" in file.readline() else "sigma"
 
 
 def _which(used: Sequence[tuple[ScanRow, Row]], pairs: Sequence[tuple[ScanRow, Row]]) -> str:

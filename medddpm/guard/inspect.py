@@ -17,6 +17,7 @@ from medddpm.guard.known import Known, Usual, uncalibrated
 from medddpm.guard.quality import quality_findings
 from medddpm.guard.residual import Finding, residual_findings
 from medddpm.guard.tissue import tissue_shift
+from medddpm.preprocess.frame import Frame
 from medddpm.preprocess.noise_law import NoiseLaw
 
 Array = NDArray[np.float32]
@@ -119,27 +120,19 @@ def _damaged(why: str) -> CheckpointError:
 
 
 def inspect(
-    y: NDArray[Any],
+    frame: Frame,
     x_hat: NDArray[Any],
-    law: NoiseLaw,
-    mask: NDArray[Any],
     *,
     guard: Guard,
-    affine: NDArray[np.float64] | None = None,
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     features: Array | None = None,
     std: NDArray[Any] | None = None,
 ) -> GuardReport:
     """The guard's verdict on one restoration.
 
     Args:
-        y: (X, Y, Z) noisy scan as a fraction of the intensity scale.
-        x_hat: (X, Y, Z) restored scan, likewise.
-        law: The noise that was assumed, likewise, on that grid.
-        mask: (X, Y, Z) foreground.
+        frame: The noisy scan, with the noise that was assumed.
+        x_hat: (X, Y, Z) restored scan as `frame.y` is.
         guard: What is usual.
-        affine: (4, 4), voxel to mm RAS, to tell places.
-        spacing: Voxel edges in mm.
         features: Of the latents of x_hat, see `latent_features`, or None.
         std: (X, Y, Z) of an ensemble, or None.
 
@@ -147,14 +140,15 @@ def inspect(
         GeometryError: They do not lie on one grid.
         ConfigError: The mask is empty, or sigma is negative or not finite.
     """
+    y, law, mask = frame.y, frame.law, frame.mask
     level = float(np.median(np.asarray(law.sigma)))
     if np.max(law.sigma) == 0:
         return _without_noise(bool((y[mask] == x_hat[mask]).all()))
-    findings = find_all(y, x_hat, law, mask, spacing=spacing, std=std)
+    findings = find_all(y, x_hat, law, mask, spacing=frame.spacing, std=std)
     ranges = uncalibrated(level) if guard.usual is None else guard.usual.of(features, level)
     if features is not None and guard.usual is not None:
         findings["strangeness"] = Finding(guard.usual.known.strangeness(features))
-    return judge(findings, ranges, guard.false_alarms, affine)
+    return judge(findings, ranges, guard.false_alarms, frame.affine)
 
 
 def find_all(
@@ -166,7 +160,16 @@ def find_all(
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     std: NDArray[Any] | None = None,
 ) -> dict[str, Finding]:
-    """What is found, without a verdict; arguments and errors as in `inspect`."""
+    """What is found, without a verdict; errors as in `inspect`.
+
+    Args:
+        y: (X, Y, Z) noisy scan as a fraction of the intensity scale.
+        x_hat: (X, Y, Z) restored scan, likewise.
+        law: The noise that was assumed, likewise, on that grid.
+        mask: (X, Y, Z) foreground.
+        spacing: Voxel edges in mm.
+        std: (X, Y, Z) of an ensemble, or None.
+    """
     findings = residual_findings(y, x_hat, law, mask, spacing=spacing)
     findings |= quality_findings(x_hat, mask, spacing)
     level = float(np.median(np.asarray(law.sigma)))

@@ -40,7 +40,6 @@ def write_dicom_page(
     path: str | Path,
     page: bytes | NDArray[np.uint8],
     *,
-    overwrite: bool = False,
     facts: Facts | None = None,
     transfer_syntax: TransferSyntax = "explicit",
 ) -> Path:
@@ -52,14 +51,13 @@ def write_dicom_page(
         volume: The restored scan, with the headers of its source.
         path: The file.
         page: A PDF file, or (rows, columns, 3) RGB, which becomes a Secondary Capture.
-        overwrite: Replace an existing file.
         facts: The restoration's report.
         transfer_syntax: Encoding of an RGB page; a PDF is stored as it is.
 
     Raises:
         OutputError: The file exists, or cannot be written.
     """
-    path = check_output(path, overwrite)
+    path = check_output(path)
 
     kind = " pdf" if isinstance(page, bytes) else " image"
     algorithm, done = algorithm_of(facts), "report on a scan denoised"

@@ -54,10 +54,7 @@ def write_dicom(
     volume: Volume,
     folder: str | Path,
     *,
-    series_description: str | None = None,
     overwrite: bool = False,
-    model_id: str = "",
-    checkpoint_hash: str = "",
     facts: Facts | None = None,
     options: DicomOptions | None = None,
 ) -> Path:
@@ -73,13 +70,9 @@ def write_dicom(
     Args:
         volume: (X, Y, Z) or (X, Y, Z, T); X becomes the column index, Y the row index.
         folder: Made here; 00001.dcm and so on, slices fastest, or one enhanced object.
-        series_description: Put after that of the source; says by default whether a model was
-            used.
         overwrite: Replace an earlier series that was written here; no other folder.
-        model_id: Name of the model, for the derivation.
-        checkpoint_hash: Of its weights.
-        facts: A restoration's report; name and SHA-256 of its weights stand in for `model_id` and
-            `checkpoint_hash`, and its options are kept as parameters.
+        facts: A restoration's report; name and SHA-256 of its weights are those of the derivation,
+            and its options are kept as parameters. Without one the series is a converted one.
         options: Kind of objects and encoding.
 
     Returns:
@@ -95,12 +88,10 @@ def write_dicom(
     check_dicom(volume, options)
     if not (overwrite and is_derived_series(folder)):
         check_output(folder, overwrite)
-    known = algorithm_of(facts)
-    algorithm = Algorithm(model_id or known.name, checkpoint_hash or known.digest, known.settings)
-    if series_description is None:
-        series_description = "AI-denoised" if algorithm.model else "converted"
+    algorithm = algorithm_of(facts)
+    description = "AI-denoised" if algorithm.model else "converted"
     with quiet_pydicom(), atomic_path(folder, is_folder=True) as partial:
-        for index, dataset in enumerate(_objects(volume, series_description, algorithm, options)):
+        for index, dataset in enumerate(_objects(volume, description, algorithm, options)):
             compress(dataset, options.transfer_syntax)
             dataset.save_as(partial / f"{index + 1:05d}.dcm", enforce_file_format=True)
     return folder

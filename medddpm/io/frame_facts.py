@@ -86,23 +86,12 @@ class CheckFacts(Part):
 
 
 class GuardFacts(Part):
-    """The verdict on the frame; see `guard.checks.GuardReport`.
-
-    Early releases kept no list of checks but each number under its own name: these are extra.
-    """
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Number] = Field(init=False)
+    """The verdict on the frame; see `guard.checks.GuardReport`."""
 
     passed: bool | None = None
     messages: tuple[str, ...]
     checks: tuple[CheckFacts, ...] = ()
     notices: tuple[str, ...] = ()
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """The value of each check by its name."""
-        return {c.name: c.value for c in self.checks} or self.__pydantic_extra__
 
 
 class FrameFacts(Part):

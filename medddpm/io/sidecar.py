@@ -1,8 +1,7 @@
 """The sidecar: what the JSON beside a restored scan says. docs/sidecar.md is its table.
 
 It is written and read here alone. What an object of the program is called may change; the names
-here are those on disk. Fields that a sidecar of an earlier release lacks have a default, and only
-what was set is written.
+here are those on disk; only what was set is written.
 """
 
 from __future__ import annotations
@@ -167,7 +166,7 @@ class OutputFacts(Part):
         voxels_sha256: Of shape and float32 values of the scan.
         maps_sha256: The same of each map.
         maps: File of each map.
-        files: SHA-256 of each file; None in sidecars of before.
+        files: SHA-256 of each file.
     """
 
     voxels_sha256: str
@@ -269,7 +268,7 @@ class Sidecar(_Tail, Facts, _Head):  # fields come in the order on disk: that of
         machine: What the last bits may depend on, beside versions.
         noise_files: What said how noisy the scan is.
         rounding: What the number type cost; None for float32.
-        output: What was written; None in sidecars of early releases.
+        output: What was written; None until it is.
     """
 
 

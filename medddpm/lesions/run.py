@@ -11,7 +11,7 @@ from typing import Any
 
 from medddpm.benchmark.measure import prepare_case
 from medddpm.benchmark.rows import BenchmarkRun, prepare_run, with_units
-from medddpm.data.scan_list import named_scans, subjects_of
+from medddpm.data.scan_list import ScanList
 from medddpm.io import read_volume
 from medddpm.io.kept import Kept, keep, key_of
 from medddpm.io.outputs import file_stem, staged, write_csv, write_json
@@ -61,16 +61,13 @@ class LesionTest:
 
 
 def lesion_test(
-    data: str | Path,
-    out: str | Path,
+    scans: ScanList,
+    out: Path,
+    options: LesionOptions,
     *,
-    options: LesionOptions | None = None,
     weights: str | Path = "default",
     device: str = "auto",
-    include: str = "*",
-    limit: int | None = None,
-    on_cell: Callable[[Row], None] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_cell: Callable[[Row, int, int], None] | None = None,
 ) -> LesionTest:
     """Plant lesions in clean scans, or find theirs; add noise, restore, and see what is left.
 
@@ -78,40 +75,33 @@ def lesion_test(
     stopped, or has new methods, computes only what is missing.
 
     Args:
-        data: A NIfTI file, a folder of them, or a CSV file with a column `file`.
+        scans: The clean scans.
         out: Folder for lesions.csv, summary.csv, summary.json and lesions.png.
         options: What is planted, and what restores.
         weights: Our model, unless a method names its own.
         device: Where it runs.
-        include: Pattern (fnmatch) of scan names.
-        limit: At most so many scans.
-        on_cell: Called with each cell.
-        on_progress: Called with how much is done, and of how much.
+        on_cell: Called with each cell, how many are done, and of how many.
 
     Raises:
         ConfigError: An option cannot be used, a package is missing, there is no scan, or one
             has no room for lesions, or no bright lesion of its own.
     """
-    data, out = Path(data), Path(out)
-    settings = options or LesionOptions()
-    files = named_scans(data, include, limit)
-    run = prepare_run(settings.run, None, weights, device)
+    who = scans.subjects()
+    run = prepare_run(options.run, None, weights, device)
     with staged(out):
         pass  # the folder exists and takes files, before any work
-    total = len(files) * sum(1 for _ in _trials(settings, run))
+    total = len(who) * sum(1 for _ in _trials(options, run))
     cells: list[Row] = []
-    for path in files:
-        for cell in _cells_of(path, out / "cells", settings, run):
+    for path in who:
+        for cell in _cells_of(path, out / "cells", options, run):
             cells.append(cell)
             if on_cell:
-                on_cell(cell)
-            if on_progress:
-                on_progress(len(cells), total)
-    subjects = {file_stem(path): name for path, name in subjects_of(data, files).items()}
-    study = _STUDIES[settings.kind]
+                on_cell(cell, len(cells), total)
+    subjects = {file_stem(path): name for path, name in who.items()}
+    study = _STUDIES[options.kind]
     summary = study.summarise(cells, subjects)
     facts = {
-        "options": asdict(settings),
+        "options": asdict(options),
         "scans": subjects,
         "weights_sha256": {name: r.model.digest for name, r in run.restorers.items()},
         "versions": versions() | {name: text for name, text in run.peers.items() if text},

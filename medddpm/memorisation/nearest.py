@@ -35,6 +35,8 @@ ORIENTATIONS: tuple[Orientation, ...] = tuple(
 )
 """Axis order and mirrored axes, as the augmentation draws them."""
 
+_CANDIDATES = 4
+"""Scans that are searched at full resolution for each query."""
 _COARSE = 8
 """Blocks along an edge of a patch in the coarse search."""
 _FLAT = 1e-6
@@ -80,7 +82,6 @@ def find_nearest(
     scans: Sequence[NDArray[Any] | PackedImage],
     embed: Embed,
     *,
-    candidates: int = 4,
     on_progress: OnProgress | None = None,
 ) -> list[Nearest]:
     """The nearest training patch of each query.
@@ -89,7 +90,6 @@ def find_nearest(
         queries: (N, P, P, P), P at least 16, on the device that is to search.
         scans: (X, Y, Z) training images; read one at a time.
         embed: Makes the embeddings.
-        candidates: Scans that are searched at full resolution for each query.
         on_progress: Called after each scan of the coarse search and each query of the fine one.
     """
     report = on_progress or (lambda task, done, total: None)
@@ -103,7 +103,7 @@ def find_nearest(
         scores.append(score)
         places.append(place)
         report("training scans", number + 1, len(scans))
-    best = torch.stack(scores).topk(min(candidates, len(scans)), dim=0).indices
+    best = torch.stack(scores).topk(min(_CANDIDATES, len(scans)), dim=0).indices
     found = []
     for i, query in enumerate(queries):
         matches = [

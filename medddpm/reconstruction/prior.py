@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medddpm.preprocess.noise_law import WHITE, Colour
+from medddpm.preprocess.noise_law import WHITE, Colour, NoiseLaw
 from medddpm.restoration.gaussian import denoise_gaussian
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
@@ -61,14 +61,14 @@ class Prior:
         return stack.permute(2, 0, 1)[..., None]
 
     def _one(self, image: Tensor, sigma: float, learned: bool) -> Tensor:
+        colour = Colour((1.0, 1.0, _THIN)) if image.shape[-1] == 1 else WHITE
         done = denoise_gaussian(
             self.restorer.model,
             np.ascontiguousarray(image.cpu().numpy(), np.float32),
-            float(sigma),
+            NoiseLaw("gaussian", 1, float(sigma), colour),
             self.spacing,
             options=self.options,
             device=self.restorer.device,
-            colour=Colour((1.0, 1.0, _THIN)) if image.shape[-1] == 1 else WHITE,
             learned=learned,
         )
         return torch.from_numpy(done).to(image.device)

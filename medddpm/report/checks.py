@@ -8,14 +8,6 @@ from dataclasses import dataclass
 from medddpm.guard.checks import CHECKS, shown
 from medddpm.io.frame_facts import CheckFacts, GuardFacts
 
-_OLD_NAMES = {
-    "residual_ratio": "What was removed, over the noise that was assumed (1: all of it)",
-    "noise_ratio": "Noise in flat parts of the scan, over the noise that was assumed (1: equal)",
-    "whiteness": "Likeness of neighbours in what was removed (0 or less: noise; more: anatomy)",
-    "structure": "How far what was removed follows the edges of the anatomy (0: not at all)",
-    "peak": "Largest local mean of what was removed, in units of sigma",
-}
-
 
 @dataclass(frozen=True)
 class CheckRow:
@@ -46,20 +38,13 @@ class CheckRow:
 
 
 def check_rows(guard: GuardFacts) -> list[CheckRow]:
-    """The checks of one frame, those that failed first.
-
-    Args:
-        guard: What its sidecar says of them; without a list of checks, in older ones, the numbers
-            are shown as they are.
-    """
-    if guard.checks:
-        return sorted(map(_row, guard.checks), key=lambda row: row.passed is not False)
-    return [CheckRow(_old_name(key), f"{value:.2f}") for key, value in check_values(guard).items()]
+    """The checks of one frame, those that failed first."""
+    return sorted(map(_row, guard.checks), key=lambda row: row.passed is not False)
 
 
 def check_values(guard: GuardFacts) -> dict[str, float]:
-    """The numbers of the guard by the name of the check, of newer and older sidecars."""
-    return {name: value for name, value in guard.numbers.items() if math.isfinite(value)}
+    """The numbers of the guard by the name of the check."""
+    return {c.name: c.value for c in guard.checks if math.isfinite(c.value)}
 
 
 def _row(check: CheckFacts) -> CheckRow:
@@ -76,10 +61,6 @@ def _row(check: CheckFacts) -> CheckRow:
         "" if alarms is None else f"{100 * alarms:.2g} %",
         check.where if check.where and all(map(math.isfinite, check.where)) else None,
     )
-
-
-def _old_name(key: str) -> str:
-    return _OLD_NAMES.get(key) or _readable(key)
 
 
 def _readable(key: str) -> str:

@@ -167,9 +167,7 @@ def _picture(scan: ReportScan) -> str:
     file = io.BytesIO()
     comparison_picture(
         file,
-        scan.before,
-        scan.after,
-        scan.reference,
+        [scan.before, scan.after, *([] if scan.reference is None else [scan.reference])],
         spacing=scan.geometry.spacing,
         orientation=scan.geometry.orientation,
         sigma=scan.sigma or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
@@ -47,13 +48,11 @@ class _Column:
 
 def comparison_picture(
     path: PngFile,
-    noisy: NDArray[Any],
-    restored: NDArray[Any],
-    reference: NDArray[Any] | None = None,
+    scans: Sequence[NDArray[Any]],
     **settings: Any,
 ) -> PngFile:
     """Write `comparison_figure` as a PNG, to a path or an open binary file; the rest is its own."""
-    figure = comparison_figure(noisy, restored, reference, **settings)
+    figure = comparison_figure(scans, **settings)
     try:
         figure.savefig(path, format="png", dpi=110)
     except OSError as error:
@@ -62,9 +61,7 @@ def comparison_picture(
 
 
 def comparison_figure(
-    noisy: NDArray[Any],
-    restored: NDArray[Any],
-    reference: NDArray[Any] | None = None,
+    scans: Sequence[NDArray[Any]],
     *,
     spacing: tuple[float, float, float],
     orientation: str = "RAS",
@@ -79,9 +76,8 @@ def comparison_figure(
     that noise and anatomy in them can be compared by eye. The patient's left is on the right.
 
     Args:
-        noisy: (X, Y, Z).
-        restored: (X, Y, Z), same units.
-        reference: (X, Y, Z) clean scan, if there is one.
+        scans: Noisy, restored and, if there is one, the clean reference: each (X, Y, Z), in the
+            same units.
         spacing: Voxel edges in mm.
         orientation: Anatomical direction of each array axis, such as "LPS".
         title: One line above.
@@ -89,9 +85,7 @@ def comparison_figure(
         sigma: Noise level in scan units; sets the window of the differences to 4 sigma.
         std: (X, Y, Z) uncertainty of the restored scan, if there is one.
     """
-    scans = [np.asarray(a, dtype=np.float32) for a in (noisy, restored)]
-    if reference is not None:
-        scans.append(np.asarray(reference, dtype=np.float32))
+    scans = [np.asarray(a, dtype=np.float32) for a in scans]
     spread = None if std is None else np.asarray(std, dtype=np.float32)
     if scans[0].ndim != 3:
         raise ShapeError(f"expected one (X, Y, Z) image, got shape {scans[0].shape}")

@@ -63,11 +63,10 @@ def shrunk_imaginary(
     found = denoise_gaussian(
         model,
         here.y,
-        frame.law.sigma,
+        frame.law,
         frame.spacing,
         options=replace(options, mode="mean", shifts=1),
         device=next(model.parameters()).device,
-        colour=frame.law.colour,
         learned=False,
     )
     out = here.onto_scan(found) * np.float32(frame.scale)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medddpm.errors import SamplingDivergedError
 from medddpm.model.model import Model
-from medddpm.preprocess.noise_law import WHITE, Colour, NoiseLaw
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.tiles import batches, blended, pad_mirrored, plan_tiles
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.options import RestoreOptions
@@ -25,12 +25,11 @@ Array = NDArray[np.float32]
 def denoise_gaussian(
     model: Model,
     image: Array,
-    sigma: float | Array,
+    law: NoiseLaw,
     spacing: Sequence[float],
     *,
     options: RestoreOptions,
     device: torch.device,
-    colour: Colour = WHITE,
     learned: bool = True,
 ) -> Array:
     """The expected clean image: (X, Y, Z) float32, of either sign.
@@ -38,11 +37,10 @@ def denoise_gaussian(
     Args:
         model: The networks, on `device`.
         image: (X, Y, Z), bright tissue about 1.
-        sigma: Standard deviation of its noise, or (X, Y, Z) of it.
+        law: Its noise, of which level and colour count.
         spacing: Voxel size in mm.
         options: Tiles, shifts, memory; mode and noise are "mean" and "gaussian".
         device: Where the networks run.
-        colour: Spectrum of the noise.
         learned: By the networks; else by the shrinkage that they start from, a tenth of the time.
 
     Raises:
@@ -51,8 +49,9 @@ def denoise_gaussian(
     x, y, z = image.shape
     plan = plan_tiles((x, y, z), options.tile, options.overlap, model.multiple)
     padded = pad_mirrored(image, plan.padded)
+    sigma = law.sigma
     level = sigma if isinstance(sigma, float) else pad_mirrored(sigma, plan.padded)
-    law = NoiseLaw("gaussian", 1, level, colour)
+    law = NoiseLaw("gaussian", 1, level, law.colour)
     tiles = TileRestorer(model, device, law, spacing, options.seed, options)
     groups = batches(plan, tile_batch(plan, options.memory_gb, device, model), padded == 0)
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from medddpm.diffusion.denoiser import as_denoiser
-from medddpm.diffusion.samplers import sampler_of
+from medddpm.diffusion.samplers import dpm_solver_pp_2m
 from medddpm.model.model import Model
+
+_STEPS = 32
 
 
 @torch.inference_mode()
@@ -20,8 +22,6 @@ def draw_prior(
     sigma: float,
     spacing: Sequence[float],
     seed: int,
-    steps: int = 32,
-    sampler: str = "dpm_solver_pp_2m",
 ) -> Tensor:
     """One unconditional sample, decoded: (1, 1, size, size, size) on the intensity scale.
 
@@ -34,8 +34,6 @@ def draw_prior(
         sigma: Noise of the imagined scan on the intensity scale.
         spacing: Its voxel size in mm.
         seed: Of the sample.
-        steps: Evaluations of the network.
-        sampler: A deterministic one.
     """
     schedule = model.spec.diffusion.schedule
     edge = size // model.spec.autoencoder.factor
@@ -54,5 +52,5 @@ def draw_prior(
             torch.ones(1, 64, device=device),
         ),
     )
-    z0 = sampler_of(sampler)(denoiser, schedule.terminal.sigma * noise, schedule.steps(steps))
+    z0 = dpm_solver_pp_2m(denoiser, schedule.terminal.sigma * noise, schedule.steps(_STEPS))
     return model.codec.decode(z0)

@@ -38,7 +38,7 @@ from medddpm.restoration.frame_facts import frame_facts
 from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
-from medddpm.restoration.probe import Probe, probe
+from medddpm.restoration.probe import probe
 from medddpm.restoration.restored import Restored
 from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.restoration.told import Told, told_of_frames
@@ -61,6 +61,27 @@ class _Restoration:
     num_tiles: int
     values: dict[str, Any] = field(default_factory=dict)
     is_blank: bool = False
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is asked of a scan: how, with what noise in each frame, and who hears of it."""
+
+    volume: Volume
+    options: RestoreOptions
+    told: list[Told]
+    on_progress: OnProgress | None
+
+    def seed(self, index: int) -> int:
+        """That of a frame, which fixes its noise field."""
+        return volume_seed(self.options.seed, self.volume.case_id, index)
+
+    def progress(self, index: int) -> OnProgress | None:
+        """Who hears of a frame, as a part of all of them."""
+        tell, count = self.on_progress, self.volume.num_frames
+        if tell is None:
+            return None
+        return lambda done, total: tell(index * total + done, count * total)
 
 
 class Restorer:
@@ -111,22 +132,18 @@ class Restorer:
             MemoryBudgetError: The budget is smaller than one tile needs.
             SamplingDivergedError: A network produced NaN or infinity.
         """
-        image = without_padding(volume)
-        check_intensities(image.data, volume.case_id)
-        first_frame(image)
+        image = _checked(without_padding(volume))
         try:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
         warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         told = told_of_frames(volume, options, law, sigma_map)
-        began = time.perf_counter()
-        frames = []
-        for index in range(volume.num_frames):
-            seed = volume_seed(options.seed, volume.case_id, index)
-            step = _scaled_progress(on_progress, index, volume.num_frames)
-            seen = look_at(image, index, options.noise)
-            frames.append(self._restore_seen(seen, volume, told[index], seed, options, step))
+        task, began = _Task(volume, options, told, on_progress), time.perf_counter()
+        frames = [
+            self._restore_seen(look_at(image, index, options.noise), task, index)
+            for index in range(volume.num_frames)
+        ]
         facts = self._facts(volume, frames, options, time.perf_counter() - began)
         whole = _whole(volume, frames, facts, least=-np.inf if options.noise == "gaussian" else 0)
         return replace(
@@ -160,19 +177,15 @@ class Restorer:
         Raises:
             VolumeReadError: This is no scan: one slice, NaN, blank.
         """
-        volume = scan.magnitude
-        check_intensities(volume.data, volume.case_id)
-        first_frame(volume)
+        volume = _checked(scan.magnitude)
         options = replace(options or RestoreOptions(), noise="gaussian")
         told = told_of_frames(volume, options, None, sigma_map)
-        began = time.perf_counter()
+        task, began = _Task(volume, options, told, on_progress), time.perf_counter()
         frames, phases = [], []
         for index in range(volume.num_frames):
-            seed = volume_seed(options.seed, volume.case_id, index)
-            step = _scaled_progress(on_progress, index, volume.num_frames)
             turned = Turned.of(scan.frame(index))
             seen = look_at_parts(volume, index, turned.real, turned.imaginary, turned.edges)
-            done = self._restore_seen(seen, volume, told[index], seed, options, step)
+            done = self._restore_seen(seen, task, index)
             left = shrunk_imaginary(turned.imaginary, done.frame, seen, self.model, options)
             whole = (done.mean + 1j * left) * turned.turn
             frames.append(replace(done, mean=np.abs(whole)))
@@ -180,22 +193,15 @@ class Restorer:
         facts = self._facts(volume, frames, options, time.perf_counter() - began)
         return replace(_whole(volume, frames, facts, least=0), phase=_assemble(volume, phases))
 
-    def _restore_seen(
-        self,
-        seen: Looked,
-        volume: Volume,
-        told: Told,
-        seed: int,
-        options: RestoreOptions,
-        on_progress: OnProgress | None,
-    ) -> _Restoration:
+    def _restore_seen(self, seen: Looked, task: _Task, index: int) -> _Restoration:
         """A frame in its own values, whatever the networks were shown."""
-        frame = self.frame(seen, volume, options, told)
+        options, on_progress = task.options, task.progress(index)
+        frame = self.frame(seen, task.volume, options, task.told[index])
         if frame.noise.method == "none":
             if on_progress:
                 on_progress(1, 1)
             return _untouched(seen, frame, options)
-        done = self._restore_frame(frame, seed, options, on_progress)
+        done = self._restore_frame(frame, task.seed(index), options, on_progress)
         return replace(
             done,
             mean=seen.restored(done.mean),
@@ -219,7 +225,8 @@ class Restorer:
         if options.give_back:
             x_hat = _given_back(frame, x_hat, options)
         seen = probe(self.model, x_hat, plan, self.device, uses_bf16(options, self.device))
-        guard = self._guard(frame, x_hat, std, seen, options)
+        usual = self._guard_of(options)
+        guard = inspect(frame, x_hat, guard=usual, features=seen.features, std=std)
         width = None if std is None else frame.enlarged(self._half_width(frame, x_hat, std))
         mean = frame.onto_scan(x_hat)
         if options.noise != "gaussian":
@@ -285,26 +292,6 @@ class Restorer:
         std = smooth_spread(moments.std()) if num_samples > 1 else None
         return moments.mean, std, num_tiles
 
-    def _guard(
-        self,
-        frame: Frame,
-        x_hat: Array,
-        std: Array | None,
-        seen: Probe,
-        options: RestoreOptions,
-    ) -> GuardReport:
-        return inspect(
-            frame.y,
-            x_hat,
-            frame.law,
-            frame.mask,
-            guard=self._guard_of(options),
-            affine=frame.affine,
-            spacing=frame.spacing,
-            features=seen.features,
-            std=std,
-        )
-
     def _guard_of(self, options: RestoreOptions) -> Guard:
         return guard_of(self.model.card, self.model.arrays, options.mode, options.other_than)
 
@@ -340,6 +327,13 @@ class Restorer:
             ),
             header=read_acquired(volume),
         )
+
+
+def _checked(volume: Volume) -> Volume:
+    """A volume that can be restored: none of its values is NaN, and one frame holds something."""
+    check_intensities(volume.data, volume.case_id)
+    first_frame(volume)
+    return volume
 
 
 def _untouched(seen: Looked, frame: Frame, options: RestoreOptions) -> _Restoration:
@@ -385,9 +379,3 @@ def _whole(volume: Volume, frames: list[_Restoration], facts: Facts, least: floa
 
 def _assemble(volume: Volume, frames: list[Array]) -> Volume:
     return volume.with_data(frames[0] if volume.data.ndim == 3 else np.stack(frames, axis=-1))
-
-
-def _scaled_progress(on_progress: OnProgress | None, index: int, count: int) -> OnProgress | None:
-    if on_progress is None:
-        return None
-    return lambda done, total: on_progress(index * total + done, count * total)

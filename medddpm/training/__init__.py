@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -55,7 +55,6 @@ def train_stage(
     fabric: Fabric | None = None,
     replay: Path | None = None,
     resume: bool = False,
-    card: dict[str, Any] | None = None,
     on_log: OnLog | None = None,
 ) -> Path:
     """Train one stage and write it into `out`/model.safetensors; returns that path.
@@ -69,7 +68,6 @@ def train_stage(
         fabric: The processes; by default those of `options.train` are launched.
         replay: Folder of scans that share the training; packed into `out`/replay.
         resume: Continue this stage from its saved state.
-        card: Facts for the model card.
         on_log: Called with each logged row.
 
     Raises:
@@ -92,7 +90,6 @@ def train_stage(
     steps = run_stage(task, out / stage, options.train, fabric, resume=resume, on_log=on_log)
     merge_adapters(task.network)
     task.finish(fabric)
-    model.card |= card or {}
     stages = model.card.setdefault("finetuned" if tuned else "stages", {})
     hours = stages.get(stage, {}).get("hours", 0.0) + (time.monotonic() - began) / 3600
     stages[stage] = {

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from medddpm.workflows.reporting import report
     from medddpm.workflows.restored_scan import RestoredScan
     from medddpm.workflows.restoring import restore
-    from medddpm.workflows.restoring_complex import restore_complex
     from medddpm.workflows.simulating import simulate
     from medddpm.workflows.training import train
 
@@ -34,7 +33,6 @@ __all__ = [
     "replay",
     "report",
     "restore",
-    "restore_complex",
     "restore_image",
     "simulate",
     "simulate_raw",
@@ -53,7 +51,6 @@ _HOMES = {
     "replay": "replaying",
     "report": "reporting",
     "restore": "restoring",
-    "restore_complex": "restoring_complex",
     "restore_image": "in_memory",
     "simulate": "simulating",
     "simulate_raw": "reconstructing",

@@ -50,8 +50,7 @@ def _page(restored: Restored, source: Volume, facts: Sidecar) -> Any:
     """The page of the first frame that is not blank; it names neither patient nor date."""
     shown = facts.shown_frame
     picture = comparison_figure(
-        source.frame(shown),
-        restored.volume.frame(shown),
+        [source.frame(shown), restored.volume.frame(shown)],
         spacing=source.spacing,
         orientation=source.geometry.orientation,
         sigma=facts.shown.sigma.sigma,

@@ -72,9 +72,7 @@ def _draw(path: Path, noisy: Path, clean: Path, scan: RestoredScan, scores: Eval
     psnr = (scores.noisy or {})["psnr"], scores.restored["psnr"]
     comparison_picture(
         path,
-        before.frame(0),
-        after.frame(0),
-        truth.frame(0),
+        [volume.frame(0) for volume in (before, after, truth)],
         spacing=before.spacing,
         orientation=before.geometry.orientation,
         title="A real T1w scan with added Rician noise, restored",

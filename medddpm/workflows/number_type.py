@@ -31,7 +31,7 @@ def in_type(
 
 
 def type_of(facts: Sidecar, source: Volume) -> Stored | None:
-    """How the image that a sidecar describes is stored; sidecars of before were all float32."""
+    """How the image that a sidecar describes is stored."""
     return stored_as(source, facts.run.dtype)
 
 

@@ -23,7 +23,8 @@ from medddpm.volume import Volume
 from medddpm.workflows.noise_files import recorded_map
 from medddpm.workflows.number_type import in_type
 from medddpm.workflows.reporting import weights_of
-from medddpm.workflows.restoring import OnProgress, maps_of, write_images
+from medddpm.workflows.restored_files import maps_of, write_images
+from medddpm.workflows.restoring import OnProgress
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def replay(
     facts = result.facts
     if facts.output is None:
         raise VolumeReadError(
-            f"{sidecar} was written by an older release, which kept no checksum of its output"
+            f"{sidecar} keeps no checksum of its output, and so nothing to compare with"
         )
     options = _options(result)
     scan = find_source(result, source)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,6 @@ def scan_of(
     *,
     std: Volume | None = None,
     reference: Volume | None = None,
-    card: Mapping[str, Any] | None = None,
     frame: int = 0,
 ) -> ReportScan:
     """What the page of a restored scan shows.
@@ -170,7 +169,6 @@ def scan_of(
         facts,
         std=None if std is None else std.frame(frame),
         reference=clean,
-        card=card,
         frame=frame,
     )
 
@@ -186,16 +184,16 @@ def _read_scan(
         raise VolumeReadError(
             f"{result.image} has {after.num_frames} frames, its source {before.num_frames}"
         )
-    return scan_of(
+    scan = scan_of(
         result.stem,
         before,
         after,
         result.facts,
         std=result.read_map("std"),
         reference=None if reference is None else read_volume(reference),
-        card=_card(result),
         frame=frame,
     )
+    return replace(scan, card=_card(result))
 
 
 def weights_of(result: Result) -> str | Path:

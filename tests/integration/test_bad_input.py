@@ -253,7 +253,7 @@ def test_full_disk(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("medddpm.workflows.restoring.write_volume", full)
+    monkeypatch.setattr("medddpm.workflows.restored_files.write_volume", full)
     before = tree(tmp_path)
     done = cli("restore", noisy_nifti, tmp_path / "out", "--weights", tiny_weights)
     check(done, 5, tmp_path, before)
@@ -341,7 +341,7 @@ def test_interrupt_in_the_middle(
         raise KeyboardInterrupt
 
     before = tree(tmp_path)
-    for place in ("workflows.restoring.write_sidecar", "workflows.restoring.Restorer.restore"):
+    for place in ("workflows.restored_files.write_sidecar", "workflows.restoring.Restorer.restore"):
         monkeypatch.setattr(f"medddpm.{place}", interrupt)
         done = cli("restore", noisy_nifti, tmp_path / "out", "--weights", tiny_weights)
         check(done, 130, tmp_path, before)

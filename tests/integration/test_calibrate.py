@@ -11,7 +11,8 @@ import pytest
 
 from medddpm.benchmark.degradation import NoiseModel, degrade
 from medddpm.benchmark.measure import BenchmarkOptions, prepare_case
-from medddpm.calibration.run import calibrate
+from medddpm.calibration.run import CalibrationOptions, calibrate
+from medddpm.data.scan_list import ScanList
 from medddpm.io import read_volume
 from medddpm.model.model import load_model
 from medddpm.restoration.restorer import RestoreOptions, Restorer
@@ -86,15 +87,8 @@ def test_what_is_reported_is_the_coverage_of_what_restore_writes(
     """To the voxel, with the sigma and the scale that the restoration finds by itself."""
     other = save_nifti(tmp_path / "sub-7_T1w.nii.gz", head((32, 30, 32)), oblique_affine)
     options = RestoreOptions(samples=2, steps=1)
-    done = calibrate(
-        two_heads,
-        tmp_path / "o",
-        sigmas=(0.06,),
-        noises=("white",),
-        options=options,
-        weights=tiny_weights,
-        test=other,
-    )
+    what = CalibrationOptions((0.06,), ("white",), options, test=ScanList(other))
+    done = calibrate(ScanList(two_heads), tmp_path / "o", what, weights=tiny_weights)
     case = prepare_case(read_volume(other), BenchmarkOptions(sigmas=(0.06,)))
     noisy = degrade(case.volume, 0.06 * case.scale, NoiseModel())
     restorer = Restorer.from_pretrained(done.weights)

@@ -21,7 +21,7 @@ from medddpm.cli.console import duration
 from medddpm.cohort.job import Settings
 from medddpm.cohort.pool import Pool, _device, _within, plan_pool, run_jobs
 from medddpm.cohort.records import Outcome
-from medddpm.cohort.run import cohort, make_settings
+from medddpm.cohort.run import CohortRun, cohort, make_settings
 from medddpm.cohort.sources import find_jobs
 from medddpm.cohort.table import Counts
 from medddpm.errors import CohortError, ConfigError, OutputError
@@ -168,12 +168,11 @@ def test_nothing_to_do_needs_no_workers(
     jobs = find_jobs(source, settings.out).jobs
     list(run_jobs(client, jobs, settings, threading.Event()))
     pool = Pool("tcp://127.0.0.1:1", 1)  # nothing answers there
-    common = {"pool": pool, "options": OPTIONS, "weights": tiny_weights}
-    result = cohort(source, settings.out, **common)
+    run = CohortRun(source, settings.out, pool, OPTIONS, tiny_weights)
+    result = cohort(run)
     assert result.counts.skipped == result.counts.total == 3
     with pytest.raises(ConfigError, match="no dask scheduler answers"):
-        other = {"options": replace(OPTIONS, fidelity=0.5), "overwrite": True}
-        cohort(source, settings.out, **common | other)
+        cohort(replace(run, options=replace(OPTIONS, fidelity=0.5)), overwrite=True)
 
 
 def test_shares_of_a_machine() -> None:

@@ -15,17 +15,6 @@ from safetensors.torch import load_file
 Cli = Callable[..., Any]
 
 
-@pytest.fixture
-def scans(tmp_path: Path, head: Any, save_nifti: Any) -> Path:
-    """Two heads; sub-03 is held out by tiny_cpu."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for number in (1, 3):
-        data = head((36 + 2 * number, 40, 38))
-        save_nifti(folder / f"sub-0{number}_T1w.nii.gz", data, np.diag([1.0, 1.0, 1.1, 1.0]))
-    return folder
-
-
 def tune(cli: Cli, stage: str, scans: Path, run: Path, *options: object, steps: int = 3) -> Any:
     settings = [f"{stage}.steps={steps}", "train.device=cpu", "train.validate_every=3"]
     words = [word for setting in settings for word in ("--set", setting)]

@@ -323,7 +323,7 @@ def test_replay_says_what_differs(cli: Cli, restored: Path) -> None:
         ({"input": {"sha256": "0" * 64}}, 3, "has changed since"),
         ({"input": {"path": None}}, 3, "give --source"),
         ({"options": {"unheard_of": 1}}, 3, "another release"),
-        ({"output": None}, 3, "older release"),
+        ({"output": None}, 3, "no checksum"),
         ({"frames": None}, 3, "no sidecar"),
     ],
 )

@@ -56,7 +56,7 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
          "words": EVIL, "false_alarms": None, "where": where}
         for n, where in enumerate(places)
     ]  # fmt: skip
-    guard = {"residual_ratio": 1.0, "passed": False, "messages": [EVIL], "checks": checks}
+    guard = {"passed": False, "messages": [EVIL], "checks": checks}
     told = content_of(60.0)
     told["frames"][0]["guard"] = guard
     told["frames"][0]["sigma"]["fraction"] = 0.06

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -27,17 +26,6 @@ SETTINGS = {
     "train.schedule": "constant",
     "data.patch": 32,
 }
-
-
-@pytest.fixture
-def scans(tmp_path: Path, head: Any, save_nifti: Any) -> Path:
-    """Two heads; sub-03 is held out by tiny_cpu."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for number in (1, 3):
-        data = head((36 + 2 * number, 40, 38))
-        save_nifti(folder / f"sub-0{number}_T1w.nii.gz", data, np.diag([1.0, 1.0, 1.1, 1.0]))
-    return folder
 
 
 def arguments(scans: Path, run: Path, **changes: object) -> list[str]:
@@ -87,7 +75,7 @@ def test_a_run_killed_at_random_equals_an_uninterrupted_one(scans: Path, tmp_pat
         step += random.randint(3, 20)
         process = started([*arguments(scans, halves, **changes), "--resume"])
         wait_for_step(process, step)
-        time.sleep(random.random() / 20)
+        time.sleep(random.random() / 20)  # to be killed anywhere in a step
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL

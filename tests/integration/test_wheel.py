@@ -43,6 +43,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+def packaged(site: Path) -> list[Path]:
+    """The files of the package."""
+    found = (path for path in (site / "medddpm").rglob("*") if path.is_file())
+    return [path for path in found if path.suffix != ".pyc"]
+
+
 def medddpm(site: Path, *arguments: str, cwd: Path) -> str:
     code = "import sys; from medddpm.cli import main; sys.argv[0] = 'medddpm'; main()"
     return python("-c", code, *arguments, cwd=cwd, path=str(site))
@@ -73,3 +79,15 @@ def test_the_quickstart_works_without_the_repository(
     said = medddpm(site, "quickstart", "--out", "q", "--weights", str(tiny_weights), cwd=tmp_path)
     assert "PSNR" in said
     assert list((tmp_path / "q").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_the_source_distribution_makes_the_same_package(site: Path, tmp_path: Path) -> None:
+    python("-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path), cwd=ROOT)
+    [sdist] = tmp_path.glob("*.tar.gz")
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--target", str(tmp_path / "site"))
+    python("-m", "pip", "install", *options, str(sdist), cwd=tmp_path)
+    one, two = (
+        {p.relative_to(s): p.read_bytes() for p in packaged(s)} for s in (site, tmp_path / "site")
+    )
+    assert one == two

@@ -8,11 +8,18 @@ from medddpm.io.sidecar import Sidecar
 
 
 def content_of(sigma: float = 50.0, **more: Any) -> dict[str, Any]:
-    """The JSON of an early release, which says the least; `more` replaces or adds parts."""
+    """The JSON that says the least; `more` replaces or adds parts."""
     frame = {
         "sigma": {"sigma": sigma, "fraction": 0.05, "method": "air"},
         "vae_ceiling_db": 40.0,
-        "guard": {"residual_ratio": 0.9, "noise_ratio": 1.0, "passed": True, "messages": []},
+        "guard": {
+            "passed": True,
+            "messages": [],
+            "checks": [
+                {"name": "residual_ratio", "value": 0.9},
+                {"name": "noise_ratio", "value": 1.0},
+            ],
+        },
     }
     return {
         "statement": "For research.",

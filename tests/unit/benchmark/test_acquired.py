@@ -16,7 +16,9 @@ from medddpm.benchmark import peers
 from medddpm.benchmark.degradation import NoiseModel, added_law, degrade, rms_sigma
 from medddpm.benchmark.measure import BenchmarkOptions, prepare_case, run_method, spoil
 from medddpm.benchmark.methods import parse_method
+from medddpm.benchmark.rows import prepare_run
 from medddpm.benchmark.run import benchmark
+from medddpm.data.scan_list import ScanList
 from medddpm.errors import ConfigError
 from medddpm.preprocess.acquisition import Acquisition
 from medddpm.preprocess.found_noise import find_noise
@@ -26,21 +28,6 @@ from medddpm.volume import Geometry, Volume
 
 Head = Callable[..., NDArray[np.float32]]
 ROTATED = Acquisition(0.0, rotation=(40.0, 0.0, -40.0))
-
-
-@pytest.fixture
-def scan(head: Head) -> Volume:
-    x = head((40, 44, 36))
-    return Volume(x, Geometry(x.shape, np.diag([1.0, 1.0, 1.2, 1.0])), case_id="head")
-
-
-@pytest.fixture
-def folder(scan: Volume, tmp_path: Path, save_nifti: Any) -> Path:
-    data = tmp_path / "data"
-    data.mkdir()
-    for name in ("a", "b"):
-        save_nifti(data / f"{name}.nii.gz", scan.data, scan.affine)
-    return data
 
 
 def test_a_perfect_method_is_compared_with_the_clean_scan_of_the_chain(scan: Volume) -> None:
@@ -195,7 +182,7 @@ def test_rows_of_another_seed_name_or_acquisition_are_others(
 
     def count(**changes: Any) -> int:
         options = BenchmarkOptions(sigmas=(0.05,), methods=("identity",), **changes)
-        benchmark(folder, out, options=options, include="[ac]*")
+        benchmark(ScanList(folder, "[ac]*"), out, prepare_run(options))
         return len(list((out / "rows").glob("*.json")))
 
     assert count() == 1

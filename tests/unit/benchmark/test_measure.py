@@ -25,8 +25,9 @@ from medddpm.benchmark.measure import BenchmarkOptions, prepare_case, run_method
 from medddpm.benchmark.memory_meter import MemoryMeter
 from medddpm.benchmark.methods import parse_method
 from medddpm.benchmark.peers import PEERS
+from medddpm.benchmark.rows import prepare_run
 from medddpm.benchmark.run import benchmark
-from medddpm.data.scan_list import named_scans, scan_files
+from medddpm.data.scan_list import ScanList, scan_files
 from medddpm.errors import ConfigError, GeometryError
 from medddpm.metrics.bootstrap import bootstrap_interval, choose_reference, summarise
 from medddpm.preprocess.acquisition import Acquisition
@@ -39,21 +40,6 @@ Head = Callable[..., NDArray[np.float32]]
 # These tests are of white noise on the finished scan; test_benchmark_acquired.py has the rest.
 WHITE: Any = {"noises": ("white",)}
 QUICK = BenchmarkOptions(sigmas=(0.05, 0.1), methods=("identity", "shrinkage"), **WHITE)
-
-
-@pytest.fixture
-def scan(head: Head) -> Volume:
-    x = head((40, 44, 36))
-    return Volume(x, Geometry(x.shape, np.diag([1.0, 1.0, 1.2, 1.0])), case_id="head")
-
-
-@pytest.fixture
-def folder(scan: Volume, tmp_path: Path, save_nifti: Any) -> Path:
-    data = tmp_path / "data"
-    data.mkdir()
-    for name in ("a", "b"):
-        save_nifti(data / f"{name}.nii.gz", scan.data, scan.affine)
-    return data
 
 
 def run(scan: Volume, name: str, sigma: float = 0.05, source: Any = "blind", **options: Any) -> Any:
@@ -135,11 +121,13 @@ def test_a_gain_map_amplifies_where_it_says(scan: Volume) -> None:
 def test_a_run_is_complete_goes_on_and_shows_itself(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     seen: list[str] = []
-    first = benchmark(folder, out, options=QUICK)
+    first = benchmark(ScanList(folder), out, prepare_run(QUICK))
     assert len(first.rows) == 2 * 2 * 2
     assert {line["method"] for line in first.summary} == {"identity", "shrinkage"}
     kept = {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
-    again = benchmark(folder, out, options=QUICK, on_row=lambda r: seen.append(r.method))
+    again = benchmark(
+        ScanList(folder), out, prepare_run(QUICK), on_row=lambda r, *_: seen.append(r.method)
+    )
     assert again.rows == first.rows
     assert len(seen) == 8
     assert kept == {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
@@ -159,7 +147,9 @@ def test_our_own_methods_need_and_use_weights(
 ) -> None:
     methods = ("identity", "vae", "mean", "mean@fidelity=0")
     options = BenchmarkOptions(sigmas=(0.05,), methods=methods, crop=(32, 32, 32), **WHITE)
-    done = benchmark(folder, tmp_path / "out", options=options, weights=tiny_weights, include="a*")
+    done = benchmark(
+        ScanList(folder, "a*"), tmp_path / "out", prepare_run(options, weights=tiny_weights)
+    )
     assert [row.method for row in done.rows] == list(methods)
     scores = [row.psnr for row in done.rows]
     assert np.isfinite(scores).all()
@@ -304,20 +294,20 @@ def test_bad_scans_and_maps(
     with pytest.raises(ConfigError, match="no NIfTI"):
         scan_files(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="is called"):
-        benchmark(folder, tmp_path / "out", options=QUICK, include="zzz")
+        benchmark(ScanList(folder, "zzz"), tmp_path / "out", prepare_run(QUICK))
     manifest = tmp_path / "m.csv"
     manifest.write_text("path\na.nii\n")
     with pytest.raises(ConfigError, match="no column file"):
         scan_files(manifest)
     manifest.write_text("file\ndata/a.nii.gz\n")
-    assert named_scans(manifest) == [folder / "a.nii.gz"]
+    assert ScanList(manifest).files() == [folder / "a.nii.gz"]
     manifest.write_text("file\ndata/c.nii.gz\n")
     with pytest.raises(ConfigError, match="does not exist"):
         scan_files(manifest)
     gmap = tmp_path / "g.nii.gz"
     save_nifti(gmap, np.arange(125, dtype=np.float32).reshape(5, 5, 5), np.eye(4))
     with pytest.raises(GeometryError):
-        benchmark(folder, tmp_path / "out", options=QUICK, gmap=gmap)
+        benchmark(ScanList(folder), tmp_path / "out", prepare_run(QUICK, gmap))
     monkeypatch.setitem(sys.modules, "bm4d", None)
     with pytest.raises(ConfigError, match="bm4d is not installed"):
         PEERS["bm4d"](np.ones((8, 8, 8), np.float32), NoiseLaw("rician", 1, 0.1))

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medddpm.benchmark.measure import BenchmarkOptions
+from medddpm.benchmark.rows import prepare_run
 from medddpm.benchmark.run_repeats import find_repeats, repeat_test
 from medddpm.errors import ConfigError
 
@@ -45,10 +46,10 @@ def table(path: Path) -> list[dict[str, str]]:
 def test_files_and_a_4d_file_tell_the_same(
     runs: list[Path], x: Any, tmp_path: Path, save_nifti: Save, oblique_affine: Any
 ) -> None:
-    first = repeat_test(runs, tmp_path / "out", options=QUICK)
+    first = repeat_test(runs, tmp_path / "out", prepare_run(QUICK))
     frames = np.stack([rician(x, n) for n in (1, 2, 3)], axis=-1)
     path = save_nifti(tmp_path / "frames.nii.gz", frames, oblique_affine)
-    second = repeat_test([path], tmp_path / "out4", options=QUICK)
+    second = repeat_test([path], tmp_path / "out4", prepare_run(QUICK))
     assert [row["rmse"] for row in first.rows] == pytest.approx(
         [row["rmse"] for row in second.rows]
     )
@@ -66,15 +67,15 @@ def test_files_and_a_4d_file_tell_the_same(
 
 def test_a_run_goes_on_where_it_stopped(runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = repeat_test(runs, out, options=QUICK)
+    first = repeat_test(runs, out, prepare_run(QUICK))
     kept = {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
     seen: list[str] = []
     more = BenchmarkOptions(methods=("identity", "shrinkage", "tv"))
-    again = repeat_test(runs, out, options=more, on_row=lambda r: seen.append(r["method"]))
+    again = repeat_test(runs, out, prepare_run(more), on_row=lambda r, *_: seen.append(r["method"]))
     assert seen == ["identity", "shrinkage", "tv"]
     assert again.rows[:2] == first.rows
     assert kept.items() <= {p: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}.items()
-    fewer = repeat_test(runs[:2], out, options=QUICK)
+    fewer = repeat_test(runs[:2], out, prepare_run(QUICK))
     assert fewer.rows[1]["rmse"] != first.rows[1]["rmse"]
 
 
@@ -94,7 +95,7 @@ def test_a_folder_of_runs(tmp_path: Path, x: Any, save_nifti: Save, oblique_affi
         affine = oblique_affine + np.array([[0, 0, 0, shift]] * 3 + [[0, 0, 0, 0]])
         save_nifti(place / f"sub-3_run-{run}_T1w.nii.gz", rician(x, 5), affine)
     errors: list[Exception] = []
-    done = repeat_test([folder], tmp_path / "out", options=QUICK, on_error=errors.append)
+    done = repeat_test([folder], tmp_path / "out", prepare_run(QUICK), on_error=errors.append)
     assert [scan["case"] for scan in done.scans] == ["sub-1_T1w", "sub-2_T1w"]
     assert len(done.rows) == 4
     assert [line["scans"] for line in done.summary] == [2, 2]
@@ -198,7 +199,6 @@ def test_a_scan_too_small_for_blind_methods_says_what_to_do(
 def test_a_vae_is_passed_over_where_a_benchmark_takes_repeats(
     runs: list[Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
-    from medddpm.benchmark.rows import prepare_run
     from medddpm.benchmark.run_repeats import measure_repeats
 
     options = BenchmarkOptions(methods=("vae", "identity"))
@@ -206,4 +206,4 @@ def test_a_vae_is_passed_over_where_a_benchmark_takes_repeats(
     done = measure_repeats(find_repeats(runs), tmp_path / "rows", run)
     assert [row["method"] for row in done.rows] == ["identity"]
     with pytest.raises(ConfigError, match="repeats have none"):
-        repeat_test(runs, tmp_path / "out", options=options, weights=tiny_weights)
+        repeat_test(runs, tmp_path / "out", run)

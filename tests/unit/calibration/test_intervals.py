@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from medddpm.calibration.intervals import (
+    Origin,
     Points,
     Seen,
     cross_fit,
@@ -157,12 +158,13 @@ def test_points_keep_the_foreground_alone(rng):
     inside[:8] = True
     seen = Seen(CUBES, 0.05, 1.0)
     images = (clean, clean + np.float32(0.1), std)
-    found = points_of("s", "scan", "white", 0.05, images, inside, seen, most=500)
+    origin = Origin("s", "scan", "white", 0.05)
+    found = points_of(origin, images, inside, seen, most=500)
     assert found.mean.size == 500
     assert found.block_error.size == 2 * 4 * 4
     np.testing.assert_allclose(found.error, 0.1, atol=1e-6)
     with pytest.raises(ConfigError, match="no voxel"):
-        points_of("s", "scan", "white", 0.05, (clean, clean, 0 * std), inside, seen)
+        points_of(origin, (clean, clean, 0 * std), inside, seen)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from PIL import Image
 from medddpm.data.manifest import ScanRow, write_manifest
 from medddpm.data_report.run import data_report
 from medddpm.errors import ConfigError, OutputError
-from medddpm.io.provenance import checksum
 
 Cli = Callable[..., Any]
 SITES = ("<script>alert(1)</script>", '" onerror="x', "Site $x$ & Co", "京都")
@@ -69,14 +68,15 @@ def write_rows(
     worse: str = "",
     by: str = "scan",
     only: tuple[str, ...] = ("val", "test"),
-    sigma_name: str = "sigma_fraction",
 ) -> Path:
     """A benchmark's rows, and 2 dB less for one site."""
     rng = np.random.default_rng(0)
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["case", "noise", sigma_name, "method", "sigma_source", "psnr", "ssim"])
+        table.writerow(
+            ["case", "noise", "sigma_fraction", "method", "sigma_source", "psnr", "ssim"]
+        )
         for row in scans():
             name = row.scan if by == "scan" else Path(row.file).name.removesuffix(".nii.gz")
             for sigma in (0.03, 0.09):
@@ -190,13 +190,13 @@ def test_one_split_and_unknown_columns_are_no_reason_to_fail(tmp_path: Path) -> 
     assert done.report.remarks[0] == "Only train holds scans: splits cannot be compared."
 
 
-HEAD = "case,method,sigma,sigma_source,psnr\n"
+HEAD = "case,method,sigma_fraction,sigma_source,psnr\n"
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("case,method,sigma,sigma_source\n", "has no column psnr"),
+        ("case,method,sigma_fraction,sigma_source\n", "has no column psnr"),
         (HEAD, "of no scan of the manifest: looked for nothing"),
         (f"{HEAD}other,mean,0.1,none,30\n", "looked for other among the scans.*sub-00_T1w"),
         (f"{HEAD}sub-02_T1w,mean,0.1,none,high\n", "line 2: psnr is 'high'"),
@@ -210,18 +210,6 @@ def test_results_that_cannot_be_used(rows: str, words: str, prepared: Path, tmp_
     with pytest.raises(ConfigError, match=words):
         data_report(prepared, tmp_path / "page.html", results=tmp_path)
     assert not (tmp_path / "page.html").exists()
-
-
-def test_tables_of_earlier_releases_named_sigma_without_its_unit(
-    prepared: Path, tmp_path: Path
-) -> None:
-    pages = []
-    for name in ("sigma", "sigma_fraction"):
-        rows = write_rows(tmp_path / name / "rows.csv", worse=SITES[0], sigma_name=name)
-        data_report(prepared, tmp_path / f"{name}.html", results=rows)
-        text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
-        pages.append(text.replace(checksum([rows]), ""))
-    assert pages[0] == pages[1]
 
 
 def test_names_that_are_unknown_are_said_and_the_rest_is_used(

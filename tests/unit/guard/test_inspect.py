@@ -14,6 +14,8 @@ from skimage.restoration import denoise_nl_means
 
 from medddpm.errors import CheckpointError, ConfigError, GeometryError
 from medddpm.guard import Guard, GuardReport, guard_of, inspect
+from medddpm.preprocess.frame import Frame
+from medddpm.preprocess.noise import NoiseEstimate
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
 from medddpm.restoration.options import RestoreOptions
 
@@ -34,8 +36,10 @@ def check_residual(
     colour: Colour = WHITE,
     **others: Any,
 ) -> GuardReport:
-    law = NoiseLaw(kind, coils, sigma, colour)
-    return inspect(y, x_hat, law, mask, **{"guard": Guard(), **others})
+    law, found = NoiseLaw(kind, coils, sigma, colour), NoiseEstimate(0.0, 0.0, "given", 0.0, 0, 1.0)
+    affine: Any = others.pop("affine", None)
+    frame = Frame(y, 1.0, found, law, None, y, mask, (1.0, 1.0, 1.0), affine)
+    return inspect(frame, x_hat, **{"guard": Guard(), **others})
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medddpm.benchmark.degradation import NoiseModel
 from medddpm.benchmark.measure import BenchmarkOptions, Case, prepare_case
 from medddpm.benchmark.methods import parse_method
+from medddpm.data.scan_list import ScanList
 from medddpm.errors import ConfigError
 from medddpm.lesions.run import NAMES, lesion_test
 from medddpm.lesions.summary import summarise_lesions
@@ -154,7 +155,7 @@ def test_our_own_method_runs(
 ) -> None:
     path = save_nifti(tmp_path / "head.nii.gz", scan.data, scan.affine)
     options = _options("mean", diameters=(4.0,), contrasts=(0.1,), count=2)
-    done = lesion_test(path, tmp_path / "out", options=options, weights=tiny_weights)
+    done = lesion_test(ScanList(path), tmp_path / "out", options, weights=tiny_weights)
     assert len(done.cells) == 1
     assert done.summary[0]["lesions"] == 2
     assert np.isfinite(done.summary[0]["dprime_hotelling"])

@@ -1,4 +1,4 @@
-"""The guard's section of a report, on sidecars with and without a list of checks."""
+"""The guard's section of a report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from medddpm.io.frame_facts import GuardFacts
 from medddpm.io.outputs import plain
 from medddpm.report.checks import check_rows, check_values
 
-OLD = {"residual_ratio": 0.9, "noise_ratio": 1.0, "passed": True, "messages": []}
-
 
 def check(name: str = "peak", **more: Any) -> dict[str, Any]:
     told = {"name": name, "value": 1.2, "low": None, "high": 2.5, "passed": True, "words": "ok"}
@@ -24,21 +22,12 @@ def check(name: str = "peak", **more: Any) -> dict[str, Any]:
 
 
 def rows_of(*checks: dict[str, Any]) -> list[Any]:
-    return check_rows(guard_of({**OLD, "checks": checks}))
+    return check_rows(guard_of({"passed": True, "messages": [], "checks": checks}))
 
 
 def guard_of(told: dict[str, Any]) -> GuardFacts:
     """What is read of it from JSON."""
     return GuardFacts.model_validate_json(json.dumps(plain(told)))
-
-
-def test_without_a_list_known_numbers_are_in_words_and_unknown_ones_by_name() -> None:
-    rows = check_rows(guard_of({**OLD, "new_check": 0.123}))
-    assert [row.value for row in rows] == ["0.90", "1.00", "0.12"]
-    assert "noise that was assumed" in rows[0].name
-    assert rows[2].name == "New check"
-    assert all(row.passed is None and not row.allowed for row in rows)
-    assert check_rows(guard_of({**OLD, "checks": []})) == rows[:2]
 
 
 def test_what_the_guard_says_is_what_the_report_shows() -> None:
@@ -56,7 +45,6 @@ def test_what_the_guard_says_is_what_the_report_shows() -> None:
     assert (white.passed, white.words, white.name) == (True, "", CHECKS["whiteness"].label)
     assert (strange.passed, strange.allowed) == (None, "")
     assert check_values(guard) == {"residual_ratio": 2.0, "whiteness": 0.01, "strangeness": 4.0}
-    assert check_values(guard_of(OLD)) == {"residual_ratio": 0.9, "noise_ratio": 1.0}
 
 
 def test_a_list_of_checks_is_shown_and_those_that_failed_come_first() -> None:

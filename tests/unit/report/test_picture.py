@@ -31,12 +31,10 @@ def test_writes_a_png_with_a_column_each(
     tmp_path: Path, scans: tuple[NDArray[np.float32], ...]
 ) -> None:
     noisy, restored, clean = scans
-    three = comparison_picture(tmp_path / "a.png", noisy, restored, spacing=SPACING)
+    three = comparison_picture(tmp_path / "a.png", [noisy, restored], spacing=SPACING)
     five = comparison_picture(
         tmp_path / "b.png",
-        noisy,
-        restored,
-        clean,
+        [noisy, restored, clean],
         spacing=SPACING,
         title="t",
         caption="c",
@@ -55,7 +53,7 @@ def test_uncertainty_is_one_more_column_and_an_open_file_will_do(
     widths = []
     for std in (None, scans[2] / 10):
         file = io.BytesIO()
-        comparison_picture(file, scans[0], scans[1], spacing=SPACING, std=std)
+        comparison_picture(file, scans[:2], spacing=SPACING, std=std)
         file.seek(0)
         widths.append(mpimg.imread(file).shape[1])
     assert widths[1] / widths[0] == pytest.approx(4 / 3, rel=0.05)
@@ -65,8 +63,12 @@ def test_thick_slices_are_drawn_to_scale(
     tmp_path: Path, scans: tuple[NDArray[np.float32], ...]
 ) -> None:
     noisy, restored, _ = scans
-    thin = mpimg.imread(comparison_picture(tmp_path / "a.png", noisy, restored, spacing=(1, 1, 1)))
-    thick = mpimg.imread(comparison_picture(tmp_path / "b.png", noisy, restored, spacing=(1, 1, 3)))
+    thin = mpimg.imread(
+        comparison_picture(tmp_path / "a.png", [noisy, restored], spacing=(1, 1, 1))
+    )
+    thick = mpimg.imread(
+        comparison_picture(tmp_path / "b.png", [noisy, restored], spacing=(1, 1, 3))
+    )
     assert thick.shape[0] > 1.3 * thin.shape[0]
     assert thick.shape[1] == thin.shape[1]
 
@@ -75,10 +77,10 @@ def test_a_turned_scan_gives_the_same_picture(
     tmp_path: Path, scans: tuple[NDArray[np.float32], ...]
 ) -> None:
     noisy, restored, _ = scans
-    ras = mpimg.imread(comparison_picture(tmp_path / "a.png", noisy, restored, spacing=SPACING))
+    ras = mpimg.imread(comparison_picture(tmp_path / "a.png", [noisy, restored], spacing=SPACING))
     turned = [a.transpose(2, 0, 1)[:, ::-1] for a in (noisy, restored)]
     other = comparison_picture(
-        tmp_path / "b.png", turned[0], turned[1], spacing=(2.5, 1.0, 1.0), orientation="SLA"
+        tmp_path / "b.png", turned, spacing=(2.5, 1.0, 1.0), orientation="SLA"
     )
     np.testing.assert_allclose(mpimg.imread(other), ras, atol=0.02)
 
@@ -96,17 +98,19 @@ def test_identical_scans_have_an_empty_difference(
     tmp_path: Path, scans: tuple[NDArray[np.float32], ...]
 ) -> None:
     clean = scans[2]
-    assert comparison_picture(tmp_path / "a.png", clean, clean, spacing=SPACING).stat().st_size > 0
+    assert (
+        comparison_picture(tmp_path / "a.png", [clean, clean], spacing=SPACING).stat().st_size > 0
+    )
 
 
 def test_bad_requests(tmp_path: Path, scans: tuple[NDArray[np.float32], ...]) -> None:
     noisy, restored, clean = scans
     path = tmp_path / "a.png"
     with pytest.raises(GeometryError, match="different grids"):
-        comparison_picture(path, noisy, restored[:-1], spacing=SPACING)
+        comparison_picture(path, [noisy, restored[:-1]], spacing=SPACING)
     with pytest.raises(ShapeError, match="X, Y, Z"):
-        comparison_picture(path, noisy[0], restored[0], spacing=SPACING)
+        comparison_picture(path, [noisy[0], restored[0]], spacing=SPACING)
     with pytest.raises(ShapeError, match="orientation"):
-        comparison_picture(path, noisy, restored, spacing=SPACING, orientation="RRS")
+        comparison_picture(path, [noisy, restored], spacing=SPACING, orientation="RRS")
     with pytest.raises(OutputError, match="cannot write"):
-        comparison_picture(tmp_path / "missing" / "a.png", noisy, clean, spacing=SPACING)
+        comparison_picture(tmp_path / "missing" / "a.png", [noisy, clean], spacing=SPACING)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,14 @@ import pytest
 import torch
 
 from medddpm.model.model import load_model
+from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.restoration.gaussian import denoise_gaussian
 from medddpm.restoration.options import RestoreOptions
 
 CPU = torch.device("cpu")
 OPTIONS = RestoreOptions(noise="gaussian", tile=32, overlap=8, shifts=1)
+
+LAW = NoiseLaw("gaussian", 1, 0.1)
 
 
 def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +30,7 @@ def test_shrinkage_alone_removes_noise_of_either_sign(
 ) -> None:
     clean, noisy = scene(rng)
     done = denoise_gaussian(
-        load_model(tiny_weights), noisy, 0.1, (1, 1, 1), options=OPTIONS, device=CPU, learned=False
+        load_model(tiny_weights), noisy, LAW, (1, 1, 1), options=OPTIONS, device=CPU, learned=False
     )
     assert done.shape == clean.shape
     assert done.min() < -0.3  # no magnitude: what is negative stays so
@@ -42,7 +46,13 @@ def test_a_map_of_one_sigma_is_that_sigma(
     even = np.full(noisy.shape, 0.1, np.float32)
     one, two = (
         denoise_gaussian(
-            model, noisy, level, (1, 1, 1), options=OPTIONS, device=CPU, learned=learned
+            model,
+            noisy,
+            replace(LAW, sigma=level),
+            (1, 1, 1),
+            options=OPTIONS,
+            device=CPU,
+            learned=learned,
         )
         for level in (0.1, even)
     )
