@@ -67,8 +67,8 @@ def emptied(image: NDArray[Any]) -> Mask | None:
     core = ndimage.binary_erosion(zeros, np.ones((3, 3, 3)), iterations=2, border_value=1)
     if not core.any():
         return None
-    solid: Mask = ndimage.binary_dilation(core, np.ones((3, 3, 3)), iterations=2)
-    return solid & zeros
+    solid: Mask = zeros & ndimage.binary_dilation(core, np.ones((3, 3, 3)), iterations=2)
+    return solid
 
 
 def above_floor(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
