@@ -14,6 +14,7 @@ from medddpm.errors import ConfigError
 
 NoiseKind = Literal["rician", "gaussian", "ncchi"]
 Mode = Literal["mean", "sample", "ensemble"]
+Backend = Literal["torch", "compile", "onnx", "openvino"]
 OutputFormat = Literal["nifti", "dicom"]
 NumberType = Literal["float32", "input", "uint8", "int16", "uint16", "int32"]
 

@@ -12,6 +12,7 @@ import typer
 from medddpm.cli import groups
 from medddpm.cli.console import progress, say
 from medddpm.cli.options import (
+    Backend,
     Coils,
     Device,
     Force,
@@ -78,6 +79,9 @@ def restore(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
     device: Device = "auto",
+    backend: Annotated[
+        Backend | None, typer.Option(help="What runs the networks of mode mean.")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(help="Most memory to use, such as 8GB; does not change bytes.")
     ] = None,
@@ -110,6 +114,7 @@ def restore(
         "noise": noise,
         "coils": coils,
         "seed": seed,
+        "backend": backend,
         "memory_gb": parse_memory(memory),
     }
     if sigma is not None:
