@@ -51,7 +51,7 @@ def test_a_whole_sidecar_is_read(tmp_path: Path) -> None:
         broken("input", value="a.nii"),
         broken("options", "mode"),
         broken("versions", "medddpm"),
-        broken("frames", 0, "guard", value={"messages": [], "new_check": "many"}),
+        broken("frames", 0, "guard", value={"messages": [], "checks": [CHECK | {"value": "many"}]}),
         broken("frames", 0, "guard", value={"messages": [], "checks": [CHECK | {"where": "here"}]}),
         broken("frames", 0, "guard", value={"messages": [], "checks": [CHECK | {"where": [1]}]}),
     ],
@@ -70,6 +70,7 @@ def test_a_sidecar_that_lacks_something_is_none(facts: dict[str, Any], tmp_path:
     [
         (broken("unheard_of", value=1), "unheard_of"),
         (broken("frames", 0, "sigma", "kurtosis", value=3), "frames.0.sigma.kurtosis"),
+        (broken("frames", 0, "guard", "new_check", value=1.0), "frames.0.guard.new_check"),
         (broken("header", value={"edge": [None] * 3, "echo": 1}), "header.echo"),
     ],
 )
