@@ -114,8 +114,8 @@ def undersample(
     mask: Annotated[
         Literal["vd2d", "vd1d", "uniform", "poisson"],
         typer.Option(
-            help="vd2d, vd1d: random, denser in the middle. uniform: every R-th line. poisson: a "
-            "disc, whose lines keep their distance."
+            help="vd2d, vd1d: random, denser in the middle. uniform: every R-th line, or spoke, or "
+            "spiral. poisson: a disc, whose lines keep their distance."
         ),
     ] = "vd2d",
     acceleration: Annotated[float, typer.Option("--R", min=1, help="Acceleration.")] = 4.0,
@@ -138,6 +138,10 @@ def simulate_raw(
     output: RawOut,
     sigma: Annotated[float, typer.Option(help="Fraction of the intensity scale, such as 0.02.")],
     coils: Annotated[int, typer.Option(min=1, help="Of the receiver.")] = 8,
+    trajectory: Annotated[
+        Literal["radial", "spiral"] | None,
+        typer.Option(help="Slices measured along spokes or spirals; lines of a grid without it."),
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -145,6 +149,14 @@ def simulate_raw(
     with progress("simulate-raw"):
         from medddpm.workflows.reconstructing import simulate_raw as run
 
-        done = run(clean, output, sigma, coils=coils, seed=seed, overwrite=overwrite)
+        done = run(
+            clean,
+            output,
+            sigma,
+            coils=coils,
+            seed=seed,
+            trajectory=trajectory,
+            overwrite=overwrite,
+        )
     typer.echo(f"{output}")
     say(done.words)

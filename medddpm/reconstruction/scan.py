@@ -14,9 +14,10 @@ from torch import Tensor
 
 from medddpm.errors import MedddpmError
 from medddpm.io import Quantity
-from medddpm.io.raw_scan import RawScan
+from medddpm.io.raw_scan import RawScan, Trajectory
 from medddpm.model.interval import NOMINAL
 from medddpm.operators.fourier import cropped, on_matrix, without_oversampling
+from medddpm.reconstruction.gridless import make_gridless_problem
 from medddpm.reconstruction.methods import DrawingPrior, solve_frame
 from medddpm.reconstruction.noise_map import g_factor_map
 from medddpm.reconstruction.options import ReconstructOptions
@@ -147,6 +148,10 @@ def frame_problem(
     coils: int | None = None,
 ) -> Problem:
     """One frame of a scan as a problem, its slices as a batch, without readout oversampling."""
+    samples = scan.noise if noise is None else noise
+    told = None if samples is None else torch.from_numpy(samples)
+    if scan.trajectory is not None:
+        return _gridless(scan, scan.trajectory, frame, told, coils)
     size = _readout(scan)
     kspace, mask = _narrowed(scan.kspace[frame], scan.mask[frame], size)
     calibration = None
@@ -154,7 +159,6 @@ def frame_problem(
         known, where = scan.calibration
         which = min(frame, len(known) - 1)
         calibration = _narrowed(known[which], where[which], size)
-    samples = scan.noise if noise is None else noise
     matrix = kspace.shape[2:]
     ratio = [size / scan.encoded_matrix[0], 1.0, 1.0]
     fov = [f * r for f, r in zip(scan.fov_mm, ratio, strict=True)]
@@ -163,8 +167,24 @@ def frame_problem(
         kspace,
         mask,
         (x, y, scan.spacing[2] if matrix[2] == 1 else z),
-        noise=None if samples is None else torch.from_numpy(samples),
+        noise=told,
         calibration=calibration,
+        coils=coils,
+    )
+
+
+def _gridless(
+    scan: RawScan, trajectory: Trajectory, frame: int, noise: Tensor | None, coils: int | None
+) -> Problem:
+    """One frame of a scan with a trajectory."""
+    x, y, z = (f / n for f, n in zip(scan.fov_mm, trajectory.matrix, strict=True))
+    return make_gridless_problem(
+        torch.from_numpy(scan.kspace[frame]),
+        torch.from_numpy(scan.mask[frame]),
+        torch.from_numpy(trajectory.places[min(frame, len(trajectory.places) - 1)]),
+        trajectory.matrix,
+        (x, y, scan.spacing[2] if trajectory.matrix[2] == 1 else z),
+        noise=noise,
         coils=coils,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from medddpm.errors import ConfigError
 from medddpm.io import Quantity, check_output, checksum, read_volume, without_padding, write_volume
 from medddpm.io.outputs import check_targets, plan_targets, staged, write_json
 from medddpm.io.provenance import STATEMENT, machine, now, versions, voxel_checksum
@@ -19,6 +20,7 @@ from medddpm.reconstruction.options import ReconstructOptions
 from medddpm.reconstruction.prior import Prior
 from medddpm.reconstruction.scan import MakePrior, reconstruct_scan
 from medddpm.reconstruction.simulated_raw import simulate_raw as simulated
+from medddpm.reconstruction.trajectories import TrajectoryKind
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
 
@@ -184,15 +186,26 @@ def undersample(
     Args:
         raw: What `read_raw` takes.
         output: A .h5 file.
-        mask: See `sampling_lines`.
+        mask: See `sampling_lines`; "uniform" for readouts of a trajectory, of which it keeps every
+            R-th, as all of them are denser in the middle.
         acceleration: R.
         acs: Lines of calibration in the middle.
         seed: Of a random mask.
         overwrite: Replace an output that exists.
+
+    Raises:
+        ConfigError: The mask does not suit the scan.
     """
     path = check_output(output, overwrite)
     scan = read_raw(raw)
     _, y, z = scan.encoded_matrix
+    if scan.trajectory is not None:
+        if mask != "uniform":
+            raise ConfigError(
+                f"{raw} is {scan.trajectory.kind}, and mask {mask} is of lines on a grid; take "
+                "--mask uniform, which keeps every R-th readout"
+            )
+        y, z, acs = scan.kspace.shape[4], 1, 0
     lines = sampling_lines(mask, (y, z), acceleration, acs=acs, seed=seed)
     fewer = scan.undersampled(lines)
     write_ismrmrd(fewer, path)
@@ -206,6 +219,7 @@ def simulate_raw(
     *,
     coils: int = 8,
     seed: int = 0,
+    trajectory: TrajectoryKind | None = None,
     overwrite: bool = False,
 ) -> RawScan:
     """Write raw data of a clean scan as ISMRMRD; returns it.
@@ -216,10 +230,12 @@ def simulate_raw(
         sigma: Noise as a fraction of the intensity scale.
         coils: Of the receiver.
         seed: Of coils, phase and noise.
+        trajectory: "radial" or "spiral"; a grid if not given.
         overwrite: Replace an output that exists.
     """
     path = check_output(output, overwrite)
-    scan = simulated(without_padding(read_volume(clean)), sigma, coils=coils, seed=seed)
+    volume = without_padding(read_volume(clean))
+    scan = simulated(volume, sigma, coils=coils, seed=seed, trajectory=trajectory)
     write_ismrmrd(scan, path)
     return scan
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -142,3 +143,39 @@ def test_what_is_held_out_of_a_classical_method_is_predicted(raw: Path, tmp_path
     assert f"predicted within {held['error_in_noise']:.2f} of its noise" in done.output
     done = runner.invoke(app, [*tv, "--mode", "sample", "--overwrite"])
     assert (done.exit_code, "tv has none" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize("kind", ["radial", "spiral"])
+def test_spokes_and_spirals_are_simulated_thinned_and_reconstructed(
+    kind: str, clean_nifti: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("finufft", reason="needs the extra nufft")
+    raw, few, out = tmp_path / "raw.h5", tmp_path / "few.h5", tmp_path / "out.nii.gz"
+    args = ["simulate-raw", str(clean_nifti), str(raw), "--sigma", "0.02", "--coils", "4"]
+    done = runner.invoke(app, [*args, "--trajectory", kind])
+    assert done.exit_code == 0, done.output
+    done = runner.invoke(app, ["undersample", str(raw), str(few), "--R", "2"])
+    assert done.exit_code == 2
+    assert f"is {kind}, and mask vd2d is of lines on a grid" in done.output
+    done = runner.invoke(app, ["undersample", str(raw), str(few), "--mask", "uniform", "--R", "2"])
+    assert done.exit_code == 0, done.output
+    done = runner.invoke(
+        app, ["reconstruct", str(few), str(out), "--method", "tv", "--held-out", "0.34"]
+    )
+    assert done.exit_code == 0, done.output
+    assert f"({kind})" in done.output
+    clean, image = read_volume(clean_nifti), read_volume(out)
+    np.testing.assert_allclose(image.affine, clean.affine, atol=1e-3)
+    inside = clean.data > 0
+    assert np.corrcoef(image.data[inside], clean.data[inside])[0, 1] > 0.95
+
+
+def test_spirals_without_finufft_name_the_extra(
+    clean_nifti: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "finufft", None)
+    args = ["simulate-raw", str(clean_nifti), str(tmp_path / "raw.h5"), "--sigma", "0.02"]
+    done = runner.invoke(app, [*args, "--trajectory", "spiral"])
+    assert done.exit_code != 0
+    assert "nufft" in done.output
+    assert "Traceback" not in done.output
