@@ -62,6 +62,9 @@ def reconstruct(
         int,
         typer.Option(min=0, help="Write a g-factor map too, from so many replicas; 0 for none."),
     ] = 0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write an HTML page beside the image too.")
+    ] = False,
     device: Device = "auto",
     memory: Annotated[
         str | None, typer.Option(help="Most memory of the networks' tiles, such as 8GB.")
@@ -70,7 +73,7 @@ def reconstruct(
     overwrite: Overwrite = False,
     overrides: Overrides = None,
 ) -> None:
-    """Reconstruct raw k-space: an image in place, in units of its noise, with a report beside it.
+    """Reconstruct raw k-space: an image in place, in units of its noise, with a sidecar beside it.
 
     Coil sensitivities come from the calibration lines (ESPIRiT), the noise from a noise scan, that
     of the file or one that is given, or else from the ends of k-space. Settings are those of
@@ -95,16 +98,19 @@ def reconstruct(
             noise_scan=noise_scan,
             phase=phase,
             replicas=g_factor,
+            report=report,
             overwrite=overwrite,
             on_progress=step,
         )
     for path in done.paths:
         typer.echo(f"{path}")
     say(done.summary)
+    for notice in done.notices:
+        say(f"note: {notice}")
     if done.check:
         say(done.check)
     if done.maps:
-        say("the 90 % interval is nominal: nobody has calibrated it for reconstructions")
+        say(done.interval)
 
 
 @reports_errors

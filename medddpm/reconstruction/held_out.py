@@ -7,6 +7,7 @@ Reson Med 84:3172, 2020).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,6 +43,19 @@ class HeldOut:
         gap = gap / torch.where(there, mask, 1)  # samples on no grid are weighted
         count = float(there.expand(gap.shape).sum())
         square = gap.real.square().sum() + gap.imag.square().sum()
+        return float((square / (2 * count)).sqrt()) / (self.whole.sigma * self.whole.sample_noise)
+
+    def spread(self, images: Sequence[Tensor]) -> float:
+        """Standard deviation over images of what they predict, in units of the noise.
+
+        Args:
+            images: Two or more of (B, X, Y, Z).
+        """
+        weight = torch.where(self.mask[:, None] > 0, self.mask[:, None], 1)
+        told = torch.stack([self.predicted(image) / weight for image in images])
+        away = told - told.mean(dim=0)
+        count = float((self.mask[:, None] > 0).expand(told.shape[1:]).sum())
+        square = (away.real.square().sum() + away.imag.square().sum()) / (len(images) - 1)
         return float((square / (2 * count)).sqrt()) / (self.whole.sigma * self.whole.sample_noise)
 
     def predicted(self, image: Tensor) -> Tensor:

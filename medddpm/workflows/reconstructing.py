@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from medddpm.errors import ConfigError
 from medddpm.io import Quantity, check_output, checksum, read_volume, without_padding, write_volume
-from medddpm.io.outputs import check_targets, plan_targets, staged, write_json
-from medddpm.io.provenance import STATEMENT, machine, now, versions, voxel_checksum
+from medddpm.io.outputs import check_targets, plan_targets, staged, write_html, write_json
+from medddpm.io.provenance import (
+    STATEMENT,
+    machine,
+    now,
+    output_checksum,
+    relative_path,
+    versions,
+    voxel_checksum,
+)
 from medddpm.io.raw import read_noise, read_raw
 from medddpm.io.raw_ismrmrd_write import write_ismrmrd
 from medddpm.io.raw_scan import RawScan
@@ -18,11 +26,15 @@ from medddpm.model.model import find_weights
 from medddpm.reconstruction.masks import MaskKind, sampling_lines
 from medddpm.reconstruction.options import ReconstructOptions
 from medddpm.reconstruction.prior import Prior
-from medddpm.reconstruction.scan import MakePrior, reconstruct_scan
+from medddpm.reconstruction.scan import MakePrior, Reconstructed, reconstruct_scan
 from medddpm.reconstruction.simulated_raw import simulate_raw as simulated
 from medddpm.reconstruction.trajectories import TrajectoryKind
+from medddpm.report.reconstruction import reconstruction_page
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
+
+KIND = "reconstruction"
+"""What its sidecar calls itself, so that `replay` tells it from that of a restoration."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class ReconstructedScan:
         sidecar: JSON report.
         facts: Its content.
         maps: NIfTI files of the spread and the interval of an ensemble.
+        page: HTML report, if it was asked for.
     """
 
     image: Path
@@ -44,11 +57,13 @@ class ReconstructedScan:
     sidecar: Path
     facts: dict[str, Any] = field(repr=False)
     maps: list[Path] = field(default_factory=list)
+    page: Path | None = None
 
     @property
     def paths(self) -> list[Path]:
-        """All images that were written."""
-        return [p for p in (self.image, self.phase, self.g_factor, *self.maps) if p is not None]
+        """All images, and the page, that were written."""
+        found = (self.image, self.phase, self.g_factor, *self.maps, self.page)
+        return [path for path in found if path is not None]
 
     @property
     def check(self) -> str:
@@ -62,6 +77,23 @@ class ReconstructedScan:
             f"held-out k-space ({100 * worst['share']:.2g} % of the samples) is predicted within "
             f"{worst['error_in_noise']:.2f} of its noise{more}; 1 is noise alone"
         )
+
+    @property
+    def notices(self) -> list[str]:
+        """What is to be known of the result, each sentence once."""
+        found = [note for frame in self.facts["frames"] for note in frame.get("notices", [])]
+        return list(dict.fromkeys(found))
+
+    @property
+    def interval(self) -> str:
+        """What stands behind the interval of an ensemble; "" where there is none."""
+        found = self.facts.get("interval")
+        if found is None:
+            return ""
+        if not found["calibrated"]:
+            return "the 90 % interval is not calibrated, as nothing was held out: it is too narrow"
+        widths = ", ".join(f"{scale:.2f}" for scale in found["scales"])
+        return f"the 90 % interval is the spread of the draws times {widths}, by what was held out"
 
     @property
     def summary(self) -> str:
@@ -86,10 +118,11 @@ def reconstruct(
     noise_scan: str | Path | None = None,
     phase: bool = False,
     replicas: int = 0,
+    report: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> ReconstructedScan:
-    """Write the image of a raw scan, with a report beside it.
+    """Write the image of a raw scan, with a sidecar beside it.
 
     Args:
         raw: ISMRMRD or fastMRI HDF5, BART cfl, or Siemens twix.
@@ -101,6 +134,7 @@ def reconstruct(
         noise_scan: Raw data without signal, in place of the scan's own noise readouts.
         phase: Write the phase too.
         replicas: Write a map of the g-factor too, from so many; 0 for none.
+        report: Write an HTML page too, with the plain methods beside the result.
         overwrite: Replace outputs that exist.
         on_progress: Called with the task, steps done and all steps.
 
@@ -114,19 +148,35 @@ def reconstruct(
     wanted |= dict.fromkeys(get_args(Quantity), options.mode == "ensemble")
     parts = [target.part(name) for name, is_wanted in wanted.items() if is_wanted]
     inputs = [raw, *([Path(noise_scan)] if noise_scan is not None else [])]
-    check_targets([target.image, target.sidecar, *parts], overwrite=overwrite, inputs=inputs)
+    page = [target.html] if report else []
+    targets = [target.image, target.sidecar, *parts, *page]
+    check_targets(targets, overwrite=overwrite, inputs=inputs)
     noise = None if noise_scan is None else read_noise(noise_scan)
     scan = read_raw(raw)
     prior, used, digest = _prior(options, restore, weights, device)
     step = None if on_progress is None else _named(on_progress)
     done = reconstruct_scan(
-        scan, options, make_prior=prior, noise=noise, replicas=replicas, on_progress=step
+        scan,
+        options,
+        make_prior=prior,
+        noise=noise,
+        replicas=replicas,
+        compare=report,
+        on_progress=step,
     )
-    facts = {
+    facts: dict[str, Any] = {
+        "kind": KIND,
         "statement": STATEMENT,
         "time": now(),
-        "input": describe_raw(scan),
+        "input": {**describe_raw(scan), "path": relative_path(scan.source or raw, target.folder)},
         **done.facts,
+        "run": {
+            "restore": asdict(restore or RestoreOptions()),
+            "weights": _weights_name(weights, target.folder),
+            "noise_scan": None if noise_scan is None else _noise_facts(noise_scan, target.folder),
+            "phase": phase,
+            "replicas": replicas,
+        },
         "units": "signal over the noise of a fully measured image",
         "weights": digest,
         "device": used,
@@ -145,6 +195,10 @@ def reconstruct(
             write_volume(done.g_factor, folder / target.part("gfactor").name)
         for name, value in done.maps.items():
             write_volume(value, folder / target.part(name).name)
+        written = [target.image, *parts]
+        facts["output"]["files"] = {p.name: output_checksum(folder / p.name) for p in written}
+        if report:
+            write_html(folder / target.html.name, page_of(target.stem, done, facts))
         write_json(folder / target.sidecar.name, facts)
     return ReconstructedScan(
         target.image,
@@ -153,7 +207,23 @@ def reconstruct(
         target.sidecar,
         facts,
         [target.part(name) for name in done.maps],
+        target.html if report else None,
     )
+
+
+def page_of(name: str, done: Reconstructed, facts: dict[str, Any]) -> str:
+    """The HTML page of a reconstruction; frame 0 is shown.
+
+    Args:
+        name: Of the result.
+        done: Its images.
+        facts: Its sidecar.
+    """
+    scans = {**done.others, facts["options"]["method"]: done.magnitude.frame(0)}
+    spreads = {} if done.g_factor is None else {"g-factor": done.g_factor.frame(0)}
+    if "std" in done.maps:
+        spreads = {"std": done.maps["std"].frame(0), **spreads}
+    return reconstruction_page(name, facts, scans, spreads, done.magnitude.geometry)
 
 
 def describe_raw(scan: RawScan) -> dict[str, Any]:
@@ -253,6 +323,18 @@ def _prior(
         str(restorer.device),
         restorer.model.digest,
     )
+
+
+def _weights_name(weights: str | Path, folder: Path) -> str:
+    """A shipped name, or the file's path as seen from the sidecar."""
+    path = Path(weights)
+    return relative_path(path, folder) if path.suffix or path.exists() else str(weights)
+
+
+def _noise_facts(noise_scan: str | Path, folder: Path) -> dict[str, str]:
+    path = Path(noise_scan)
+    files = [path] if path.is_file() else [path.with_name(f"{path.name}.cfl")]
+    return {"path": relative_path(path, folder), "sha256": checksum(files)}
 
 
 def _named(on_progress: Callable[[str, int, int], None]) -> Callable[[int, int], None]:
