@@ -10,7 +10,10 @@ from torch import Tensor
 
 from medddpm.errors import ConfigError, ShapeError
 from medddpm.io.raw_scan import RawScan, Trajectory
+from medddpm.operators.nufft import nufft
 from medddpm.operators.solve import largest_eigenvalue
+from medddpm.preprocess.acquisition import simulated_coils
+from medddpm.reconstruction.gridless import make_gridless_problem
 from medddpm.reconstruction.held_out import hold_out
 from medddpm.reconstruction.methods import solve
 from medddpm.reconstruction.noise_map import g_factor_map
@@ -172,6 +175,39 @@ def test_the_g_factor_is_about_one_where_all_was_measured() -> None:
     assert float(g_factor_map(problem("radial"), replicas=12)[0][seen].mean()) > float(
         g[seen].mean()
     )
+
+
+def test_a_stack_of_stars_is_a_volume() -> None:
+    """3D samples, with maps and noise that are known: the head that they were made of."""
+    size = (20, 18, 12)
+    x, y, z = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
+    head = ((x / 0.7) ** 2 + (y / 0.8) ** 2 + (z / 0.7) ** 2 < 1).float() + (x**2 + z**2 < 0.1)
+    stars = torch.from_numpy(simulated_trajectory("radial", size[:2], 24).places[0, 0, :, :, 0])
+    kz = (torch.arange(12) - 6).repeat_interleave(24).expand(40, -1)
+    places = torch.cat([stars.repeat(1, 12, 1)[..., :2], kz[..., None]], dim=-1)[None, :, :, None]
+    maps = torch.from_numpy(simulated_coils(size, 4, np.random.default_rng(0)))
+    samples = nufft(maps * head, places.reshape(-1, 3)).reshape(1, 4, 40, 288, 1)
+    generator = torch.Generator().manual_seed(0)
+    noise, white = (
+        0.01 * torch.randn(shape, dtype=torch.complex64, generator=generator)
+        for shape in (samples.shape, (4, 4000))
+    )
+    found = make_gridless_problem(
+        samples + noise,
+        torch.ones(1, 40, 288, 1),
+        places.float(),
+        size,
+        (1, 1, 1),
+        noise=white,
+        maps=maps[None],
+    )
+    assert min(found.centre.shape[2:]) >= 11
+    image = solve(found, ReconstructOptions("tv"))[0].abs()
+    unit = found.scale * 0.01 / 2**0.5 / found.sample_noise
+    inside = head > 0
+    gap = (image * unit - head)[inside]
+    error = float(gap.square().mean().sqrt())
+    assert error < 0.1, error
 
 
 def test_too_few_readouts_calibrate_nothing() -> None:
