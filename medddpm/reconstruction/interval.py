@@ -13,8 +13,8 @@ import math
 
 _FACTOR, _POWER = 1.18, 0.62
 """Least squares, in logarithms, of the scale that 90 % needed over the ratio seen: 10 ensembles of
-four draws of two training subjects (ds002748 sub-01 and sub-12; 2D masks of R 4 and 8, 1D of R 3 and
-4, sigma 0.02 and 0.05, voxels of 1 and 2 mm). The fit is within 11 % in each of them."""
+four draws of two training subjects (ds002748 sub-01 and sub-12; 2D masks of R 4 and 8, 1D of R 3
+and 4, sigma 0.02 and 0.05, voxels of 1 and 2 mm). The fit is within 11 % in each of them."""
 _LEAST, _MOST = 0.7, 6.0
 
 

@@ -47,7 +47,10 @@ def restore_complex(
     """
     options = options or RestoreOptions()
     if run.format == "dicom":
-        raise ConfigError("--format dicom derives a series from DICOM input, and this is NIfTI")
+        raise ConfigError(
+            "--format dicom derives a series of magnitudes; a scan with its phase is written as "
+            "NIfTI: leave --format dicom out"
+        )
     if options.noise == "ncchi":
         raise ConfigError(not_gaussian(options.noise))
     run.noise.check(options)
