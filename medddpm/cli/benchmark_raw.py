@@ -40,6 +40,9 @@ def benchmark_raw(
     planes: Annotated[
         int, typer.Option(min=1, help="Planes across the readout that are reconstructed.")
     ] = 32,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Draws of an ensemble of ours, for its coverage; 0 for none.")
+    ] = 0,
     weights: Weights = "default",
     device: Device = "auto",
     seed: Seed = 0,
@@ -63,6 +66,7 @@ def benchmark_raw(
             planes=planes,
             seed=seed,
             plug=config.reconstruct.plug,
+            samples=samples,
         )
         rows = run(
             data,
@@ -77,7 +81,11 @@ def benchmark_raw(
 
 
 def _say_row(row: dict[str, Any]) -> None:
+    covered = ""
+    if "coverage" in row:
+        covered = f", 90 % interval holds {100 * row['coverage']:.1f} %"
     say(
         f"{row['case']} {row['mask']} R {row['R']} sigma {row['sigma']} {row['method']} x "
         f"{row['weight']}: {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}, {row['seconds']:.1f} s"
+        f"{covered}"
     )

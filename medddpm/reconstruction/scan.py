@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -100,7 +100,8 @@ def reconstruct_scan(
         solved = solve_frame(problem, options, prior, step)
         images.append(on_recon_grid(solved.image * problem.scale, scan))
         if len(solved.draws) > 1:
-            spread = _spread([on_recon_grid(d * problem.scale, scan) for d in solved.draws])
+            draws = (np.abs(on_recon_grid(d * problem.scale, scan)) for d in solved.draws)
+            spread = spread_of(draws)
             widths.append(_interval_scale(solved.facts))
             spreads.append(spread * np.float32(widths[-1]))
         if replicas and frame == 0:
@@ -171,11 +172,11 @@ def _interval_scale(facts: dict[str, Any]) -> float:
     return interval_scale(held["error_in_noise"], held["spread_in_noise"])
 
 
-def _spread(draws: Sequence[NDArray[np.complex64]]) -> NDArray[np.float32]:
-    """Standard deviation of the magnitude over draws, as neighbours tell it, too."""
+def spread_of(magnitudes: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Standard deviation over two draws or more, as neighbours tell it, too."""
     moments = Moments()
-    for draw in draws:
-        moments.add(np.abs(draw))
+    for magnitude in magnitudes:
+        moments.add(magnitude)
     return smooth_spread(moments.std())
 
 

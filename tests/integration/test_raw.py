@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -113,6 +114,31 @@ def test_methods_are_compared_and_a_rerun_goes_on(clean_nifti: Path, tmp_path: P
     assert other.exit_code == 0
     assert (tmp_path / "bench" / "results.csv").read_text().splitlines() != rows
     assert len(list((tmp_path / "bench" / "rows").iterdir())) == 12
+
+
+def test_the_interval_of_an_ensemble_is_held_against_the_truth(
+    clean_nifti: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    args = [
+        *("benchmark-raw", str(clean_nifti), "--out", str(tmp_path / "bench"), "--R", "2"),
+        *("--mask", "vd2d", "--sigma", "0.03", "--coils", "3", "--acs", "12", "--planes", "8"),
+        *("--method", "zero-filled", "--method", "ours", "--weights", str(tiny_weights)),
+        *("--set", "reconstruct.plug.steps=2", "--set", "reconstruct.plug.rounds=1"),
+    ]
+    done = runner.invoke(app, [*args, "--samples", "2"])
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "bench" / "results.csv").open(encoding="utf-8") as file:
+        plain, ours = csv.DictReader(file)
+    assert plain["coverage"] == ""
+    assert f"holds {100 * float(ours['coverage']):.1f} %" in done.output
+    wider = float(ours["interval_scale"]) > 1
+    assert (float(ours["coverage"]) > float(ours["coverage_unscaled"])) == wider
+    assert 0 < float(ours["coverage_unscaled"]) < 1
+    again = runner.invoke(app, args)
+    assert again.exit_code == 0
+    assert "interval holds" not in again.output
+    one = runner.invoke(app, [*args, "--samples", "1"])
+    assert (one.exit_code, "one draw has no spread" in one.output) == (2, True)
 
 
 def test_an_ensemble_has_maps_and_says_how_well_it_predicts(
