@@ -109,17 +109,7 @@ def reconstruct_scan(
             g_map = np.abs(on_recon_grid(g.to(torch.complex64), scan))
         if compare and frame == 0:
             others = _others(problem, options, scan, solved.facts)
-        facts.append(
-            {
-                "frame": scan.frames[frame],
-                "acceleration": round(problem.acceleration, 3),
-                "scale_in_noise": round(problem.scale, 3),
-                "coils": int(problem.sense.maps.shape[1]),
-                "calibration": list(problem.centre.shape[2:]),
-                **({"notices": notices} if (notices := wrap_notices(problem)) else {}),
-                **solved.facts,
-            }
-        )
+        facts.append({"frame": scan.frames[frame], **_facts_of(problem), **solved.facts})
         if on_progress:
             on_progress(frame + 1, count)
     whole = images[0] if count == 1 else np.stack(images, axis=-1)
@@ -144,10 +134,22 @@ def reconstruct_scan(
     return Reconstructed(volume, phase, g_volume, found, maps, others)
 
 
+def _facts_of(problem: Problem) -> dict[str, Any]:
+    """What is known of a frame before it is solved, JSON-able."""
+    notices = wrap_notices(problem)
+    return {
+        "acceleration": round(problem.acceleration, 3),
+        "scale_in_noise": round(problem.scale, 3),
+        "coils": int(problem.sense.maps.shape[1]),
+        "calibration": list(problem.centre.shape[2:]),
+        **({"notices": notices} if notices else {}),
+    }
+
+
 def _others(
     problem: Problem, options: ReconstructOptions, scan: RawScan, facts: dict[str, Any]
 ) -> dict[str, NDArray[np.float32]]:
-    """Magnitudes by the plain methods, of all data; what they predict of samples goes to facts."""
+    """Magnitudes by the plain methods, of the same data; their held-out errors go to facts."""
     images: dict[str, NDArray[np.float32]] = {}
     share = options.share_held_out
     fewer, held = hold_out(problem, share, options.seed) if share else (problem, None)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from medddpm.errors import ConfigError
 from medddpm.io import Quantity, check_output, checksum, read_volume, without_padding, write_volume
-from medddpm.io.outputs import check_targets, plan_targets, staged, write_html, write_json
+from medddpm.io.outputs import Target, check_targets, plan_targets, staged, write_html, write_json
 from medddpm.io.provenance import (
     STATEMENT,
     machine,
@@ -32,6 +32,7 @@ from medddpm.reconstruction.trajectories import TrajectoryKind
 from medddpm.report.reconstruction import reconstruction_page
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
+from medddpm.volume import Volume
 
 KIND = "reconstruction"
 """What its sidecar calls itself, so that `replay` tells it from that of a restoration."""
@@ -172,10 +173,9 @@ def reconstruct(
         **done.facts,
         "run": {
             "restore": asdict(restore or RestoreOptions()),
-            "weights": _weights_name(weights, target.folder),
-            "noise_scan": None if noise_scan is None else _noise_facts(noise_scan, target.folder),
             "phase": phase,
             "replicas": replicas,
+            **_named_files(weights, noise_scan, target.folder),
         },
         "units": "signal over the noise of a fully measured image",
         "weights": digest,
@@ -187,19 +187,11 @@ def reconstruct(
             "maps": {name: target.part(name).name for name in done.maps},
         },
     }
-    with staged(target.folder) as folder:
-        write_volume(done.magnitude, folder / target.image.name)
-        if phase:
-            write_volume(done.phase, folder / target.part("phase").name)
-        if done.g_factor is not None:
-            write_volume(done.g_factor, folder / target.part("gfactor").name)
-        for name, value in done.maps.items():
-            write_volume(value, folder / target.part(name).name)
-        written = [target.image, *parts]
-        facts["output"]["files"] = {p.name: output_checksum(folder / p.name) for p in written}
-        if report:
-            write_html(folder / target.html.name, page_of(target.stem, done, facts))
-        write_json(folder / target.sidecar.name, facts)
+    images = {target.image: done.magnitude}
+    images |= {target.part("phase"): done.phase} if phase else {}
+    images |= {} if done.g_factor is None else {target.part("gfactor"): done.g_factor}
+    images |= {target.part(name): value for name, value in done.maps.items()}
+    _write(target, images, facts, done if report else None)
     return ReconstructedScan(
         target.image,
         target.part("phase") if phase else None,
@@ -325,16 +317,31 @@ def _prior(
     )
 
 
-def _weights_name(weights: str | Path, folder: Path) -> str:
-    """A shipped name, or the file's path as seen from the sidecar."""
-    path = Path(weights)
-    return relative_path(path, folder) if path.suffix or path.exists() else str(weights)
+def _write(
+    target: Target, images: dict[Path, Volume], facts: dict[str, Any], page: Reconstructed | None
+) -> None:
+    """All files or none; the checksums of the images go to facts."""
+    with staged(target.folder) as folder:
+        for path, image in images.items():
+            write_volume(image, folder / path.name)
+        sums = {path.name: output_checksum(folder / path.name) for path in images}
+        facts["output"]["files"] = sums
+        if page is not None:
+            write_html(folder / target.html.name, page_of(target.stem, page, facts))
+        write_json(folder / target.sidecar.name, facts)
 
 
-def _noise_facts(noise_scan: str | Path, folder: Path) -> dict[str, str]:
-    path = Path(noise_scan)
-    files = [path] if path.is_file() else [path.with_name(f"{path.name}.cfl")]
-    return {"path": relative_path(path, folder), "sha256": checksum(files)}
+def _named_files(
+    weights: str | Path, noise_scan: str | Path | None, folder: Path
+) -> dict[str, Any]:
+    """The weights, a shipped name or a path, and the noise scan, as seen from the sidecar."""
+    path, noise = Path(weights), None
+    named = relative_path(path, folder) if path.suffix or path.exists() else str(weights)
+    if noise_scan is not None:
+        scan = Path(noise_scan)
+        files = [scan] if scan.is_file() else [scan.with_name(f"{scan.name}.cfl")]
+        noise = {"path": relative_path(scan, folder), "sha256": checksum(files)}
+    return {"weights": named, "noise_scan": noise}
 
 
 def _named(on_progress: Callable[[str, int, int], None]) -> Callable[[int, int], None]:
