@@ -38,6 +38,9 @@ def benchmark_raw(
     planes: Annotated[
         int, typer.Option(min=1, help="Planes across the readout that are reconstructed.")
     ] = 32,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Draws of an ensemble of ours, for its coverage; 0 for none.")
+    ] = 0,
     weights: Weights = "default",
     device: Device = "auto",
     seed: Seed = 0,
@@ -56,6 +59,7 @@ def benchmark_raw(
             planes=planes,
             seed=seed,
             plug=config.reconstruct.plug,
+            samples=samples,
             **given(masks=mask, accelerations=acceleration, sigmas=sigma, methods=method),
         )
         rows = run(
@@ -71,7 +75,11 @@ def benchmark_raw(
 
 
 def _say_row(row: dict[str, Any]) -> None:
+    covered = ""
+    if "coverage" in row:
+        covered = f", 90 % interval holds {100 * row['coverage']:.1f} %"
     say(
         f"{row['case']} {row['mask']} R {row['R']} sigma {row['sigma']} {row['method']} x "
         f"{row['weight']}: {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}, {row['seconds']:.1f} s"
+        f"{covered}"
     )

@@ -62,6 +62,9 @@ def reconstruct(
         int,
         typer.Option(min=0, help="Write a g-factor map too, from so many replicas; 0 for none."),
     ] = 0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write an HTML page beside the image too.")
+    ] = False,
     device: Device = "auto",
     memory: Annotated[
         str | None, typer.Option(help="Most memory of the networks' tiles, such as 8GB.")
@@ -70,7 +73,7 @@ def reconstruct(
     overwrite: Overwrite = False,
     overrides: Overrides = None,
 ) -> None:
-    """Reconstruct raw k-space: an image in place, in units of its noise, with a report beside it.
+    """Reconstruct raw k-space: an image in place, in units of its noise, with a sidecar beside it.
 
     Coil sensitivities come from the calibration lines (ESPIRiT), the noise from a noise scan, that
     of the file or one that is given, or else from the ends of k-space. Settings are those of
@@ -95,16 +98,19 @@ def reconstruct(
             noise_scan=noise_scan,
             phase=phase,
             replicas=g_factor,
+            report=report,
             overwrite=overwrite,
             on_progress=step,
         )
     for path in done.paths:
         typer.echo(f"{path}")
     say(done.summary)
+    for notice in done.notices:
+        say(f"note: {notice}")
     if done.check:
         say(done.check)
     if done.maps:
-        say("the 90 % interval is nominal: nobody has calibrated it for reconstructions")
+        say(done.interval)
 
 
 @reports_errors
@@ -114,8 +120,8 @@ def undersample(
     mask: Annotated[
         Literal["vd2d", "vd1d", "uniform", "poisson"],
         typer.Option(
-            help="vd2d, vd1d: random, denser in the middle. uniform: every R-th line. poisson: a "
-            "disc, whose lines keep their distance."
+            help="vd2d, vd1d: random, denser in the middle. uniform: every R-th line, or spoke, or "
+            "spiral. poisson: a disc, whose lines keep their distance."
         ),
     ] = "vd2d",
     acceleration: Annotated[float, typer.Option("--R", min=1, help="Acceleration.")] = 4.0,
@@ -138,6 +144,10 @@ def simulate_raw(
     output: RawOut,
     sigma: Annotated[float, typer.Option(help="Fraction of the intensity scale, such as 0.02.")],
     coils: Annotated[int, typer.Option(min=1, help="Of the receiver.")] = 8,
+    trajectory: Annotated[
+        Literal["radial", "spiral"] | None,
+        typer.Option(help="Slices measured along spokes or spirals; lines of a grid without it."),
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -145,6 +155,14 @@ def simulate_raw(
     with progress("simulate-raw"):
         from medddpm.workflows.reconstructing import simulate_raw as run
 
-        done = run(clean, output, sigma, coils=coils, seed=seed, overwrite=overwrite)
+        done = run(
+            clean,
+            output,
+            sigma,
+            coils=coils,
+            seed=seed,
+            trajectory=trajectory,
+            overwrite=overwrite,
+        )
     typer.echo(f"{output}")
     say(done.words)

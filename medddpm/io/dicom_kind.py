@@ -142,6 +142,12 @@ def holds_magnitude(dataset: Dataset) -> bool:
     return any(not kind.why_no_magnitude for kind in kinds)
 
 
+def component_of(volume: Volume) -> Component:
+    """Which part of the complex image a scan that was read from DICOM shows."""
+    kind = getattr(volume.native, "kind", None)
+    return (kind.component or "magnitude") if isinstance(kind, Kind) else "magnitude"
+
+
 def why_no_magnitude(volume: Volume) -> str:
     """Why a scan that was read from DICOM is not restored, "" if it may be."""
     kind = getattr(volume.native, "kind", None)

@@ -15,7 +15,8 @@ from medddpm.errors import GeometryWarning, LeftOutWarning, VolumeReadError
 from medddpm.io.raw_hdf5 import opened
 from medddpm.io.raw_header import Encoding, parse_header
 from medddpm.io.raw_lines import Line, epi_corrected, frame_words, gridded
-from medddpm.io.raw_scan import RawScan, affine_of, stack_of, unplaced_affine
+from medddpm.io.raw_scan import RawScan, Trajectory, affine_of, stack_of, unplaced_affine
+from medddpm.io.raw_trajectory import Places, readouts, sample_places
 
 NOISE, CALIBRATION, CALIBRATION_AND_IMAGE, REVERSE = 19, 20, 21, 22
 _NAVIGATION, _PHASE_CORRECTION = 23, 24
@@ -25,7 +26,7 @@ FRAME = ("contrast", "phase", "repetition", "set")
 
 
 def read_ismrmrd(path: str | Path) -> RawScan:
-    """The Cartesian measurement of a file.
+    """The measurement of a file.
 
     Args:
         path: HDF5 with a group that holds "xml" and "data".
@@ -35,7 +36,8 @@ def read_ismrmrd(path: str | Path) -> RawScan:
         of the readouts; geometry is that of their positions and directions.
 
     Raises:
-        VolumeReadError: Not readable, not Cartesian, without lines, or samples are NaN.
+        VolumeReadError: Not readable, without lines, samples are NaN, or lie on no grid and the
+            file does not tell where.
         GeometryError: Slices are no stack, or directions not perpendicular.
         MissingExtraError: h5py is not installed.
     """
@@ -44,13 +46,10 @@ def read_ismrmrd(path: str | Path) -> RawScan:
         group = _group(file, path)
         encoding = parse_header(group["xml"][0], str(path))
         table = group["data"][:]
-    if encoding.trajectory not in ("cartesian", "epi"):
-        raise VolumeReadError(
-            f"{path} has a {encoding.trajectory} trajectory; Cartesian k-space is read, so far"
-        )
     heads = table["head"]
     _check_spaces(heads, path)
-    lines = [_line(row, encoding, path) for row in table]
+    on_grid = encoding.trajectory in ("cartesian", "epi")
+    lines = [_line(row, encoding, path, on_grid) for row in table]
     flags = [int(f) for f in heads["flags"]]
     kinds = [_kind(f) for f in flags]
     noise = [line.data for line, kind in zip(lines, kinds, strict=True) if kind == "noise"]
@@ -58,6 +57,10 @@ def read_ismrmrd(path: str | Path) -> RawScan:
     image = [n for n, kind in enumerate(kinds) if kind == "image"]
     if not any(lines[n].imaging for n in image):
         raise VolumeReadError(f"{path} holds no line of an image, in {len(lines)} readouts")
+    if not on_grid:
+        image = [n for n in image if lines[n].imaging]
+        places = [sample_places(table[n], encoding, str(path)) for n in image]
+        return _assembled([lines[n] for n in image], heads[image], encoding, noise, path, places)
     kept = [lines[n] for n in image]
     if navigators:
         kept = epi_corrected(kept, navigators)
@@ -70,11 +73,17 @@ def _assembled(
     encoding: Encoding,
     noise: Sequence[NDArray[np.complex64]],
     path: Path,
+    places: Sequence[Places] | None = None,
 ) -> RawScan:
     imaging = [line for line in lines if line.imaging]
     order, affine, placed, fov, recon_fov = _geometry(lines, heads, encoding, path)
-    grid = gridded(imaging, encoding.matrix, order, str(path))
-    apart = [line for line in lines if line.calibrating]
+    trajectory = None
+    if places is None:
+        grid = gridded(imaging, encoding.matrix, order, str(path))
+    else:
+        grid, where = readouts(imaging, places, order, str(path))
+        trajectory = Trajectory(where, encoding.matrix, encoding.trajectory)
+    apart = [line for line in lines if line.calibrating and places is None]
     calibration = None
     if any(not line.imaging for line in apart):
         found = gridded(apart, encoding.matrix, order, str(path))
@@ -96,6 +105,7 @@ def _assembled(
         path,
         printable(path.stem) or "scan",
         {**encoding.facts, "averages": grid.averages},
+        trajectory,
     )
 
 
@@ -130,7 +140,7 @@ def _kind(flags: int) -> str:
     return "other" if any(has(bit) for bit in _OTHER) else "image"
 
 
-def _line(row: Any, encoding: Encoding, path: Path) -> Line:
+def _line(row: Any, encoding: Encoding, path: Path, on_grid: bool) -> Line:
     head, flags = row["head"], int(row["head"]["flags"])
     samples, coils = int(head["number_of_samples"]), int(head["active_channels"])
     data = np.asarray(row["data"], np.float32)
@@ -142,7 +152,10 @@ def _line(row: Any, encoding: Encoding, path: Path) -> Line:
     values = data.view(np.complex64).reshape(coils, samples)
     before, after = int(head["discard_pre"]), int(head["discard_post"])
     values = values[:, before : samples - after]
-    middle, turned = int(head["center_sample"]) - before, bool(flags >> (REVERSE - 1) & 1)
+    middle, turned = (
+        int(head["center_sample"]) - before,
+        bool(on_grid and flags >> (REVERSE - 1) & 1),
+    )
     if turned:
         values, middle = values[:, ::-1], values.shape[1] - middle
     index = head["idx"]

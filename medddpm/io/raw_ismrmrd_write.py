@@ -49,6 +49,9 @@ HEAD = np.dtype(
 )
 """AcquisitionHeader of version 1 of the format."""
 _NOISE_LENGTH = 4096
+_NOWHERE = np.zeros(0, np.float32)
+Row = tuple[Any, NDArray[np.float32], NDArray[np.float32]]
+"""Header, trajectory and samples of a readout."""
 
 
 def write_ismrmrd(scan: RawScan, path: str | Path) -> Path:
@@ -69,14 +72,17 @@ def write_ismrmrd(scan: RawScan, path: str | Path) -> Path:
     kind = np.dtype(
         [("head", HEAD), ("traj", h5py.vlen_dtype("<f4")), ("data", h5py.vlen_dtype("<f4"))]
     )
-    encoding = Encoding(scan.encoded_matrix, scan.fov_mm, scan.recon_matrix, scan.recon_fov_mm)
+    path_kind = "cartesian" if scan.trajectory is None else scan.trajectory.kind
+    encoding = Encoding(
+        scan.encoded_matrix, scan.fov_mm, scan.recon_matrix, scan.recon_fov_mm, path_kind
+    )
     rows = [*_noise_rows(scan), *_rows(scan, scan.kspace, scan.mask, 0)]
     if scan.calibration is not None:
         rows += _rows(scan, *scan.calibration, CALIBRATION)
     table = np.empty(len(rows), kind)
-    for place, (head, data) in enumerate(rows):
+    for place, (head, trajectory, data) in enumerate(rows):
         head["scan_counter"] = place
-        table[place] = (head, np.zeros(0, np.float32), data)
+        table[place] = (head, trajectory, data)
     with atomic_path(path) as partial, h5py.File(partial, "w") as file:
         group = file.create_group("dataset")
         text = header_text(encoding, scan.num_coils)
@@ -95,17 +101,17 @@ def _head(scan: RawScan, samples: int, flag: int) -> Any:
     return head
 
 
-def _noise_rows(scan: RawScan) -> list[tuple[Any, NDArray[np.float32]]]:
+def _noise_rows(scan: RawScan) -> list[Row]:
     if scan.noise is None:
         return []
     parts = range(0, scan.noise.shape[1], _NOISE_LENGTH)
     blocks = [np.ascontiguousarray(scan.noise[:, i : i + _NOISE_LENGTH]) for i in parts]
-    return [(_head(scan, b.shape[1], NOISE), b.view(np.float32).ravel()) for b in blocks]
+    return [(_head(scan, b.shape[1], NOISE), _NOWHERE, b.view(np.float32).ravel()) for b in blocks]
 
 
 def _rows(
     scan: RawScan, kspace: NDArray[np.complex64], mask: NDArray[np.bool_], flag: int
-) -> list[tuple[Any, NDArray[np.float32]]]:
+) -> list[Row]:
     """One readout a line of which a sample was measured."""
     rows = []
     axes, places = _places(scan)
@@ -113,7 +119,7 @@ def _rows(
         measured = np.flatnonzero(mask[f, s, :, y, z])
         low, high = int(measured[0]), int(measured[-1]) + 1
         head = _head(scan, high - low, flag)
-        head["center_sample"] = scan.encoded_matrix[0] // 2 - low
+        head["center_sample"] = kspace.shape[3] // 2 - low
         head["position"] = places[s]
         for name, axis in zip(("read", "phase", "slice"), axes.T, strict=True):
             head[f"{name}_dir"] = axis if scan.placed else 0
@@ -121,8 +127,22 @@ def _rows(
         index["kspace_encode_step_1"], index["kspace_encode_step_2"] = y, z
         index["slice"], index[FRAME[0]] = s, f
         line = np.ascontiguousarray(kspace[f, s, :, low:high, y, z])
-        rows.append((head, line.view(np.float32).ravel()))
+        trajectory = _trajectory(scan, (f, s, slice(low, high), y, z))
+        head["trajectory_dimensions"] = trajectory.size // (high - low)
+        rows.append((head, trajectory, line.view(np.float32).ravel()))
     return rows
+
+
+def _trajectory(scan: RawScan, index: tuple[Any, ...]) -> NDArray[np.float32]:
+    """Flat places of a readout in cycles per voxel, two or three a sample; none on a grid."""
+    if scan.trajectory is None:
+        return _NOWHERE
+    dims = 3 if scan.encoded_matrix[2] > 1 else 2
+    frame, part, *rest = index
+    known = scan.trajectory.places
+    k = known[(min(frame, len(known) - 1), min(part, known.shape[1] - 1), *rest)]
+    matrix = np.asarray(scan.encoded_matrix, np.float32)
+    return np.ascontiguousarray((k / matrix)[:, :dims], np.float32).ravel()
 
 
 def _places(scan: RawScan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -20,13 +20,30 @@ _EVEN_MM = 0.02
 
 
 @dataclass(frozen=True)
+class Trajectory:
+    """Where samples on no grid lie.
+
+    Attributes:
+        places: (F or 1, S or 1, n, m, 1, 3) k along x, y and z of each sample of each readout, in
+            cycles per encoded field of view.
+        matrix: The encoded matrix: k reaches half of it.
+        kind: "radial", "spiral", ...
+    """
+
+    places: NDArray[np.float32]
+    matrix: tuple[int, int, int]
+    kind: str = "other"
+
+
+@dataclass(frozen=True)
 class RawScan:
-    """Cartesian raw data of one scan.
+    """Raw data of one scan.
 
     Attributes:
         kspace: (F, S, C, kx, ky, kz) complex64: frames (contrasts, phases, repetitions), slices in
             the order of their places, coils, readout, and two encoded axes; zero where nothing was
-            measured; the middle of k-space is at N // 2. Averages are averaged.
+            measured; the middle of k-space is at N // 2. Averages are averaged. With a trajectory
+            the last three axes are samples of a readout, readouts, and 1.
         mask: (F, S, kx, ky, kz), what was measured.
         fov_mm: Extent that the encoded matrix covers along x, y and z.
         recon_matrix: Voxels of the image along x, y and z of one slice or slab.
@@ -40,6 +57,7 @@ class RawScan:
         source: File that was read, if any.
         case_id: Stable name without patient data.
         facts: What else is known of the measurement, JSON-able.
+        trajectory: Where the samples lie, if not on the grid of the encoded matrix.
 
     Raises:
         ShapeError: The arrays do not fit each other.
@@ -60,6 +78,7 @@ class RawScan:
     source: Path | None = None
     case_id: str = "scan"
     facts: dict[str, Any] = field(default_factory=dict, repr=False)
+    trajectory: Trajectory | None = None
 
     def __post_init__(self) -> None:
         name = self.source or self.case_id
@@ -77,12 +96,19 @@ class RawScan:
             )
         if not k.any():
             raise VolumeReadError(f"{name} holds no signal: all samples are zero")
-        if k.shape[1] > 1 and k.shape[5] > 1:
+        path = self.trajectory
+        if path is not None and path.places.shape[2:] != (*k.shape[3:], 3):
+            raise ShapeError(
+                f"{name}: {path.places.shape[2:-1]} places for {k.shape[3:]} samples of a slice"
+            )
+        if k.shape[1] > 1 and self.encoded_matrix[2] > 1:
             raise ShapeError(f"{name} has several slabs; give them one by one")
 
     @property
     def encoded_matrix(self) -> tuple[int, int, int]:
         """Samples along kx, ky and kz."""
+        if self.trajectory is not None:
+            return self.trajectory.matrix
         x, y, z = self.kspace.shape[3:]
         return x, y, z
 
@@ -105,7 +131,7 @@ class RawScan:
 
     @property
     def acceleration(self) -> float:
-        """Lines of the encoded matrix over those that were measured."""
+        """Lines of the encoded matrix, or readouts of a trajectory, over those measured."""
         return 1 / max(float(self.mask.any(axis=2).mean()), 1e-9)
 
     @property
@@ -113,13 +139,20 @@ class RawScan:
         """The measurement on one line."""
         frames, slices, coils, x, y, z = self.kspace.shape
         many = "".join(f", {n} {w}" for n, w in ((slices, "slices"), (frames, "frames")) if n > 1)
+        if self.trajectory is not None:
+            count = int(self.mask.any(axis=(0, 1, 2)).sum())
+            words = " x ".join(map(str, self.encoded_matrix))
+            return (
+                f"{count} readouts ({self.trajectory.kind}) of {x} samples for {words} voxels, "
+                f"{coils} coils{many}"
+            )
         return f"{x} x {y} x {z} samples, {coils} coils{many}, R {self.acceleration:.2f}"
 
     def undersampled(self, lines: NDArray[np.bool_]) -> RawScan:
         """The scan with some of its lines alone.
 
         Args:
-            lines: (ky, kz) that are kept.
+            lines: (ky, kz) that are kept, or (readouts, 1) of a trajectory.
         """
         mask = self.mask & lines
         kspace = np.where(lines, self.kspace, np.complex64(0))

@@ -11,7 +11,7 @@ from medddpm.io import Trust, checksum, read_volume, read_volumes
 from medddpm.io.complex_files import ComplexFiles
 from medddpm.io.outputs import file_stem
 from medddpm.io.provenance import describe_input, output_checksum
-from medddpm.io.sidecar import Sidecar, read_sidecar
+from medddpm.io.sidecar import PhaseFacts, Sidecar, read_sidecar
 from medddpm.volume import ComplexVolume, Volume
 
 
@@ -149,6 +149,8 @@ def find_complex_source(result: Result, given: Path | None = None) -> ComplexVol
     """
     path, what = _source_path(result, given)
     told = result.facts.input.phase
+    if told is not None and result.facts.input.format == "dicom":
+        return _complex_series(result, path, told)
     files, expected = ComplexFiles(path), {path: result.facts.input.sha256}
     if told is not None and told.file is not None:
         places = [] if told.file.path is None else [result.sidecar.parent / told.file.path]
@@ -165,6 +167,25 @@ def find_complex_source(result: Result, given: Path | None = None) -> ComplexVol
         if checksum([file]) != before:
             raise VolumeReadError(f"{file} has changed since {result.stem} was restored from it")
     scan, _ = files.read(result.trust)
+    return replace(scan, real=replace(scan.real, case_id=result.facts.input.case_id))
+
+
+def _complex_series(result: Result, path: Path, told: PhaseFacts) -> ComplexVolume:
+    """Both DICOM series of a scan, each known by its checksum, below one folder."""
+    second = "" if told.file is None else told.file.sha256
+    bad: list[MedddpmError] = []  # other series of the folder
+    series = {
+        describe_input(volume).sha256: volume
+        for volume in read_volumes(path, force=True, on_error=bad.append)
+    }
+    expected = (result.facts.input.sha256, second)
+    if any(digest not in series for digest in expected):
+        raise VolumeReadError(
+            f"{path} does not hold both series that {result.stem} was restored from, or they have "
+            "changed since; give the folder above both with --source"
+        )
+    files = ComplexFiles(path, **{told.given_as: path})
+    scan, _ = files.joined(*(series[digest] for digest in expected))
     return replace(scan, real=replace(scan.real, case_id=result.facts.input.case_id))
 
 

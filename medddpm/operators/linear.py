@@ -6,7 +6,7 @@ Every operator has `forward` and `adjoint`, with <A x, y> = <x, A^H y>, and `nor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -163,6 +163,10 @@ class Sense:
             seen *= square
             out += self.maps[:, c].conj() * torch.fft.ifftn(seen, dim=self.axes)
         return out
+
+    def masked(self, mask: Tensor) -> Sense:
+        """The same with another mask, such as some of the lines alone."""
+        return replace(self, mask=mask)
 
     @property
     def _coils(self) -> range:

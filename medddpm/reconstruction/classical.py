@@ -59,19 +59,20 @@ def l1_wavelet(
     Args:
         problem: What was measured.
         weight: On images of scale 1.
-        iterations: Steps; their length is 1, as A has a norm of 1.
+        iterations: Steps; their length is 1 over the norm of A^H A.
         start: Where to begin; A^H y if not given.
         on_step: Called as (steps done, steps in all).
     """
     generator = torch.Generator().manual_seed(0)
     right = problem.start
     wavelet = Wavelet(right.shape[-3:])
+    threshold = weight / problem.norm
 
     def shrink(x: Tensor, _: Tensor | None) -> tuple[Tensor, None]:
         shift = [int(s) for s in torch.randint(0, 16, (3,), generator=generator)]
         shift = [s if n > 1 else 0 for s, n in zip(shift, x.shape[-3:], strict=True)]
         moved = torch.roll(x, shift, dims=(-3, -2, -1))
-        out = wavelet.inverse(wavelet.shrunk(wavelet.forward(moved), weight))
+        out = wavelet.inverse(wavelet.shrunk(wavelet.forward(moved), threshold))
         return torch.roll(out, [-s for s in shift], dims=(-3, -2, -1)), None
 
     return _fista(problem, right, right if start is None else start, shrink, iterations, on_step)
@@ -98,6 +99,7 @@ def total_variation(
     """
     right = problem.start
     axes = [axis for axis in (-3, -2, -1) if right.shape[axis] > 1]
+    weight = weight / problem.norm
 
     def prox(x: Tensor, dual: Tensor | None) -> tuple[Tensor, Tensor]:
         p = torch.zeros(len(axes), *x.shape, dtype=x.dtype) if dual is None else dual
@@ -122,7 +124,7 @@ def _fista(
     x, ahead, momentum = start, start, 1.0
     memory: Tensor | None = None
     for step in range(iterations):
-        descended = ahead - (problem.sense.normal(ahead) - right)
+        descended = ahead - (problem.sense.normal(ahead) - right) / problem.norm
         new, memory = prox(descended, memory)
         later = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = new + (momentum - 1) / later * (new - x)

@@ -7,13 +7,14 @@ Reson Med 84:3172, 2020).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from medddpm.errors import ConfigError
-from medddpm.operators.linear import Sense
+from medddpm.operators.nufft import NufftSense
 from medddpm.reconstruction.problem import Problem
 
 
@@ -37,19 +38,37 @@ class HeldOut:
         Args:
             image: (B, X, Y, Z) that was reconstructed without them.
         """
-        sense = self.whole.sense
-        expected = Sense(sense.maps, self.mask, sense.axes).forward(image)
-        gap = expected - self.whole.data * self.mask[:, None]
-        count = float((self.mask[:, None] > 0).expand(gap.shape).sum())
+        mask, there = self.mask[:, None], (self.mask[:, None] > 0)
+        gap = self.predicted(image) - self.whole.data * there
+        gap = gap / torch.where(there, mask, 1)  # samples on no grid are weighted
+        count = float(there.expand(gap.shape).sum())
         square = gap.real.square().sum() + gap.imag.square().sum()
-        return float((square / (2 * count)).sqrt()) / self.whole.sigma
+        return float((square / (2 * count)).sqrt()) / (self.whole.sigma * self.whole.sample_noise)
+
+    def spread(self, images: Sequence[Tensor]) -> float:
+        """Standard deviation over images of what they predict, in units of the noise.
+
+        Args:
+            images: Two or more of (B, X, Y, Z).
+        """
+        weight = torch.where(self.mask[:, None] > 0, self.mask[:, None], 1)
+        told = torch.stack([self.predicted(image) / weight for image in images])
+        away = told - told.mean(dim=0)
+        count = float((self.mask[:, None] > 0).expand(told.shape[1:]).sum())
+        square = (away.real.square().sum() + away.imag.square().sum()) / (len(images) - 1)
+        return float((square / (2 * count)).sqrt()) / (self.whole.sigma * self.whole.sample_noise)
+
+    def predicted(self, image: Tensor) -> Tensor:
+        """What was held out as an image (B, X, Y, Z) tells it, shaped as `whole.data`."""
+        return self.whole.sense.masked(self.mask).forward(image)
 
 
 def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, HeldOut]:
     """The problem without a share of its lines, and those lines.
 
     Whole lines along the readout are kept out, at random, none of them of the calibration. Where
-    one encoded axis alone was undersampled, they are whole planes.
+    one encoded axis alone was undersampled, they are whole planes; of radial or spiral data they
+    are whole readouts, the middle included.
 
     Args:
         problem: What was measured.
@@ -60,11 +79,12 @@ def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, He
         ConfigError: All measured lines belong to the calibration, or there are too few.
     """
     mask = problem.sense.mask
-    is_full = bool((mask > 0).all())
+    on_grid = not isinstance(problem.sense, NufftSense)
+    is_full = on_grid and bool((mask > 0).all())
     lines = mask.amax(dim=(0, 1)) > 0
     if is_full:
         lines = torch.ones(problem.sense.maps.shape[-2:], dtype=torch.bool)
-    free = lines & ~_middle(lines, problem.centre.shape[-2:])
+    free = lines & ~_middle(lines, problem.centre.shape[-2:]) if on_grid else lines
     count = round(share * int(lines.sum()))
     if count < 1 or count >= int(free.sum()):
         raise ConfigError(
@@ -80,11 +100,11 @@ def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, He
         only = problem.undersampled(out)
         return problem.undersampled(~out), HeldOut(only, only.sense.mask, count / lines.numel())
     held, kept = mask * out, mask * ~out
-    lost = float(held.sum() / mask.sum())
+    lost = float(held.square().sum() / mask.square().sum())
     fewer = replace(
         problem,
-        sense=replace(problem.sense, mask=kept),
-        data=problem.data * kept[:, None],
+        sense=problem.sense.masked(kept),
+        data=problem.data * (kept > 0)[:, None],
         acceleration=problem.acceleration / (1 - lost),
     )
     return fewer, HeldOut(problem, held, lost)

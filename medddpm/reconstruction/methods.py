@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -120,10 +120,16 @@ def solve_frame(
     return Solved(image, images if options.mode != "mean" else [], facts)
 
 
-def _held_facts(held: HeldOut, image: Tensor, images: Iterable[Tensor]) -> dict[str, Any]:
+def _held_facts(held: HeldOut, image: Tensor, images: Sequence[Tensor]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "share": round(held.share, 4),
         "error_in_noise": round(held.error(image), 4),
     }
     each = [round(held.error(one), 4) for one in images]
-    return facts if len(each) == 1 else {**facts, "error_of_each_draw": each}
+    if len(images) == 1:
+        return facts
+    return {
+        **facts,
+        "error_of_each_draw": each,
+        "spread_in_noise": round(held.spread(images), 4),
+    }

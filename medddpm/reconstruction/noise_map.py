@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from medddpm.operators.gfactor import replica_g_factor
+from medddpm.operators.linear import Sense
 from medddpm.reconstruction.classical import cg_sense
 from medddpm.reconstruction.problem import Problem
 
-_WEIGHT = 1e-3
-"""Of Tikhonov's term: little, as g is that of SENSE without regularisation."""
+_WEIGHT, _WEIGHT_OFF_GRID = 1e-3, 0.02
+"""Of Tikhonov's term: little, as g is that of SENSE without regularisation; as much as cg-sense has
+where samples lie on no grid, since at the rim of what they measure noise grows without bound."""
 
 
 def g_factor_map(
@@ -28,14 +30,21 @@ def g_factor_map(
         iterations: Of conjugate gradients.
         seed: Of the noise.
     """
-    mask = problem.sense.mask[:, None]
+    sense = problem.sense
+    mask = sense.mask[:, None]
+    generator = torch.Generator().manual_seed(seed)
+    weight = _WEIGHT if isinstance(sense, Sense) else _WEIGHT_OFF_GRID
 
     def fast(noise: Tensor) -> Tensor:
-        return cg_sense(replace(problem, data=noise * mask), _WEIGHT, iterations)
+        return cg_sense(replace(problem, data=noise * mask), weight, iterations)
 
     def full(noise: Tensor) -> Tensor:
-        whole = replace(problem.sense, mask=torch.ones_like(problem.sense.mask))
-        return whole.adjoint(noise)
+        if isinstance(sense, Sense):
+            return sense.masked(torch.ones_like(sense.mask)).adjoint(noise)
+        # white noise of the image, at each voxel that a coil sees
+        image = torch.randn(sense.maps[:, 0].shape, generator=generator, dtype=noise.dtype)
+        seen = sense.maps.abs().sum(dim=1) > 0
+        return image * seen * 2**0.5 / problem.sample_noise
 
     blank = torch.zeros_like(problem.data)
     return replica_g_factor(fast, full, blank, problem.acceleration, replicas=replicas, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -13,6 +14,7 @@ from medddpm.operators.compression import compression_matrix
 from medddpm.operators.espirit import espirit_maps
 from medddpm.operators.fourier import cropped, fft, ifft
 from medddpm.operators.linear import Sense, hybrid, varies
+from medddpm.operators.nufft import NufftSense
 from medddpm.operators.whitening import (
     edge_samples,
     mixed,
@@ -38,15 +40,20 @@ class Problem:
         centre: (B, C, x, y, z) the calibration, whitened, over `scale`.
         spacing: Voxel size of the encoded matrix in mm.
         acceleration: Samples of the grid over those that were measured.
+        norm: The largest eigenvalue of A^H A, or a little more; 1 on a grid.
+        sample_noise: Standard deviation of a real component of a sample over `sigma`, which is that
+            of a fully measured image: 1 on a grid.
     """
 
-    sense: Sense
+    sense: Sense | NufftSense
     data: Tensor
     sigma: float
     scale: float
     centre: Tensor
     spacing: tuple[float, float, float]
     acceleration: float
+    norm: float = 1.0
+    sample_noise: float = 1.0
 
     @property
     def start(self) -> Tensor:
@@ -59,7 +66,7 @@ class Problem:
         Raises:
             ShapeError: Samples along it are missing, so that the planes depend on each other.
         """
-        if -3 in self.sense.axes:
+        if isinstance(self.sense, NufftSense) or -3 in self.sense.axes:
             raise ShapeError("planes along X hang together where samples along X are missing")
         part = slice(start, stop)
         sense = replace(self.sense, maps=self.sense.maps[:, :, part])
@@ -72,7 +79,12 @@ class Problem:
 
         Args:
             lines: (Y, Z) that are kept.
+
+        Raises:
+            ShapeError: The samples lie on no grid.
         """
+        if isinstance(self.sense, NufftSense):
+            raise ShapeError("samples on no grid have no lines of a grid to leave out")
         back = [axis for axis in (-2, -1) if axis not in self.sense.axes]
         kspace = fft(self.data, back) * lines
         varying = [axis for axis in (-2, -1) if not bool((lines == lines.narrow(axis, 0, 1)).all())]
@@ -112,26 +124,51 @@ def make_problem(
         ShapeError: The centre of k-space is not fully measured, and maps are not given.
     """
     samples = edge_samples(kspace, mask) if noise is None else noise
-    if len(samples) != kspace.shape[1]:
-        raise ShapeError(
-            f"the noise samples are of {len(samples)} coils, and k-space of {kspace.shape[1]}; "
-            "give the noise scan of this measurement"
-        )
-    whitener = whitening_matrix(noise_covariance(samples))
-    centre = _centre(*(calibration or (kspace, mask)), needed=maps is None and kspace.shape[1] > 1)
-    matrix = whitener
+    needed = maps is None and kspace.shape[1] > 1
+    centre = _centre(*(calibration or (kspace, mask)), needed=needed)
+    matrix = whitener(samples, kspace.shape[1])
     if coils is not None and coils < kspace.shape[1]:
-        matrix = compression_matrix(mixed(centre, whitener), coils) @ whitener
+        matrix = compression_matrix(mixed(centre, matrix), coils) @ matrix
     kspace, centre = mixed(kspace, matrix), mixed(centre, matrix)
-    if maps is None and kspace.shape[1] == 1:
-        maps = torch.ones_like(kspace[:1])
-    elif maps is None:
-        maps = torch.stack([espirit_maps(c, kspace.shape[2:]) for c in centre])
+    maps = sensitivities(centre, kspace.shape[2:]) if maps is None else maps
     data, short, axes = hybrid(kspace, mask)
     sense = Sense(maps, short, axes)
-    scale = _brightness(centre, sense.maps)
+    scale = brightness(centre, sense.maps)
     share = float(mask.float().mean())
     return Problem(sense, data / scale, 1 / scale, scale, centre / scale, spacing, 1 / share)
+
+
+def whitener(samples: Tensor, coils: int) -> Tensor:
+    """(C, C), see `whitening_matrix`.
+
+    Args:
+        samples: (C, N) of noise.
+        coils: Of k-space.
+
+    Raises:
+        ShapeError: The noise is of other coils.
+    """
+    if len(samples) != coils:
+        raise ShapeError(
+            f"the noise samples are of {len(samples)} coils, and k-space of {coils}; "
+            "give the noise scan of this measurement"
+        )
+    return whitening_matrix(noise_covariance(samples))
+
+
+def sensitivities(centre: Tensor, shape: Sequence[int]) -> Tensor:
+    """(B, C, X, Y, Z) maps of each slice from its centre; 1 for a single coil.
+
+    Args:
+        centre: (B, C, x, y, z) the middle of k-space.
+        shape: X, Y, Z.
+
+    Raises:
+        ShapeError: The centre is too small, or blank.
+    """
+    if centre.shape[1] == 1:
+        return torch.ones(1, 1, *shape, dtype=centre.dtype, device=centre.device)
+    return torch.stack([espirit_maps(c, shape) for c in centre])
 
 
 def centre_shape(mask: Tensor, most: int = _MOST_CENTRE) -> tuple[int, int, int]:
@@ -180,7 +217,7 @@ def _centre(kspace: Tensor, mask: Tensor, *, needed: bool) -> Tensor:
         return cropped(kspace, [min(n, _MOST_CENTRE) for n in kspace.shape[2:]])
 
 
-def _brightness(centre: Tensor, maps: Tensor) -> float:
+def brightness(centre: Tensor, maps: Tensor) -> float:
     """Bright tissue of a low-resolution image, in units of whitened noise."""
     shape = maps.shape[2:]
     low = ifft(cropped(centre, shape))

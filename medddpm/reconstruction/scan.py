@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,13 +14,17 @@ from torch import Tensor
 
 from medddpm.errors import MedddpmError
 from medddpm.io import Quantity
-from medddpm.io.raw_scan import RawScan
+from medddpm.io.raw_scan import RawScan, Trajectory
 from medddpm.model.interval import NOMINAL
 from medddpm.operators.fourier import cropped, on_matrix, without_oversampling
-from medddpm.reconstruction.methods import DrawingPrior, solve_frame
+from medddpm.reconstruction.gridless import make_gridless_problem
+from medddpm.reconstruction.held_out import hold_out
+from medddpm.reconstruction.interval import interval_scale
+from medddpm.reconstruction.methods import DrawingPrior, solve, solve_frame
 from medddpm.reconstruction.noise_map import g_factor_map
-from medddpm.reconstruction.options import ReconstructOptions
+from medddpm.reconstruction.options import Method, ReconstructOptions
 from medddpm.reconstruction.problem import Problem, make_problem
+from medddpm.reconstruction.wrap import wrap_notices
 from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.volume import Geometry, Volume
 
@@ -39,9 +43,10 @@ class Reconstructed:
             McVeigh, Magn Reson Med 54:1439, 2005); the fourth axis is the scan's frames.
         phase: The same grid, radians.
         maps: "std", "lower" and "upper" of an ensemble, in the same units: standard deviation over
-            its draws, and a nominal 90 % interval.
+            its draws, widened by what was held out (see `interval_scale`), and a 90 % interval.
         g_factor: How much parallel imaging amplifies noise, if that was asked for; frame 0.
         facts: JSON-able: method, noise and acceleration of each frame, seconds.
+        others: (X, Y, Z) magnitudes of frame 0 by other methods, if they were asked for.
     """
 
     magnitude: Volume
@@ -49,6 +54,11 @@ class Reconstructed:
     g_factor: Volume | None
     facts: dict[str, Any] = field(repr=False)
     maps: dict[Quantity, Volume] = field(default_factory=dict)
+    others: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+
+
+COMPARED: tuple[Method, ...] = ("zero-filled", "cg-sense")
+"""What a report shows beside a result: they take seconds."""
 
 
 def reconstruct_scan(
@@ -58,6 +68,7 @@ def reconstruct_scan(
     make_prior: MakePrior | None = None,
     noise: NDArray[np.complex64] | None = None,
     replicas: int = 0,
+    compare: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Reconstructed:
     """The image of all frames of a scan.
@@ -68,15 +79,17 @@ def reconstruct_scan(
         make_prior: For "ours".
         noise: (C, N) samples without signal, in place of the scan's own.
         replicas: Reconstructions of noise for the g-factor map; 0 for no map.
+        compare: Reconstruct frame 0 by `COMPARED` too.
         on_progress: Called as (steps done, steps in all).
 
     Raises:
         ShapeError: There are no calibration lines, or the noise has other coils.
     """
     began = time.perf_counter()
-    images, facts, spreads = [], [], []
+    images, facts, spreads, widths = [], [], [], []
     g_map: NDArray[np.float32] | None = None
     count = len(scan.kspace)
+    others: dict[str, NDArray[np.float32]] = {}
     for frame in range(count):
         try:
             problem = frame_problem(scan, frame, noise=noise, coils=options.coils)
@@ -87,20 +100,16 @@ def reconstruct_scan(
         solved = solve_frame(problem, options, prior, step)
         images.append(on_recon_grid(solved.image * problem.scale, scan))
         if len(solved.draws) > 1:
-            spreads.append(_spread([on_recon_grid(d * problem.scale, scan) for d in solved.draws]))
+            draws = (np.abs(on_recon_grid(d * problem.scale, scan)) for d in solved.draws)
+            spread = spread_of(draws)
+            widths.append(_interval_scale(solved.facts))
+            spreads.append(spread * np.float32(widths[-1]))
         if replicas and frame == 0:
             g = g_factor_map(problem, replicas=replicas)
             g_map = np.abs(on_recon_grid(g.to(torch.complex64), scan))
-        facts.append(
-            {
-                "frame": scan.frames[frame],
-                "acceleration": round(problem.acceleration, 3),
-                "scale_in_noise": round(problem.scale, 3),
-                "coils": int(problem.sense.maps.shape[1]),
-                "calibration": list(problem.centre.shape[2:]),
-                **solved.facts,
-            }
-        )
+        if compare and frame == 0:
+            others = _others(problem, options, scan, solved.facts)
+        facts.append({"frame": scan.frames[frame], **_facts_of(problem), **solved.facts})
         if on_progress:
             on_progress(frame + 1, count)
     whole = images[0] if count == 1 else np.stack(images, axis=-1)
@@ -116,16 +125,60 @@ def reconstruct_scan(
     maps: dict[Quantity, Volume] = {}
     if spreads:
         maps = _maps(volume, spreads[0] if count == 1 else np.stack(spreads, axis=-1))
-        found["interval"] = {"level": 0.9, "calibrated": False}
+        found["interval"] = {
+            "level": 0.9,
+            "calibrated": all(frame.get("held_out") for frame in facts),
+            "scales": [round(width, 4) for width in widths],
+        }
     g_volume = None if g_map is None else volume.with_data(g_map)
-    return Reconstructed(volume, phase, g_volume, found, maps)
+    return Reconstructed(volume, phase, g_volume, found, maps, others)
 
 
-def _spread(draws: Sequence[NDArray[np.complex64]]) -> NDArray[np.float32]:
-    """Standard deviation of the magnitude over draws, as neighbours tell it, too."""
+def _facts_of(problem: Problem) -> dict[str, Any]:
+    """What is known of a frame before it is solved, JSON-able."""
+    notices = wrap_notices(problem)
+    return {
+        "acceleration": round(problem.acceleration, 3),
+        "scale_in_noise": round(problem.scale, 3),
+        "coils": int(problem.sense.maps.shape[1]),
+        "calibration": list(problem.centre.shape[2:]),
+        **({"notices": notices} if notices else {}),
+    }
+
+
+def _others(
+    problem: Problem, options: ReconstructOptions, scan: RawScan, facts: dict[str, Any]
+) -> dict[str, NDArray[np.float32]]:
+    """Magnitudes by the plain methods, of the same data; their held-out errors go to facts."""
+    images: dict[str, NDArray[np.float32]] = {}
+    share = options.share_held_out
+    fewer, held = hold_out(problem, share, options.seed) if share else (problem, None)
+    errors = {}
+    for method in COMPARED:
+        if method == options.method:
+            continue
+        image = solve(fewer, ReconstructOptions(method))
+        images[method] = np.abs(on_recon_grid(image * problem.scale, scan))
+        if held is not None:
+            errors[method] = round(held.error(image), 4)
+    if errors:
+        facts["held_out"]["error_of_others"] = errors
+    return images
+
+
+def _interval_scale(facts: dict[str, Any]) -> float:
+    """What the spread is multiplied by; 1 where nothing was held out."""
+    held = facts.get("held_out")
+    if held is None:
+        return 1.0
+    return interval_scale(held["error_in_noise"], held["spread_in_noise"])
+
+
+def spread_of(magnitudes: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Standard deviation over two draws or more, as neighbours tell it, too."""
     moments = Moments()
-    for draw in draws:
-        moments.add(np.abs(draw))
+    for magnitude in magnitudes:
+        moments.add(magnitude)
     return smooth_spread(moments.std())
 
 
@@ -147,6 +200,10 @@ def frame_problem(
     coils: int | None = None,
 ) -> Problem:
     """One frame of a scan as a problem, its slices as a batch, without readout oversampling."""
+    samples = scan.noise if noise is None else noise
+    told = None if samples is None else torch.from_numpy(samples)
+    if scan.trajectory is not None:
+        return _gridless(scan, scan.trajectory, frame, told, coils)
     size = _readout(scan)
     kspace, mask = _narrowed(scan.kspace[frame], scan.mask[frame], size)
     calibration = None
@@ -154,7 +211,6 @@ def frame_problem(
         known, where = scan.calibration
         which = min(frame, len(known) - 1)
         calibration = _narrowed(known[which], where[which], size)
-    samples = scan.noise if noise is None else noise
     matrix = kspace.shape[2:]
     ratio = [size / scan.encoded_matrix[0], 1.0, 1.0]
     fov = [f * r for f, r in zip(scan.fov_mm, ratio, strict=True)]
@@ -163,8 +219,24 @@ def frame_problem(
         kspace,
         mask,
         (x, y, scan.spacing[2] if matrix[2] == 1 else z),
-        noise=None if samples is None else torch.from_numpy(samples),
+        noise=told,
         calibration=calibration,
+        coils=coils,
+    )
+
+
+def _gridless(
+    scan: RawScan, trajectory: Trajectory, frame: int, noise: Tensor | None, coils: int | None
+) -> Problem:
+    """One frame of a scan with a trajectory."""
+    x, y, z = (f / n for f, n in zip(scan.fov_mm, trajectory.matrix, strict=True))
+    return make_gridless_problem(
+        torch.from_numpy(scan.kspace[frame]),
+        torch.from_numpy(scan.mask[frame]),
+        torch.from_numpy(trajectory.places[min(frame, len(trajectory.places) - 1)]),
+        trajectory.matrix,
+        (x, y, scan.spacing[2] if trajectory.matrix[2] == 1 else z),
+        noise=noise,
         coils=coils,
     )
 

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from medddpm.errors import ConfigError
 from medddpm.io.raw_scan import RawScan
 from medddpm.operators.fourier import fft
+from medddpm.operators.nufft import nufft
 from medddpm.preprocess.acquisition import simulated_coils
 from medddpm.preprocess.intensity import intensity_scale
+from medddpm.reconstruction.trajectories import TrajectoryKind, simulated_trajectory
 from medddpm.volume import Volume
 
 _NOISE_SAMPLES = 4096
@@ -18,12 +20,19 @@ _PHASE = 1.0
 """Radians: standard deviation of the slopes of the object's phase from middle to edge."""
 
 
-def simulate_raw(volume: Volume, sigma: float, *, coils: int = 8, seed: int = 0) -> RawScan:
+def simulate_raw(
+    volume: Volume,
+    sigma: float,
+    *,
+    coils: int = 8,
+    seed: int = 0,
+    trajectory: TrajectoryKind | None = None,
+) -> RawScan:
     """K-space of one frame as a receiver of smooth, complex coils measures it.
 
     The coils are `simulated_coils`, whose sum of squares is 1, so that the magnitude without noise
     is the scan itself; the noise is white, and a noise scan comes with it. The first axis of the
-    scan is the readout.
+    scan is the readout. With a trajectory each slice across the third axis is measured alone.
 
     Args:
         volume: 3D, or the first frame of it.
@@ -31,8 +40,10 @@ def simulate_raw(volume: Volume, sigma: float, *, coils: int = 8, seed: int = 0)
             intensity scale; the transform is unitary, so it is that of the image too.
         coils: Of the receiver.
         seed: Of coils, phase and noise.
+        trajectory: Samples on no grid; see `simulated_trajectory`.
 
     Raises:
+        MissingExtraError: There is a trajectory, and finufft is not installed.
         ConfigError: Sigma is no finite fraction of zero or more, or there is no coil.
     """
     if not (np.isfinite(sigma) and sigma >= 0) or coils < 1:
@@ -43,21 +54,31 @@ def simulate_raw(volume: Volume, sigma: float, *, coils: int = 8, seed: int = 0)
     level = np.float32(sigma * intensity_scale(image))
     turned = image * _phase((x, y, z), rng)
     maps = simulated_coils((x, y, z), coils, rng)
-    kspace = np.empty((coils, x, y, z), np.complex64)
-    for c in range(coils):
-        kspace[c] = fft(torch.from_numpy(maps[c] * turned)).numpy()
-        kspace[c] += level * _noise((x, y, z), rng)
-    fov = tuple(n * s for n, s in zip(image.shape, volume.spacing, strict=True))
+    seen = (torch.from_numpy(maps[c] * turned) for c in range(coils))
+    path = None if trajectory is None else simulated_trajectory(trajectory, (x, y))
+    if path is None:
+        kspace = np.stack([fft(one).numpy() for one in seen])[None]
+        depth = z
+    else:
+        places = torch.from_numpy(path.places[0, 0])
+        each = [nufft(one.movedim(2, 0)[..., None], places.reshape(-1, 3)) for one in seen]
+        kspace = torch.stack(each, dim=1).reshape(z, coils, *places.shape[:-1]).numpy()
+        depth = 1
+    for one in kspace.reshape(-1, *kspace.shape[2:]):
+        one += level * _noise(one.shape, rng)
+    dx, dy, dz = volume.spacing
+    fov = (x * dx, y * dy, depth * dz)
     return RawScan(
-        kspace[None, None],
-        np.ones((1, 1, x, y, z), bool),
-        (fov[0], fov[1], fov[2]),
-        (x, y, z),
-        (fov[0], fov[1], fov[2]),
+        kspace[None],
+        np.ones((1, len(kspace), *kspace.shape[2:]), bool),
+        fov,
+        (x, y, depth),
+        fov,
         volume.affine,
         noise=level * _noise((coils, _NOISE_SAMPLES), rng) if sigma else None,
         case_id=volume.case_id,
         facts={"simulated": True, "sigma_fraction": sigma, "seed": seed},
+        trajectory=path,
     )
 
 

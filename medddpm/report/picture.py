@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
@@ -52,12 +52,15 @@ def comparison_picture(
     **settings: Any,
 ) -> PngFile:
     """Write `comparison_figure` as a PNG, to a path or an open binary file; the rest is its own."""
-    figure = comparison_figure(scans, **settings)
+    _saved(comparison_figure(scans, **settings), path)
+    return path
+
+
+def _saved(figure: Figure, path: Path | BinaryIO) -> None:
     try:
         figure.savefig(path, format="png", dpi=110)
     except OSError as error:
         raise OutputError(f"cannot write the picture {path}: {error}") from error
-    return path
 
 
 def comparison_figure(
@@ -102,6 +105,47 @@ def comparison_figure(
         columns.append(_Column("uncertainty: std", turned, (0.0, top or 1.0), "spread"))
     box, centre = _view(scans[-1])
     return _figure(columns, box, centre, spacing, title, caption)
+
+
+def panel_picture(
+    path: PngFile,
+    scans: Mapping[str, NDArray[Any]],
+    spreads: Mapping[str, NDArray[Any]],
+    *,
+    spacing: tuple[float, float, float],
+    orientation: str = "RAS",
+) -> PngFile:
+    """Write a PNG: rows are planes, columns scans in one grey window, then maps of spread.
+
+    Args:
+        path: A file, or an open binary one.
+        scans: (X, Y, Z) by name, one or more in the same units; the last tells the window and
+            the planes.
+        spreads: (X, Y, Z) by name, each in a window of its own from 0.
+        spacing: Voxel edges in mm.
+        orientation: Anatomical direction of each array axis, such as "LPS".
+
+    Raises:
+        GeometryError: They lie on different grids.
+    """
+    named = {**scans, **spreads}
+    shapes = {np.shape(image) for image in named.values()}
+    if len(shapes) != 1:
+        raise GeometryError(f"the images lie on different grids: {sorted(shapes)}")
+    order, flips = ras_axes(orientation)
+    turned = {
+        name: np.asarray(image, np.float32).transpose(order)[flips] for name, image in named.items()
+    }
+    spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
+    best = turned[list(scans)[-1]]
+    window = (0.0, 1.05 * intensity_scale(best))
+    columns = [_Column(name, turned[name], window, "scan") for name in scans]
+    for name in spreads:
+        top = float(np.percentile(turned[name], 99.5))
+        columns.append(_Column(name, turned[name], (0.0, top or 1.0), "spread"))
+    box, centre = _view(best)
+    _saved(_figure(columns, box, centre, spacing, "", ""), path)
+    return path
 
 
 def _columns(scans: list[Image], sigma: float | None) -> list[_Column]:
@@ -228,10 +272,12 @@ def _words(figure: Figure, columns: list[_Column], title: str, caption: str) -> 
         left, 1 - 0.28 / height, title, color=_TEXT, fontsize=14, weight="bold", va="center"
     )
     scan = columns[0].window
-    change = next(c.window for c in columns if c.kind == "change")
-    windows = (
-        f"scans {scan[0]:.4g} to {scan[1]:.4g};  "
-        f"differences \u00b1{change[1]:.3g}, orange is more, blue is less"
-    )
+    change = next((c.window for c in columns if c.kind == "change"), None)
+    windows = f"scans {scan[0]:.4g} to {scan[1]:.4g}"
+    if change is not None:
+        windows += f";  differences \u00b1{change[1]:.3g}, orange is more, blue is less"
+    else:
+        spreads = [c for c in columns if c.kind == "spread"]
+        windows += "".join(f";  {c.label} 0 to {c.window[1]:.3g}" for c in spreads)
     figure.text(left, 0.46 / height, caption, color=_TEXT, fontsize=10, va="center")
     figure.text(left, 0.2 / height, windows, color=_FAINT, fontsize=8.5, va="center")

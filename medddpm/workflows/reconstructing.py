@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from medddpm.errors import ConfigError
 from medddpm.io import Quantity, check_output, checksum, read_volume, without_padding, write_volume
-from medddpm.io.outputs import check_targets, plan_targets, staged, write_json
-from medddpm.io.provenance import STATEMENT, machine, now, versions, voxel_checksum
+from medddpm.io.outputs import Target, check_targets, plan_targets, staged, write_html, write_json
+from medddpm.io.provenance import (
+    STATEMENT,
+    machine,
+    now,
+    output_checksum,
+    relative_path,
+    versions,
+    voxel_checksum,
+)
 from medddpm.io.raw import read_noise, read_raw
 from medddpm.io.raw_ismrmrd_write import write_ismrmrd
 from medddpm.io.raw_scan import RawScan
@@ -17,10 +26,16 @@ from medddpm.model.model import find_weights
 from medddpm.reconstruction.masks import MaskKind, sampling_lines
 from medddpm.reconstruction.options import ReconstructOptions
 from medddpm.reconstruction.prior import Prior
-from medddpm.reconstruction.scan import MakePrior, reconstruct_scan
+from medddpm.reconstruction.scan import MakePrior, Reconstructed, reconstruct_scan
 from medddpm.reconstruction.simulated_raw import simulate_raw as simulated
+from medddpm.reconstruction.trajectories import TrajectoryKind
+from medddpm.report.reconstruction import reconstruction_page
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
+from medddpm.volume import Volume
+
+KIND = "reconstruction"
+"""What its sidecar calls itself, so that `replay` tells it from that of a restoration."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class ReconstructedScan:
         sidecar: JSON report.
         facts: Its content.
         maps: NIfTI files of the spread and the interval of an ensemble.
+        page: HTML report, if it was asked for.
     """
 
     image: Path
@@ -42,11 +58,13 @@ class ReconstructedScan:
     sidecar: Path
     facts: dict[str, Any] = field(repr=False)
     maps: list[Path] = field(default_factory=list)
+    page: Path | None = None
 
     @property
     def paths(self) -> list[Path]:
-        """All images that were written."""
-        return [p for p in (self.image, self.phase, self.g_factor, *self.maps) if p is not None]
+        """All images, and the page, that were written."""
+        found = (self.image, self.phase, self.g_factor, *self.maps, self.page)
+        return [path for path in found if path is not None]
 
     @property
     def check(self) -> str:
@@ -60,6 +78,23 @@ class ReconstructedScan:
             f"held-out k-space ({100 * worst['share']:.2g} % of the samples) is predicted within "
             f"{worst['error_in_noise']:.2f} of its noise{more}; 1 is noise alone"
         )
+
+    @property
+    def notices(self) -> list[str]:
+        """What is to be known of the result, each sentence once."""
+        found = [note for frame in self.facts["frames"] for note in frame.get("notices", [])]
+        return list(dict.fromkeys(found))
+
+    @property
+    def interval(self) -> str:
+        """What stands behind the interval of an ensemble; "" where there is none."""
+        found = self.facts.get("interval")
+        if found is None:
+            return ""
+        if not found["calibrated"]:
+            return "the 90 % interval is not calibrated, as nothing was held out: it is too narrow"
+        widths = ", ".join(f"{scale:.2f}" for scale in found["scales"])
+        return f"the 90 % interval is the spread of the draws times {widths}, by what was held out"
 
     @property
     def summary(self) -> str:
@@ -84,10 +119,11 @@ def reconstruct(
     noise_scan: str | Path | None = None,
     phase: bool = False,
     replicas: int = 0,
+    report: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> ReconstructedScan:
-    """Write the image of a raw scan, with a report beside it.
+    """Write the image of a raw scan, with a sidecar beside it.
 
     Args:
         raw: ISMRMRD or fastMRI HDF5, BART cfl, or Siemens twix.
@@ -99,6 +135,7 @@ def reconstruct(
         noise_scan: Raw data without signal, in place of the scan's own noise readouts.
         phase: Write the phase too.
         replicas: Write a map of the g-factor too, from so many; 0 for none.
+        report: Write an HTML page too, with the plain methods beside the result.
         overwrite: Replace outputs that exist.
         on_progress: Called with the task, steps done and all steps.
 
@@ -112,19 +149,34 @@ def reconstruct(
     wanted |= dict.fromkeys(get_args(Quantity), options.mode == "ensemble")
     parts = [target.part(name) for name, is_wanted in wanted.items() if is_wanted]
     inputs = [raw, *([Path(noise_scan)] if noise_scan is not None else [])]
-    check_targets([target.image, target.sidecar, *parts], overwrite=overwrite, inputs=inputs)
+    page = [target.html] if report else []
+    targets = [target.image, target.sidecar, *parts, *page]
+    check_targets(targets, overwrite=overwrite, inputs=inputs)
     noise = None if noise_scan is None else read_noise(noise_scan)
     scan = read_raw(raw)
     prior, used, digest = _prior(options, restore, weights, device)
     step = None if on_progress is None else _named(on_progress)
     done = reconstruct_scan(
-        scan, options, make_prior=prior, noise=noise, replicas=replicas, on_progress=step
+        scan,
+        options,
+        make_prior=prior,
+        noise=noise,
+        replicas=replicas,
+        compare=report,
+        on_progress=step,
     )
-    facts = {
+    facts: dict[str, Any] = {
+        "kind": KIND,
         "statement": STATEMENT,
         "time": now(),
-        "input": describe_raw(scan),
+        "input": {**describe_raw(scan), "path": relative_path(scan.source or raw, target.folder)},
         **done.facts,
+        "run": {
+            "restore": asdict(restore or RestoreOptions()),
+            "phase": phase,
+            "replicas": replicas,
+            **_named_files(weights, noise_scan, target.folder),
+        },
         "units": "signal over the noise of a fully measured image",
         "weights": digest,
         "device": used,
@@ -135,15 +187,11 @@ def reconstruct(
             "maps": {name: target.part(name).name for name in done.maps},
         },
     }
-    with staged(target.folder) as folder:
-        write_volume(done.magnitude, folder / target.image.name)
-        if phase:
-            write_volume(done.phase, folder / target.part("phase").name)
-        if done.g_factor is not None:
-            write_volume(done.g_factor, folder / target.part("gfactor").name)
-        for name, value in done.maps.items():
-            write_volume(value, folder / target.part(name).name)
-        write_json(folder / target.sidecar.name, facts)
+    images = {target.image: done.magnitude}
+    images |= {target.part("phase"): done.phase} if phase else {}
+    images |= {} if done.g_factor is None else {target.part("gfactor"): done.g_factor}
+    images |= {target.part(name): value for name, value in done.maps.items()}
+    _write(target, images, facts, done if report else None)
     return ReconstructedScan(
         target.image,
         target.part("phase") if phase else None,
@@ -151,7 +199,23 @@ def reconstruct(
         target.sidecar,
         facts,
         [target.part(name) for name in done.maps],
+        target.html if report else None,
     )
+
+
+def page_of(name: str, done: Reconstructed, facts: dict[str, Any]) -> str:
+    """The HTML page of a reconstruction; frame 0 is shown.
+
+    Args:
+        name: Of the result.
+        done: Its images.
+        facts: Its sidecar.
+    """
+    scans = {**done.others, facts["options"]["method"]: done.magnitude.frame(0)}
+    spreads = {} if done.g_factor is None else {"g-factor": done.g_factor.frame(0)}
+    if "std" in done.maps:
+        spreads = {"std": done.maps["std"].frame(0), **spreads}
+    return reconstruction_page(name, facts, scans, spreads, done.magnitude.geometry)
 
 
 def describe_raw(scan: RawScan) -> dict[str, Any]:
@@ -184,15 +248,26 @@ def undersample(
     Args:
         raw: What `read_raw` takes.
         output: A .h5 file.
-        mask: See `sampling_lines`.
+        mask: See `sampling_lines`; "uniform" for readouts of a trajectory, of which it keeps every
+            R-th, as all of them are denser in the middle.
         acceleration: R.
         acs: Lines of calibration in the middle.
         seed: Of a random mask.
         overwrite: Replace an output that exists.
+
+    Raises:
+        ConfigError: The mask does not suit the scan.
     """
     path = check_output(output, overwrite)
     scan = read_raw(raw)
     _, y, z = scan.encoded_matrix
+    if scan.trajectory is not None:
+        if mask != "uniform":
+            raise ConfigError(
+                f"{raw} is {scan.trajectory.kind}, and mask {mask} is of lines on a grid; take "
+                "--mask uniform, which keeps every R-th readout"
+            )
+        y, z, acs = scan.kspace.shape[4], 1, 0
     lines = sampling_lines(mask, (y, z), acceleration, acs=acs, seed=seed)
     fewer = scan.undersampled(lines)
     write_ismrmrd(fewer, path)
@@ -206,6 +281,7 @@ def simulate_raw(
     *,
     coils: int = 8,
     seed: int = 0,
+    trajectory: TrajectoryKind | None = None,
     overwrite: bool = False,
 ) -> RawScan:
     """Write raw data of a clean scan as ISMRMRD; returns it.
@@ -216,10 +292,12 @@ def simulate_raw(
         sigma: Noise as a fraction of the intensity scale.
         coils: Of the receiver.
         seed: Of coils, phase and noise.
+        trajectory: "radial" or "spiral"; a grid if not given.
         overwrite: Replace an output that exists.
     """
     path = check_output(output, overwrite)
-    scan = simulated(without_padding(read_volume(clean)), sigma, coils=coils, seed=seed)
+    volume = without_padding(read_volume(clean))
+    scan = simulated(volume, sigma, coils=coils, seed=seed, trajectory=trajectory)
     write_ismrmrd(scan, path)
     return scan
 
@@ -237,6 +315,33 @@ def _prior(
         str(restorer.device),
         restorer.model.digest,
     )
+
+
+def _write(
+    target: Target, images: dict[Path, Volume], facts: dict[str, Any], page: Reconstructed | None
+) -> None:
+    """All files or none; the checksums of the images go to facts."""
+    with staged(target.folder) as folder:
+        for path, image in images.items():
+            write_volume(image, folder / path.name)
+        sums = {path.name: output_checksum(folder / path.name) for path in images}
+        facts["output"]["files"] = sums
+        if page is not None:
+            write_html(folder / target.html.name, page_of(target.stem, page, facts))
+        write_json(folder / target.sidecar.name, facts)
+
+
+def _named_files(
+    weights: str | Path, noise_scan: str | Path | None, folder: Path
+) -> dict[str, Any]:
+    """The weights, a shipped name or a path, and the noise scan, as seen from the sidecar."""
+    path, noise = Path(weights), None
+    named = relative_path(path, folder) if path.suffix or path.exists() else str(weights)
+    if noise_scan is not None:
+        scan = Path(noise_scan)
+        files = [scan] if scan.is_file() else [scan.with_name(f"{scan.name}.cfl")]
+        noise = {"path": relative_path(scan, folder), "sha256": checksum(files)}
+    return {"weights": named, "noise_scan": noise}
 
 
 def _named(on_progress: Callable[[str, int, int], None]) -> Callable[[int, int], None]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from medddpm.errors import CheckpointError, MedddpmError, VolumeReadError
+from medddpm.errors import CheckpointError, ConfigError, MedddpmError, VolumeReadError
 from medddpm.io import DicomOptions
 from medddpm.io.outputs import NIFTI_SUFFIXES, OutputFormat, Target, plain
 from medddpm.io.provenance import machine, output_checksum, versions, voxel_checksum
@@ -22,25 +20,11 @@ from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.noise_files import recorded_map
 from medddpm.workflows.number_type import in_type
+from medddpm.workflows.reconstructing_again import reconstruction_facts, replay_reconstruction
+from medddpm.workflows.replayed import Replay, changes
 from medddpm.workflows.reporting import weights_of
 from medddpm.workflows.restored_files import maps_of, write_images
 from medddpm.workflows.restoring import OnProgress
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What came out of a second run.
-
-    Attributes:
-        same_voxels: Every voxel of the scan and of its maps has the bits of the first run.
-        same_file: The bytes of all files are the same too, NIfTI or DICOM; None where the sidecar
-            is of a release that kept no checksum of them.
-        differences: Sentences: what differs in the result, and in versions and machine.
-    """
-
-    same_voxels: bool
-    same_file: bool | None
-    differences: list[str]
 
 
 def replay(
@@ -52,7 +36,7 @@ def replay(
     noise_map: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Replay:
-    """Repeat the restoration that a sidecar describes; nothing is written.
+    """Repeat the restoration, or the reconstruction, of a sidecar; nothing is written.
 
     Args:
         sidecar: The .json beside a restored scan.
@@ -64,10 +48,18 @@ def replay(
 
     Raises:
         VolumeReadError: The input is gone or has changed, or the sidecar cannot be replayed.
+        ConfigError: A noise map was given for a reconstruction.
         CheckpointError: The weights are others.
     """
     sidecar = Path(sidecar)
     source = None if source is None else Path(source)
+    told = reconstruction_facts(sidecar)
+    if told is not None:
+        if noise_map is not None:
+            raise ConfigError("--noise-map belongs to restorations, and this is a reconstruction")
+        return replay_reconstruction(
+            sidecar, told, source=source, weights=weights, device=device, on_progress=on_progress
+        )
     result = read_result(sidecar)
     facts = result.facts
     if facts.output is None:
@@ -124,12 +116,12 @@ def _compared(result: Result, recorded: OutputFacts, restored: Restored, source:
         differences += [
             f"the voxels are the same, and the bytes of {name} are not" for name in other
         ]
-    differences += _changes(facts.versions, versions(), "version of ")
-    differences += _changes(facts.machine, machine(), "")
-    differences += _changes({"device": facts.device}, {"device": restored.facts.device}, "")
+    differences += changes(facts.versions, versions(), "version of ")
+    differences += changes(facts.machine, machine(), "")
+    differences += changes({"device": facts.device}, {"device": restored.facts.device}, "")
     if facts.header and restored.facts.header:
         then, told = (plain(asdict(header)) for header in (facts.header, restored.facts.header))
-        differences += _changes(then, told, "what the header says of ")
+        differences += changes(then, told, "what the header says of ")
     known = None not in files.values()
     return Replay(not wrong, all(files.values()) if known else None, differences)
 
@@ -173,8 +165,3 @@ def _same_files(result: Result, again: Restored, source: Volume) -> dict[str, bo
             before = result.recorded(name)
             found[name] = None if before is None else output_checksum(path) == before
     return found
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[str]:
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return [f"{what}{n}: {before.get(n, 'none')} then, {now.get(n, 'none')} now" for n in names]

@@ -150,7 +150,10 @@ def _restore_complex(
 ) -> RestoredScan:
     """Restore one scan with its phase."""
     if run.format == "dicom":
-        raise ConfigError("--format dicom derives a series from DICOM input, and this is NIfTI")
+        raise ConfigError(
+            "--format dicom derives a series of magnitudes; a scan with its phase is written as "
+            "NIfTI: leave --format dicom out"
+        )
     if options.noise != "rician":  # the default, which stands for no law that was said
         refuse_law(options.noise)
     run.noise.check(options)

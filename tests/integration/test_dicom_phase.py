@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import pytest
 from pydicom import dcmread
 
@@ -128,3 +130,66 @@ def test_phase_has_no_noise_of_a_magnitude(
     assert done.exit_code == 3
     assert "it shows the phase" in done.stderr
     assert not (tmp_path / "out.nii.gz").exists()
+
+
+PARTS = [
+    ("--phase", np.abs, lambda z: np.floor(np.angle(z) / np.pi * 2048) + 2048, "ND", "P"),
+    ("--imaginary", lambda z: z.real + 2048, lambda z: z.imag + 2048, "R", "I"),
+]
+
+
+@pytest.mark.parametrize("where", ["apart", "together"])
+@pytest.mark.parametrize(("flag", "first", "second", "one", "two"), PARTS)
+def test_both_parts_are_restored_as_one_scan(
+    flag: str,
+    first: Any,
+    second: Any,
+    one: str,
+    two: str,
+    where: str,
+    dicom_series: Any,
+    phantom: Volume,
+    rng: np.random.Generator,
+    tmp_path: Path,
+    cli: Any,
+    tiny_weights: Path,
+) -> None:
+    """Magnitude with phase; real with imaginary parts, stored with 2048 more."""
+    clean = phantom.data[:, :, 10:18]
+    turned = clean * np.exp(1j * np.linspace(-2, 2, clean.shape[0]))[:, None, None]
+    noise = rng.normal(0, 40, (2, *clean.shape))
+    whole = turned + noise[0] + 1j * noise[1]
+    names = ("a", "b") if where == "apart" else ("a", "a")
+    for name, values, kind in zip(names, (first(whole), second(whole)), (one, two), strict=True):
+        made = dicom_series(tmp_path / "made", values, number=3 if kind == two else 2)
+        (tmp_path / "in" / name).mkdir(parents=True, exist_ok=True)
+        for path in list(made.iterdir()):
+            dataset = dcmread(path)
+            dataset.ImageType = ["ORIGINAL", "PRIMARY", "M" if kind == "ND" else kind, "ND"]
+            if flag == "--imaginary":
+                dataset.RescaleIntercept, dataset.RescaleSlope = -2048, 1
+            dataset.save_as(tmp_path / "in" / name / path.name)
+            path.unlink()
+    scan, other = (tmp_path / "in" / name for name in names)
+    out = tmp_path / "out.nii.gz"
+    done = cli("restore", scan, out, flag, other, "--weights", tiny_weights, "--sigma", "0.04")
+    assert done.exit_code in (0, 6), done.stderr
+    angle = nib.load(tmp_path / "out_part-phase.nii.gz").get_fdata()
+    bright = clean > 500
+    gap = np.angle(np.exp(1j * (angle - np.angle(turned))))[bright]
+    assert np.sqrt(np.mean(gap**2)) < 0.15
+    text = (tmp_path / "out.json").read_text()
+    assert str(scan) not in text
+    assert json.loads(text)["input"]["phase"]["file"]["file"] == "dicom"
+    done = cli("replay", tmp_path / "out.json", "--source", tmp_path / "in")
+    assert done.exit_code == 0, done.stderr
+    next(other.iterdir()).unlink()
+    done = cli("replay", tmp_path / "out.json", "--source", tmp_path / "in")
+    assert done.exit_code == 3
+    assert "does not hold both series" in done.stderr
+
+
+def test_one_series_has_no_second_part(magnitude: Path, tmp_path: Path, cli: Any) -> None:
+    done = cli("restore", magnitude, tmp_path / "out", "--phase", magnitude)
+    assert done.exit_code == 3
+    assert "holds no DICOM series that shows the phase" in done.stderr

@@ -194,11 +194,11 @@ def test_a_file_that_was_cut_short_is_refused(written: Path) -> None:
         read_raw(written)
 
 
-def test_a_header_without_matrix_or_cartesian_lines_is_refused(written: Path) -> None:
+def test_a_header_without_matrix_or_trajectory_is_refused(written: Path) -> None:
     text = header_text(Encoding((8, 10, 6), (1, 1, 1), (8, 10, 6), (1, 1, 1), "radial"), 3)
     with h5py.File(written, "r+") as file:
         file["dataset/xml"][0] = text
-    with pytest.raises(VolumeReadError, match="radial trajectory"):
+    with pytest.raises(VolumeReadError, match="radial and does not tell where"):
         read_ismrmrd(written)
     with pytest.raises(VolumeReadError, match="no matrix"):
         parse_header(text.replace("<x>8</x>", "<x>0</x>"), "scan")

@@ -136,6 +136,17 @@ def test_slices_of_which_all_was_measured_can_lose_lines_too() -> None:
     assert int((fewer.sense.mask == 0).sum()) == int(held.mask.sum()) == 4
 
 
+def test_the_spread_of_predictions_is_that_of_the_images_over_the_coils() -> None:
+    """Unit maps and a unitary transform share the variance of white noise among the coils."""
+    fewer, held = hold_out(problem(4, every()), 0.2)
+    assert fewer.sigma == held.whole.sigma
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.randn(6, 1, *SHAPE, dtype=torch.complex64, generator=generator) * 2**0.5
+    images = [image() + 3 * fewer.sigma * one for one in noise]
+    assert held.spread(images) == pytest.approx(3 / 4**0.5, rel=0.05)
+    assert held.spread([images[0], images[0]]) == pytest.approx(0, abs=1e-6)
+
+
 def test_calibration_is_never_held_out() -> None:
     whole = problem(4, every())
     y, z = whole.centre.shape[-2:]
