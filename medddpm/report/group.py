@@ -10,12 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from markupsafe import Markup
 
 from medddpm.io.sidecar import Sidecar
 from medddpm.report.checks import check_values
 from medddpm.report.facts import Figure
-from medddpm.report.page import policy, template, text
+from medddpm.report.html import render
 from medddpm.report.strip import strip
 
 _FAR = 3.5
@@ -103,22 +102,18 @@ def group_page(
     apart = [
         bool(row.flags) or distance > _FAR for row, (distance, _) in zip(rows, far, strict=True)
     ]
-    script = text("group.js")
-    return str(
-        template("group.html").render(
-            policy=policy(script),
-            css=Markup(text("report.css")),
-            script=Markup(script),
-            num_flagged=sum(bool(row.flags) for row in rows),
-            num_far=sum(distance > _FAR for distance, _ in far),
-            limit=_FAR,
-            missing=missing,
-            num_unreached=num_unreached,
-            advice=advice,
-            columns=[(key, label) for key, (label, _) in columns.items()],
-            rows=[_cells(rows[i], far[i], columns) for i in order],
-            strips=[strip(key, label, form, rows, apart) for key, (label, form) in columns.items()],
-        )
+    return render(
+        "group.html",
+        ["group.js"],
+        num_flagged=sum(bool(row.flags) for row in rows),
+        num_far=sum(distance > _FAR for distance, _ in far),
+        limit=_FAR,
+        missing=missing,
+        num_unreached=num_unreached,
+        advice=advice,
+        columns=[(key, label) for key, (label, _) in columns.items()],
+        rows=[_cells(rows[i], far[i], columns) for i in order],
+        strips=[strip(key, label, form, rows, apart) for key, (label, form) in columns.items()],
     )
 
 
