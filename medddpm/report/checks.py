@@ -28,6 +28,26 @@ LABELS = {
     "disagreement": "Disagreement of the samples, sigma",
 }
 """The checks of the guard in words of the field."""
+SHORT = {
+    "anatomy": "anatomy removed",
+    "peak": "local change",
+    "structure": "edges removed",
+    "noise_ratio": "noise level",
+    "residual_ratio": "amount removed",
+    "whiteness": "noise texture",
+    "tissue_shift": "tissue fractions",
+    "redness": "coarse grain",
+    "unevenness": "uneven noise",
+    "local_whiteness": "regional texture",
+    "sharpness": "sharpness",
+    "flatness": "smoothed before",
+    "strangeness": "unlike known scans",
+    "noise_level": "strong noise",
+    "finest_edge": "voxel size",
+    "coarsest_edge": "slice thickness",
+    "disagreement": "samples disagree",
+}
+"""What a label on a row of a table has room for."""
 ADVICE = {
     "anatomy": "Compare cortex and vessels before and after; a smaller --sigma removes less.",
     "peak": "Press the place and flicker: is there a structure in what was removed?",
@@ -108,6 +128,15 @@ def check_rows(guard: GuardFacts) -> list[CheckRow]:
 def check_values(guard: GuardFacts) -> dict[str, float]:
     """The numbers of the guard by the name of the check, of newer and older sidecars."""
     return {name: value for name, value in guard.numbers.items() if math.isfinite(value)}
+
+
+def short_words(guard: GuardFacts) -> dict[str, str]:
+    """By the sentence of each check that found something, two words for it."""
+    return {
+        plain_words(check.words): SHORT.get(check.name) or _readable(check.name).lower()
+        for check in guard.checks
+        if check.passed is False
+    }
 
 
 def _row(check: CheckFacts) -> CheckRow:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
+from urllib.parse import quote
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -58,8 +60,14 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["address"] = address
     found.tests["flag"] = lambda value: isinstance(value, Flag)
     return found
+
+
+def address(path: str) -> str:
+    """A relative path as a link holds it."""
+    return quote(os.fsencode(path))
 
 
 def policy(*scripts: str) -> str:
@@ -154,8 +162,8 @@ def statement(text: str) -> str:
     return _macro("statement", text)
 
 
-def chips(alarms: Sequence[str], notices: Sequence[str]) -> str:
-    """Alarms and notices of the guard; the texts are escaped."""
+def chips(alarms: Sequence[tuple[str, str]], notices: Sequence[tuple[str, str]]) -> str:
+    """Labels for alarms and notices, each (two words, the sentence); the texts are escaped."""
     return _macro("chips", list(alarms), list(notices))
 
 

@@ -27,6 +27,7 @@ from medddpm.report.planes import (
     png,
     shades,
     table_of,
+    thumbnail,
     to_scale,
 )
 from medddpm.report.summary import Summary, bright_signal, percent, summarise
@@ -96,6 +97,21 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         view=_script_json(view.content),
         planes=Markup("\n".join(view.planes)),
     )
+
+
+def thumbnails(scan: ReportScan, size: int) -> tuple[str, str]:
+    """Addresses of small pictures of a scan before and after, for the page over several.
+
+    Args:
+        scan: What is shown.
+        size: Pixels of the longer side.
+    """
+    shown = crop(scan)
+    before, after = (
+        data_uri(thumbnail(shown.arrays[name], shown.spacing, shown.windows[0], size), "jpeg")
+        for name in ("before", "after")
+    )
+    return before, after
 
 
 def _summary(scan: ReportScan) -> Summary:

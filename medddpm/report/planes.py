@@ -198,7 +198,7 @@ def require_one_grid(images: Sequence[NDArray[Any]]) -> None:
         raise GeometryError(f"the scans lie on different grids: {shapes}")
 
 
-def thumbnail(image: Image, spacing: Sequence[float], window: Window, size: int = 96) -> bytes:
+def thumbnail(image: Image, spacing: Sequence[float], window: Window, size: int) -> bytes:
     """A small JPEG of the middle plane.
 
     Args:

@@ -289,12 +289,12 @@ def rows() -> list[GroupRow]:
 def test_outliers_are_far_from_the_median() -> None:
     far = outlyingness(rows())
     assert far[9][0] > 10
-    assert far[9][1] == "Sigma, of the scale"
+    assert far[9][1] == "Noise, % of scale"
     assert max(distance for distance, _ in far[:9]) < 3.5
 
 
 def test_flagged_results_come_first_and_then_outliers() -> None:
-    names = re.findall(r'<td data-value="[^"]*"><a href="[^"]*">(.*?)</a>', group_page(rows()))
+    names = re.findall(r'<th scope="row".*?<a href="[^"]*">(.*?)</a>', group_page(rows()))
     assert names[:2] == ["bad", "far"]
     assert len(names) == 11
 
@@ -306,20 +306,40 @@ def test_the_group_page_escapes_names_and_links() -> None:
     assert 'href="a%20b/' in page
 
 
-def test_a_small_group_is_dots_and_a_crowd_is_bars_with_dots_for_what_stands_apart() -> None:
+def test_every_scan_is_a_dot_and_what_stands_apart_is_a_link() -> None:
     few = group_page(rows())
     assert few.count("<circle") == 2 * 11
-    assert "<rect" not in few
+    assert [path.count("h0") for path in re.findall(r'<path d="(.*?)"', few)] == [11, 11]
     rng = np.random.default_rng(1)
     many = [
         GroupRow(f"s{i}", f"s{i}.html", {"fraction": 0.05 + 0.001 * rng.random()}, ())
         for i in range(500)
     ]
+    many[7] = GroupRow("none", "none.html", {}, ())
     many.append(GroupRow("far", "far.html", {"fraction": 0.08}, ()))
     page = group_page(many)
     assert page.count("<circle") == 1
-    assert ">far: 0.0800<" in page
-    assert 2 <= page.count("<rect") <= 30
+    assert ">far: 8.0%<" in page
+    [path] = re.findall(r'<path d="(.*?)"', page)
+    assert path.count("h0") == 501  # in the order of the table
+    assert path.count("M-99 0h0") == 1
+    assert path.startswith("M288.0 ")  # the outlier, on the right
+    assert page.count("<tr") == 1 + 501 == 1 + page.count('scope="row"')
+    table, rest = page.split('<template id="more">')
+    assert table.count('scope="row"') == 150
+    assert "n = 500" in rest
+
+
+def test_sentences_are_short_labels_that_hold_them() -> None:
+    told = content_of()
+    bad = {"name": "peak", "value": 3.0, "low": None, "high": 1.0, "passed": False, "words": "w w"}
+    told["frames"][0]["guard"] |= {"messages": ["w w"], "checks": [bad], "passed": False}
+    row = GroupRow.of("a", "a.html", sidecar_of(**told), [], ("data:image/jpeg;base64,AA", "data:"))
+    page = group_page([row])
+    assert '<span class="chip alarm" title="w w">local change</span>' in page
+    assert 'data-before="data:image/jpeg;base64,AA"' in page
+    long = group_page([GroupRow("a", "", {}, (), ("one two three four five",))])
+    assert 'title="one two three four five">one two three four \u2026<' in long
 
 
 def test_scans_without_a_result_are_listed_with_their_reason() -> None:
