@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -146,33 +146,39 @@ def row_chart(
     *,
     words: str,
     colours: Sequence[int] = (),
+    legend: Mapping[str, int] | None = None,
     zero: bool = False,
 ) -> Markup:
-    """One line a name: its value as a dot, its interval as a bar.
+    """One line a name: its values as dots, their intervals as bars.
 
     Args:
         title: Above it.
-        rows: (name, value, lower end, upper end); the ends may be None.
+        rows: (name, value, lower end, upper end), the ends may be None; rows of the same name that
+            follow each other share a line.
         x: The axis of the values.
         words: What it shows.
         colours: Of each row.
+        legend: What the colours are.
         zero: Draw a line at 0.
     """
     values = [v for row in rows for v in row[1:] if v is not None] + ([0.0] if zero else [])
-    bottom = _TOP + _ROW * len(rows) + 6
     across = _scale(x, values, _NAMES, WIDTH - _RIGHT)
+    lines, last, drawn = 0, None, []
+    for number, (name, value, low, high) in enumerate(rows):
+        y = _TOP + _ROW * (lines - (name == last) + 0.5) + 3
+        if name != last:
+            lines, last = lines + 1, name
+            drawn.append(_text(_NAMES - 8, y + 4, _cut(name, _NAMES - 8), "end", full=name))
+        bar = ""
+        if low is not None and high is not None:
+            bar = _path("", [(across.at(low), y), (across.at(high), y)])
+        dot = _dot(across.at(value), y) if math.isfinite(value) else ""
+        drawn.append(_coloured(colours[number] if colours else 0, bar + dot))
+    bottom = _TOP + _ROW * lines + 6
     parts = [_text(_NAMES, 16, title, "start", "title"), _grid_x(across, _TOP, bottom)]
     if zero:
         parts.append(_path("axis", [(across.at(0), _TOP), (across.at(0), bottom)]))
-    for number, (name, value, low, high) in enumerate(rows):
-        y = _TOP + _ROW * (number + 0.5) + 3
-        parts.append(_text(_NAMES - 8, y + 4, _cut(name, _NAMES - 8), "end", full=name))
-        colour = colours[number] if colours else 0
-        ends = [(low, y), (high, y)] if low is not None and high is not None else []
-        bar = _path("", [(across.at(v), h) for v, h in ends if v is not None]) if ends else ""
-        dot = _dot(across.at(value), y) if math.isfinite(value) else ""
-        parts.append(_coloured(colour, bar + dot))
-    return _figure(parts, WIDTH, bottom + 38, words, {})
+    return _figure([*parts, *drawn], WIDTH, bottom + 38, words, dict(legend or {}))
 
 
 def _scale(axis: Axis, values: Iterable[float], start: float, end: float) -> _Scale:

@@ -172,6 +172,16 @@ def pictures(items: Sequence[Picture]) -> str:
     return _macro("pictures", list(items))
 
 
+def link(text: str, path: str) -> Markup:
+    """A link to a page nearby; the text is escaped.
+
+    Args:
+        text: What is pressed.
+        path: Relative to the page.
+    """
+    return Markup('<a href="{}">{}</a>').format(address(path), text)
+
+
 def plots(charts: Iterable[str]) -> str:
     """Charts side by side, as many as fit."""
     return f'<div class="plots">{"".join(charts)}</div>'

@@ -62,7 +62,7 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
     """
     figures = measure(scan) if figures is None else figures
     shown, frame, facts = crop(scan), scan.frame_facts, scan.facts
-    rows = [_still_row(shown, axis) for axis in _axes(shown)]
+    rows = [still_row(shown, axis) for axis in _axes(shown)]
     left = MAX_PAGE - sum(len(p.source) for row in rows for p in row)
     view = pack_view(shown, scan.geometry, min(MAX_BYTES, max(left, 0) * 3 // 4))  # base64
     return render(
@@ -74,7 +74,7 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         version=facts.versions["medddpm"],
         time=facts.time,
         statement=facts.statement,
-        summary=_summary(scan),
+        summary=summary_of(scan),
         flags=[plain_words(text) for text in frame.guard.messages],
         notices=[plain_words(text) for text in frame.guard.notices],
         cards=_cards(scan, figures),
@@ -114,7 +114,8 @@ def thumbnails(scan: ReportScan, size: int) -> tuple[str, str]:
     return before, after
 
 
-def _summary(scan: ReportScan) -> Summary:
+def summary_of(scan: ReportScan) -> Summary:
+    """The scan in one sentence."""
     frame = scan.frame_facts
     signal = bright_signal(scan.after, scan.geometry.spacing) if scan.sigma > 0 else None
     return summarise(frame.guard, scan.sigma, signal, blank=frame.blank)
@@ -134,7 +135,7 @@ def _axes(shown: Cropped) -> list[int]:
     return [shown.axis, *(axis for axis in (2, 1, 0) if axis != shown.axis)]
 
 
-def _still_row(shown: Cropped, axis: int) -> list[Picture]:
+def still_row(shown: Cropped, axis: int) -> list[Picture]:
     """Before, after and what was removed; a reference where there is one."""
     window, span = shown.windows[0], _SIGMAS * shown.spread
     images = {"Before": shown.arrays["before"], "After": shown.arrays["after"]}
