@@ -83,7 +83,7 @@ def montage(panels: Mapping[str, Planes], sigma: float) -> str:
         _picture(image - first.clean, first.aspect, f"error: {name}", sigma)
         for name, image in images.items()
     ]
-    return pictures(list(shown.values())) + pictures(errors)
+    return pictures(list(shown.values()), len(shown)) + pictures(errors, len(shown))
 
 
 def repeat_pictures(panels: Mapping[str, Planes], sigma: float) -> str:

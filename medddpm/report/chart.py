@@ -14,7 +14,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 12.0, 26.0, 46.0
 _COLOURS = 8
 _LETTER = 6.4
 """Width of a letter, about: names that are longer than their place are cut."""
-_ROW, _NAMES = 20.0, 170.0
+_ROW, _MOST_NAMES = 20.0, 250.0
+_APART = 3.0
+"""Between the dots of one line, so that equal ones are seen."""
 
 Style = Literal["line", "dashed", "dots", "steps"]
 
@@ -134,9 +136,9 @@ def chart(
         _path("mark", [(across.at(v), HEIGHT - _BOTTOM), (across.at(v), _TOP)]) for v in marks
     ]
     parts += [_series(s, across, up) for s in series]
-    named = {s.label: s.colour for s in reversed(series) if s.label}
-    legend = dict(reversed(named.items())) if len(named) > 1 else {}
-    return _figure(parts, WIDTH, HEIGHT, words, legend)
+    named = {s.label: s.colour for s in series if s.label}
+    broken = [s.label for s in series if s.style == "dashed"]
+    return _figure(parts, WIDTH, HEIGHT, words, named if len(named) > 1 else {}, broken)
 
 
 def row_chart(
@@ -162,20 +164,23 @@ def row_chart(
         zero: Draw a line at 0.
     """
     values = [v for row in rows for v in row[1:] if v is not None] + ([0.0] if zero else [])
-    across = _scale(x, values, _NAMES, WIDTH - _RIGHT)
-    lines, last, drawn = 0, None, []
+    side = min(_MOST_NAMES, _LETTER * max((len(row[0]) for row in rows), default=0) + 16)
+    across = _scale(x, values, side, WIDTH - _RIGHT)
+    lines, last, before, drawn = 0, None, 0, []
     for number, (name, value, low, high) in enumerate(rows):
-        y = _TOP + _ROW * (lines - (name == last) + 0.5) + 3
-        if name != last:
-            lines, last = lines + 1, name
-            drawn.append(_text(_NAMES - 8, y + 4, _cut(name, _NAMES - 8), "end", full=name))
+        before = before + 1 if name == last else 0
+        lines, last = lines + (before == 0), name
+        middle = _TOP + _ROW * (lines - 0.5) + 3
+        y = middle + _APART * (before % 3)
+        if before == 0:
+            drawn.append(_text(side - 8, y + 4, _cut(name, side - 8), "end", full=name))
         bar = ""
         if low is not None and high is not None:
             bar = _path("", [(across.at(low), y), (across.at(high), y)])
         dot = _dot(across.at(value), y) if math.isfinite(value) else ""
         drawn.append(_coloured(colours[number] if colours else 0, bar + dot))
     bottom = _TOP + _ROW * lines + 6
-    parts = [_text(_NAMES, 16, title, "start", "title"), _grid_x(across, _TOP, bottom)]
+    parts = [_text(side, 16, title, "start", "title"), _grid_x(across, _TOP, bottom)]
     if zero:
         parts.append(_path("axis", [(across.at(0), _TOP), (across.at(0), bottom)]))
     return _figure([*parts, *drawn], WIDTH, bottom + 38, words, dict(legend or {}))
@@ -283,10 +288,16 @@ def _cut(name: str, room: float) -> str:
 
 
 def _figure(
-    parts: Iterable[str], width: float, height: float, words: str, legend: dict[str, int]
+    parts: Iterable[str],
+    width: float,
+    height: float,
+    words: str,
+    legend: dict[str, int],
+    broken: Sequence[str] = (),
 ) -> Markup:
     items = "".join(
-        f'<li style="--colour:var(--c{colour % _COLOURS})">{escape(label)}</li>'
+        f'<li class="{"broken" if label in broken else "whole"}" '
+        f'style="--colour:var(--c{colour % _COLOURS})">{escape(label)}</li>'
         for label, colour in legend.items()
     )
     listed = f'<ul class="legend">{items}</ul>' if items else ""

@@ -167,9 +167,15 @@ def chips(alarms: Sequence[tuple[str, str]], notices: Sequence[tuple[str, str]])
     return _macro("chips", list(alarms), list(notices))
 
 
-def pictures(items: Sequence[Picture]) -> str:
-    """Pictures side by side, as many as fit."""
-    return _macro("pictures", list(items))
+def pictures(items: Sequence[Picture], across: int = 0) -> str:
+    """Pictures side by side.
+
+    Args:
+        items: In this order.
+        across: So many in a row of a wide window, for rows that are to line up; else as many as
+            fit.
+    """
+    return _macro("pictures", list(items), across)
 
 
 def link(text: str, path: str) -> Markup:

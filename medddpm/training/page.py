@@ -62,11 +62,12 @@ def _stage(rows: Sequence[Row]) -> list[str]:
         ("loss", "Training loss", Axis("loss", log=_positive(rows, "loss"))),
         ("risk", "Validation risk", Axis("squared error / sigma\u00b2")),
         ("samples_a_second", "Throughput", Axis("patches a second", 0)),
-        ("lr", "Learning rate", Axis("learning rate", 0)),
+        ("lr", "Learning rate", Axis("learning rate, 1e-4", 0)),
     ):
         steps, values = _curve(rows, key)
         if steps:
-            series = [Series("", steps, values)]
+            scale = 1e4 if key == "lr" else 1.0
+            series = [Series("", steps, [scale * v for v in values])]
             charts.append(chart(title, series, Axis("step", 0), axis, words=f"{title} by step"))
     return [plots(c for c in charts if c)]
 
