@@ -46,8 +46,12 @@ _DETAILS = {
     "power_high": ("power at 0.5 to 0.8 Nyquist", "{:.2f}"),
     "power_worst": ("power, worst", "{:.2f}"),
 }
+_LEAD = (
+    "Clean scans with noise added, restored by each method and held against the clean scan: means "
+    "over the scans, in the foreground. Gains are over {}."
+)
 _LEGEND = (
-    "Means over the scans. PSNR, SSIM, NRMSE and HFEN are in the foreground unless a column says "
+    "PSNR, SSIM, NRMSE and HFEN are in the foreground unless a column says "
     "otherwise; the data range is the intensity scale, the 99.5th percentile of the foreground. "
     "Dark, middle and bright are classes of brightness of the clean scan. Bias is the mean error "
     "in percent of the scale. Power is that of the restored foreground over the clean one's, in "
@@ -92,7 +96,8 @@ def benchmark_page(
     noises = list(dict.fromkeys(line["noise"] for line in summary))
     parts = [
         heading("Denoising benchmark", 1),
-        paragraph(f"{_LEGEND} Gains are over {summary[0]['gain_over']}."),
+        paragraph(_LEAD.format(summary[0]["gain_over"])),
+        fold("What the numbers mean", paragraph(_LEGEND)),
         plots([*score_charts(summary), *gain_charts(summary)]),
     ]
     if len(noises) > 1:

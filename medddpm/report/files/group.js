@@ -4,7 +4,7 @@
   const $ = (id) => document.getElementById(id);
   const results = $("results"), body = results.tBodies[0], scroll = $("scroll");
   const heads = [...results.tHead.rows[0].cells];
-  const MANY = 150, ROW = 68, CARD = 248, CARD_WIDTH = 160;
+  const MANY = 60, ROW = 68, CARD = 248, CARD_WIDTH = 160;
   const storage = `medddpm-ratings-${$("group").dataset.key}`;
   const rated = read();
 
