@@ -104,4 +104,6 @@ def _anatomy(guard: GuardFacts) -> str:
         return "whether anatomy was removed was not checked"
     if any(check.passed is False for check in asked):
         return "what was removed may hold anatomy: compare before and after"
+    if not any(check.name == "anatomy" for check in asked):
+        return "no structure stands out in what was removed"
     return "nothing that looks like anatomy was removed"

@@ -369,6 +369,16 @@
   function set(kind, value) { state[kind] = value; arrange(); }
   function reset() { state = { ...start(), tab: state.tab, view: state.view }; arrange(); }
 
+  // On paper the checks are unfolded, and the rest is folded.
+  function unfoldForPaper() {
+    const folds = [...document.querySelectorAll("main > details")], open = folds.map((fold) => fold.open);
+    addEventListener("beforeprint", () => folds.forEach((fold, i) => {
+      open[i] = fold.open;
+      fold.open = fold.id === "fold-checks";
+    }));
+    addEventListener("afterprint", () => folds.forEach((fold, i) => { fold.open = open[i]; }));
+  }
+
   function connect() {
     for (const kind of ["tab", "view", "plane"]) {
       for (const button of viewer.querySelectorAll(`button[data-${kind}]`)) {
@@ -390,6 +400,7 @@
     $("reset").addEventListener("click", reset);
     viewer.addEventListener("keydown", onKey);
     addEventListener("resize", redraw);
+    unfoldForPaper();
     for (const button of document.querySelectorAll("button.place")) {
       button.disabled = false;
       button.addEventListener("click", () => {
