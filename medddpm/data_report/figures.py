@@ -37,7 +37,7 @@ def share_plot(breakdown: Breakdown, report: DataReport, words: str) -> tuple[Ma
     ]
     named = {f"{place_name(p)}, n = {report.subjects[p]}": _COLOURS[p] for p in report.places}
     figure = row_chart(
-        f"By {breakdown.variable.name}",
+        "Share of the subjects",
         rows,
         Axis("subjects, % of the split", 0, 100),
         words=words,
