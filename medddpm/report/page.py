@@ -34,8 +34,8 @@ from medddpm.report.summary import Summary, bright_signal, percent, summarise
 from medddpm.report.view import MAX_BYTES, pack_view
 from medddpm.restoration.blank import BLANK
 
-MAX_PAGE = 14_500_000
-"""Bytes of a page but for its words, which are a few tens of thousands; below 15 MB with them."""
+MAX_PAGE = 14_450_000
+"""Bytes of a page but for its words and its noise map, which are less than half a million."""
 _SIGMAS = 4
 _BINS = 128
 _MORE = "orange: brighter before"

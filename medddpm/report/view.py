@@ -10,6 +10,7 @@ says; where that is not enough, whole planes are left out, never averaged: that 
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ these make a step of what was removed, which is noise and takes most of the room
 _AIR = 4
 """Steps of what was removed from air are coarser by this."""
 _SAMPLE = 8
-_BLOCK = 4
+_BLOCK, _MOST_BLOCKS = 4, 250_000
 Words = NDArray[np.uint16]
 
 
@@ -197,24 +198,27 @@ def _table_text(colours: Any) -> str:
 
 
 def _noise_map(scan: Cropped) -> dict[str, Any] | None:
-    """The local deviation of what was removed, in blocks of 4 x 4 x 4 voxels, in parts of sigma."""
+    """The local deviation of what was removed, in parts of sigma.
+
+    In blocks of 4 x 4 x 4 voxels, or larger ones where these would be too many for a page.
+    """
     if not scan.sigma > 0:
         return None
-    level = removed_level(scan.removed) / scan.sigma
+    block = max(_BLOCK, math.ceil((math.prod(scan.shape) / _MOST_BLOCKS) ** (1 / 3)))
+    level = removed_level(scan.removed, block) / scan.sigma
     values = np.clip(np.rint(100 * level), 0, 255).astype(np.uint8)
     return {
         "shape": list(values.shape),
-        "block": _BLOCK,
+        "block": block,
         "data": base64.b64encode(values.tobytes(order="F")).decode("ascii"),
     }
 
 
-def removed_level(removed: Image) -> Image:
-    """The deviation within blocks of 4 x 4 x 4 voxels, smoothed over neighbouring blocks."""
-    width = [(0, -n % _BLOCK) for n in removed.shape]
-    padded = np.pad(removed, width, mode="edge")
-    counts = [n // _BLOCK for n in padded.shape]
-    blocks = padded.reshape(counts[0], _BLOCK, counts[1], _BLOCK, counts[2], _BLOCK)
+def removed_level(removed: Image, block: int) -> Image:
+    """The deviation within cubic blocks of voxels, smoothed over neighbouring blocks."""
+    padded = np.pad(removed, [(0, -n % block) for n in removed.shape], mode="edge")
+    x, y, z = (n // block for n in padded.shape)
+    blocks = padded.reshape(x, block, y, block, z, block)
     square = np.square(blocks).mean(axis=(1, 3, 5), dtype=np.float64)
     level: Image = np.sqrt(ndimage.gaussian_filter(square, 1.0)).astype(np.float32)
     return level
