@@ -1,18 +1,19 @@
-"""Pictures of a benchmark as PNG bytes: error against noise, gains, and a montage."""
+"""What a benchmark shows: error against noise, gains, and pictures of one slice."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from medddpm.errors import ShapeError
+from medddpm.report.chart import Axis, Series, chart
+from medddpm.report.html import Picture, data_uri, pictures
+from medddpm.report.planes import CHANGE, png, shades, to_scale
 
 Image = NDArray[np.float32]
 Row = Mapping[str, Any]
@@ -24,9 +25,8 @@ NOISE_WORDS = {
 }
 _WINDOW = (0.0, 1.05)
 _ERROR_SIGMAS = 4.0
-_PANEL_INCHES = 2.1
 _LONGEST_NAME = 48
-_SIGMA_TICKS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
+_SIGMA = Axis("added noise, sigma / intensity scale", low=0)
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def axial_plane(
     return np.ascontiguousarray(plane, dtype=np.float32), spacing[order[1]] / spacing[order[0]]
 
 
-def montage(panels: Mapping[str, Planes], sigma: float) -> bytes:
-    """Noisy, each method and the truth at one window; below, their errors at one window.
+def montage(panels: Mapping[str, Planes], sigma: float) -> str:
+    """HTML: noisy, each method and the truth at one window; below, their errors at one window.
 
     Args:
         panels: By method, all of the same slice.
@@ -77,116 +77,140 @@ def montage(panels: Mapping[str, Planes], sigma: float) -> bytes:
     """
     first = next(iter(panels.values()))
     images = {"noisy": first.noisy, **{name: p.restored for name, p in panels.items()}}
-    height, width = first.clean.shape
-    ratio = first.aspect * height / width
-    size = (_PANEL_INCHES * (len(images) + 1), 2 * _PANEL_INCHES * ratio + 0.35)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(2, len(images) + 1, squeeze=False)
-    for panel in axes.flat:
-        panel.set_axis_off()
-    span = _ERROR_SIGMAS * sigma
-    for column, (name, image) in enumerate([*images.items(), ("truth", first.clean)]):
-        axes[0, column].set_title(_short(name).replace("@", "\n@"), fontsize=9)
-        low, high = _WINDOW
-        axes[0, column].imshow(image, cmap="gray", vmin=low, vmax=high, aspect=first.aspect)
-        if name != "truth":
-            error = image - first.clean
-            axes[1, column].imshow(error, cmap="RdBu_r", vmin=-span, vmax=span, aspect=first.aspect)
-    return _png(figure)
+    shown = {name: _picture(image, first.aspect, name) for name, image in images.items()}
+    shown["truth"] = _picture(first.clean, first.aspect, "truth")
+    errors = [
+        _picture(image - first.clean, first.aspect, f"error: {name}", sigma)
+        for name, image in images.items()
+    ]
+    return pictures(list(shown.values()), len(shown)) + pictures(errors, len(shown))
 
 
-def repeat_picture(panels: Mapping[str, Planes], sigma: float) -> bytes:
-    """A row a method: a repeat, restored, the mean of the other repeats, and what was removed.
+def repeat_pictures(panels: Mapping[str, Planes], sigma: float) -> str:
+    """HTML, a row a method: a repeat, restored, the mean of the other repeats, what was removed.
 
     Args:
         panels: By method, all of the same slice; the mean of the others is their `clean`.
         sigma: Noise as a fraction of the scale; what was removed is shown within 4 sigma.
     """
-    first = next(iter(panels.values()))
-    height, width = first.clean.shape
-    ratio = first.aspect * height / width
-    size = (4 * _PANEL_INCHES, len(panels) * (_PANEL_INCHES * ratio + 0.1) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(panels), 4, squeeze=False)
-    titles = ("a repeat", "restored", "mean of the others", "removed")
-    span, (low, high) = _ERROR_SIGMAS * sigma, _WINDOW
-    for line, (name, planes) in zip(axes, panels.items(), strict=True):
-        images = (planes.noisy, planes.restored, planes.clean)
-        for panel, image in zip(line, images, strict=False):
-            panel.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=planes.aspect)
-        removed = planes.noisy - planes.restored
-        line[3].imshow(removed, cmap="RdBu_r", vmin=-span, vmax=span, aspect=planes.aspect)
-        line[0].set_ylabel(_short(name).replace("@", "\n@"), fontsize=9)
-        for panel in line:
-            panel.set(xticks=[], yticks=[])
-    for panel, title in zip(axes[0], titles, strict=True):
-        panel.set_title(title, fontsize=9)
-    return _png(figure)
+    return "".join(
+        pictures(
+            [
+                _picture(planes.noisy, planes.aspect, "a repeat"),
+                _picture(planes.restored, planes.aspect, f"restored: {name}"),
+                _picture(planes.clean, planes.aspect, "mean of the others"),
+                _picture(planes.noisy - planes.restored, planes.aspect, "removed", sigma),
+            ]
+        )
+        for name, planes in panels.items()
+    )
 
 
-def score_plot(summary: Sequence[Row]) -> bytes:
-    """PSNR and SSIM in the foreground against sigma, one line a method; a row a kind of noise."""
-    figure, rows = _rows(summary)
-    for noise, (psnr, ssim) in rows.items():
-        for label, lines in _by_method(summary, noise).items():
-            sigmas = [line["sigma"] for line in lines]
-            colour = _colour(summary, label)
-            psnr.plot(sigmas, [li["psnr"] for li in lines], marker="o", color=colour, label=label)
-            ssim.plot(sigmas, [li["ssim"] for li in lines], marker="o", color=colour)
-        psnr.set(xlabel="sigma, of the scale", ylabel="PSNR in the foreground, dB")
-        ssim.set(xlabel="sigma, of the scale", ylabel="SSIM in the foreground")
-    _legend(figure)
-    return _png(figure)
+def _picture(image: Image, aspect: float, label: str, sigma: float | None = None) -> Picture:
+    """A slice at the one window, or with a sigma a difference within 4 of it."""
+    low, high = _WINDOW if sigma is None else (-_ERROR_SIGMAS * sigma, _ERROR_SIGMAS * sigma)
+    levels = shades(to_scale(image, (aspect, 1.0)), low, high)
+    content = png(levels, None if sigma is None else CHANGE)
+    return Picture(data_uri(content), _short(label), f"{label}, axial slice", "R", "L")
 
 
-def gain_plot(summary: Sequence[Row]) -> bytes:
-    """Gain over the reference with its interval, and PSNR against seconds; rows as above."""
-    figure, rows = _rows(summary)
+def score_charts(summary: Sequence[Row]) -> list[Markup]:
+    """PSNR and SSIM in the foreground against sigma, one line a method, for a kind of noise."""
+    return [
+        _against_sigma(summary, noise, key, axis)
+        for noise in _noises(summary)
+        for key, axis in (
+            ("psnr", Axis("PSNR in the foreground, dB", least=2)),
+            ("ssim", Axis("SSIM in the foreground", least=0.1)),
+        )
+    ]
+
+
+def gain_charts(summary: Sequence[Row]) -> list[Markup]:
+    """Gain over the reference, with its interval where there are scans for one; PSNR by time."""
     over = summary[0]["gain_over"]
-    for noise, (gain, cost) in rows.items():
-        for label, lines in _by_method(summary, noise).items():
-            sigmas = [line["sigma"] for line in lines]
-            colour = _colour(summary, label)
-            middle = np.array([line["gain"] for line in lines])
-            low = middle - [line["gain_low"] for line in lines]
-            high = np.array([line["gain_high"] for line in lines]) - middle
-            bars = np.maximum([low, high], 0)
-            gain.errorbar(sigmas, middle, bars, marker="o", capsize=3, color=colour, label=label)
-            seconds = [max(line["seconds"], 1e-3) for line in lines]
-            psnr = [line["psnr"] for line in lines]
-            cost.plot(seconds, psnr, marker="o", linestyle="", color=colour)
-        gain.axhline(0, color="black", linewidth=0.8)
-        gain.set(xlabel="sigma, of the scale", ylabel=f"gain in PSNR over {over}, dB")
-        cost.set(xlabel="seconds a scan", ylabel="PSNR in the foreground, dB", xscale="log")
-    _legend(figure)
-    return _png(figure)
+    axis = Axis(f"gain in PSNR over {over}, dB", least=2)
+    found = []
+    for noise in _noises(summary):
+        found.append(_against_sigma(summary, noise, "gain", axis, lines=[0]))
+        cost = [
+            Series(
+                _short(label),
+                [max(line["seconds"], 1e-3) for line in lines],
+                [line["psnr"] for line in lines],
+                style="dots",
+                colour=_colour(summary, label),
+            )
+            for label, lines in _by_method(summary, noise).items()
+        ]
+        found.append(
+            chart(
+                f"Time, {NOISE_WORDS[noise]}",
+                cost,
+                Axis("seconds a scan", log=True),
+                Axis("PSNR in the foreground, dB", least=2),
+                words="PSNR against seconds",
+            )
+        )
+    return found
 
 
-def level_plot(rows: Sequence[Row]) -> bytes:
+def has_interval(line: Row) -> bool:
+    """Of one scan there is no interval over scans."""
+    return int(line["scans"]) > 1
+
+
+def _against_sigma(
+    summary: Sequence[Row], noise: str, key: str, axis: Axis, lines: Sequence[float] = ()
+) -> Markup:
+    series = []
+    for label, found in _by_method(summary, noise).items():
+        known = key == "gain" and all(map(has_interval, found))
+        series.append(
+            Series(
+                _short(label),
+                [line["sigma"] for line in found],
+                [line[key] for line in found],
+                [line[f"{key}_low"] for line in found] if known else [],
+                [line[f"{key}_high"] for line in found] if known else [],
+                colour=_colour(summary, label),
+            )
+        )
+    words = f"{axis.label} against sigma, {NOISE_WORDS[noise]}"
+    title = f"{key.upper() if key != 'gain' else 'Gain'}, {NOISE_WORDS[noise]}, {_scans(summary)}"
+    return chart(title, series, _SIGMA, axis, words=words, lines=lines)
+
+
+def _scans(summary: Sequence[Row]) -> str:
+    """How many scans each point is of."""
+    counts = sorted({int(line["scans"]) for line in summary})
+    told = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"n = {told}"
+
+
+def level_chart(rows: Sequence[Row]) -> Markup:
     """Sigma that was found over the true one, with its error bar; a colour for each method.
 
     Args:
         rows: Those with a `sigma_error`.
     """
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
-    panel = figure.subplots()
-    labels = list(dict.fromkeys(method_label(row) for row in rows))
-    for label in labels:
+    series = []
+    for number, label in enumerate(dict.fromkeys(method_label(row) for row in rows)):
         mine = [row for row in rows if method_label(row) == label]
-        true = np.array([true_sigma(row) for row in mine])
-        ratio = np.array([row["sigma_told"] for row in mine]) / true
-        bar = ratio * [min(row["sigma_error"], 1.0) for row in mine]
-        panel.errorbar(true, ratio, bar, marker="o", linestyle="", capsize=3, label=label)
-    panel.axhspan(0.9, 1.1, color="0.9", zorder=0)
-    panel.axhline(1, color="black", linewidth=0.8)
-    panel.set_xscale("log")
-    low, high = panel.get_xlim()
-    ticks = [tick for tick in _SIGMA_TICKS if low <= tick <= high]
-    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    panel.set_xticks([], minor=True)
-    panel.set(xlabel="true sigma, own noise included, of the scale", ylabel="found / true")
-    _legend(figure)
-    return _png(figure)
+        true = [true_sigma(row) for row in mine]
+        ratio = [row["sigma_told"] / t for row, t in zip(mine, true, strict=True)]
+        reach = [r * min(row["sigma_error"], 1.0) for r, row in zip(ratio, mine, strict=True)]
+        low = [r - e for r, e in zip(ratio, reach, strict=True)]
+        high = [r + e for r, e in zip(ratio, reach, strict=True)]
+        series.append(Series(_short(label), true, ratio, low, high, "dots", number))
+    return chart(
+        f"Noise level found over true, n = {len(rows)}",
+        series,
+        Axis("true sigma, own noise included / intensity scale", log=True),
+        Axis("found / true", least=0.5),
+        words="Sigma found over true sigma, against true sigma",
+        lines=[0.9, 1.0, 1.1],
+    )
 
 
 def true_sigma(row: Row) -> float:
@@ -194,32 +218,13 @@ def true_sigma(row: Row) -> float:
     return float(np.hypot(row["sigma_true"], row["sigma_own"]))
 
 
-def _rows(summary: Sequence[Row]) -> tuple[Figure, dict[str, Any]]:
-    """A figure with two panels for each kind of noise, at one scale where there are several."""
-    noises = list(dict.fromkeys(line["noise"] for line in summary))
-    figure = Figure(figsize=(10, 3.8 * len(noises)), layout="constrained")
-    panels = figure.subplots(len(noises), 2, squeeze=False, sharey="col")
-    if len(noises) > 1:
-        for noise, row in zip(noises, panels, strict=True):
-            for panel in row:
-                panel.set_title(NOISE_WORDS[noise], fontsize=10)
-    return figure, dict(zip(noises, panels, strict=True))
+def _noises(summary: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(line["noise"] for line in summary))
 
 
-def _colour(summary: Sequence[Row], label: str) -> str:
+def _colour(summary: Sequence[Row], label: str) -> int:
     """One for each method, whatever the noise."""
-    labels = list(dict.fromkeys(method_label(line) for line in summary))
-    return f"C{labels.index(label)}"
-
-
-def _legend(figure: Figure) -> None:
-    """Each method once."""
-    found: dict[str, Any] = {}
-    for panel in figure.axes:
-        handles, labels = panel.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    names = [_short(name) for name in found]
-    figure.legend(list(found.values()), names, loc="outside right center", fontsize=8)
+    return list(dict.fromkeys(method_label(line) for line in summary)).index(label)
 
 
 def _short(name: str) -> str:
@@ -243,10 +248,3 @@ def _by_method(summary: Sequence[Row], noise: str) -> dict[str, list[Row]]:
         if line["noise"] == noise:
             groups.setdefault(method_label(line), []).append(line)
     return groups
-
-
-def _png(figure: Figure) -> bytes:
-    FigureCanvasAgg(figure)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=95, facecolor="white")
-    return stream.getvalue()

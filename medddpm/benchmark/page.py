@@ -10,47 +10,54 @@ from typing import Any
 from medddpm.benchmark.figures import (
     NOISE_WORDS,
     Planes,
-    gain_plot,
-    level_plot,
+    gain_charts,
+    has_interval,
+    level_chart,
     method_label,
     montage,
-    score_plot,
+    score_charts,
     true_sigma,
 )
-from medddpm.report.html import heading, html_page, image, paragraph, table
+from medddpm.report.html import fold, heading, html_page, paragraph, plots, table
 
 Row = Mapping[str, Any]
 Slices = dict[tuple[str, float], dict[str, Planes]]
 """By kind and level of noise, and by method, what the montages show."""
 
 _COLUMNS = {
-    "psnr": ("PSNR, dB", "{:.2f}"),
+    "psnr": ("PSNR, dB", "{:.1f}"),
     "gain": ("gain, dB", "{:+.2f}"),
-    "ssim": ("SSIM", "{:.4f}"),
-    "nrmse": ("NRMSE", "{:.4f}"),
-    "hfen": ("HFEN", "{:.4f}"),
-    "psnr_dark": ("PSNR dark", "{:.2f}"),
-    "psnr_middle": ("middle", "{:.2f}"),
-    "psnr_bright": ("bright", "{:.2f}"),
-    "psnr_edges": ("edges", "{:.2f}"),
-    "psnr_whole": ("whole", "{:.2f}"),
-    "bias_dark": ("bias dark, %", "{:+.2f}"),
-    "bias_middle": ("middle, %", "{:+.2f}"),
-    "bias_bright": ("bright, %", "{:+.2f}"),
-    "bias_air": ("air, %", "{:+.2f}"),
+    "ssim": ("SSIM", "{:.3f}"),
+    "nrmse": ("NRMSE", "{:.3f}"),
+    "hfen": ("HFEN", "{:.3f}"),
+    "seconds": ("time, s", "{:.1f}"),
+    "peak_gb": ("memory, GB", "{:.1f}"),
+}
+_DETAILS = {
+    "psnr_dark": ("PSNR in dark tissue, dB", "{:.1f}"),
+    "psnr_middle": ("in middle tissue", "{:.1f}"),
+    "psnr_bright": ("in bright tissue", "{:.1f}"),
+    "psnr_edges": ("at edges", "{:.1f}"),
+    "psnr_whole": ("of the whole scan", "{:.1f}"),
+    "bias_dark": ("bias in dark tissue, %", "{:+.1f}"),
+    "bias_middle": ("in middle tissue", "{:+.1f}"),
+    "bias_bright": ("in bright tissue", "{:+.1f}"),
+    "bias_air": ("in air", "{:+.1f}"),
     "power_high": ("power at 0.5 to 0.8 Nyquist", "{:.2f}"),
     "power_worst": ("power, worst", "{:.2f}"),
-    "seconds": ("seconds", "{:.1f}"),
-    "peak_gb": ("memory, GB", "{:.2f}"),
 }
+_LEAD = (
+    "Clean scans with noise added, restored by each method and held against the clean scan: means "
+    "over the scans, in the foreground. Gains are over {}."
+)
 _LEGEND = (
-    "Means over the scans. PSNR, SSIM, NRMSE and HFEN are in the foreground unless a column says "
+    "PSNR, SSIM, NRMSE and HFEN are in the foreground unless a column says "
     "otherwise; the data range is the intensity scale, the 99.5th percentile of the foreground. "
     "Dark, middle and bright are classes of brightness of the clean scan. Bias is the mean error "
     "in percent of the scale. Power is that of the restored foreground over the clean one's, in "
     "shells of a tenth of the Nyquist frequency up to 0.8 of it; worst is the furthest from 1. "
     "Memory is what the process grew by; seconds hold the estimate of sigma. Intervals are paired "
-    "95 % bootstrap intervals over the scans; of one scan they have no width."
+    "95 % bootstrap intervals over the scans; one scan has none."
 )
 _CHAIN = (
     "Noise as acquired is white in k-space, on the acquired matrix; what the scanner does then "
@@ -62,7 +69,10 @@ _FOUND = (
     "in fractions of Nyquist. An error bar should hold the truth in 9 of 10 scans."
 )
 _SIGMA_NEAR, _EDGE_NEAR = 0.1, 0.05
-_MONTAGE = "One slice, all at the window 0 to 1.05 of the scale; errors below, within 4 sigma."
+_MONTAGE = (
+    "One axial slice, all at the window 0 to 1.05 of the scale; below it the errors, restored less "
+    "truth, from \u22124 (blue) to +4 sigma (orange)."
+)
 
 
 def benchmark_page(
@@ -86,9 +96,9 @@ def benchmark_page(
     noises = list(dict.fromkeys(line["noise"] for line in summary))
     parts = [
         heading("Denoising benchmark", 1),
-        paragraph(f"{_LEGEND} Gains are over {summary[0]['gain_over']}."),
-        image(score_plot(summary), "PSNR and SSIM against sigma"),
-        image(gain_plot(summary), "gain over the reference, and PSNR against seconds"),
+        paragraph(_LEAD.format(summary[0]["gain_over"])),
+        fold("What the numbers mean", paragraph(_LEGEND)),
+        plots([*score_charts(summary), *gain_charts(summary)]),
     ]
     if len(noises) > 1:
         parts += [heading("The kinds of noise side by side"), _side_by_side(summary, noises)]
@@ -98,8 +108,7 @@ def benchmark_page(
         parts.append(_table(here))
         if slices.get((noise, sigma)):
             parts.append(paragraph(_MONTAGE))
-            words = f"montage, {NOISE_WORDS[noise]}, sigma {sigma:g}"
-            parts.append(image(montage(slices[noise, sigma], sigma), words))
+            parts.append(montage(slices[noise, sigma], sigma))
     if acquisitions:
         made = [[a["case"], NOISE_WORDS[a["noise"]], a["words"]] for a in acquisitions]
         parts += [heading("What was simulated"), paragraph(_CHAIN)]
@@ -108,11 +117,16 @@ def benchmark_page(
         )
     if found := [row for row in rows if row["sigma_error"] is not None]:
         parts += [heading("The noise, as found from the scans alone"), _levels(found)]
-        parts.append(image(level_plot(found), "sigma found over true sigma"))
+        parts.append(plots([level_chart(found)]))
     parts += more
-    origin = escape(json.dumps(facts, indent=2, sort_keys=True))
-    parts.append(f"{heading('How it was made')}<pre>{origin}</pre>")
+    parts.append(made_of(facts))
     return html_page("Denoising benchmark", parts)
+
+
+def made_of(facts: Mapping[str, Any]) -> str:
+    """How a page was made, folded: options, versions, machine."""
+    told = escape(json.dumps(facts, indent=2, sort_keys=True))
+    return fold("How it was made", f"<pre>{told}</pre>")
 
 
 def _levels(rows: Sequence[Row]) -> str:
@@ -155,11 +169,16 @@ def _scores(line: Row) -> list[str]:
 
 
 def _table(lines: Sequence[Row]) -> str:
-    columns = {n: form for n, form in _COLUMNS.items() if any(n in line for line in lines)}
-    head = ["method", *(label for label, _ in columns.values()), "scans"]
+    details = fold("By tissue, bias and spectrum", _columns(lines, _DETAILS))
+    return _columns(lines, _COLUMNS) + details
+
+
+def _columns(lines: Sequence[Row], known: Mapping[str, tuple[str, str]]) -> str:
+    columns = {n: form for n, (_, form) in known.items() if any(n in line for line in lines)}
+    head = ["method", *(known[name][0] for name in columns), "scans"]
     body = [
         [method_label(line)]
-        + [_cell(line, name, form) for name, (_, form) in columns.items()]
+        + [_cell(line, name, form) for name, form in columns.items()]
         + [str(line["scans"])]
         for line in lines
     ]
@@ -170,6 +189,6 @@ def _cell(line: Row, name: str, form: str) -> str:
     if name not in line:
         return ""
     text = form.format(line[name] * (100 if name.startswith("bias") else 1))
-    if name == "gain":
+    if name == "gain" and has_interval(line):
         text += f" ({line['gain_low']:+.2f} to {line['gain_high']:+.2f})"
     return text

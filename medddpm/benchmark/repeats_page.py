@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from medddpm.benchmark.figures import Planes, method_label, repeat_picture
+from medddpm.benchmark.figures import Planes, method_label, repeat_pictures
 from medddpm.benchmark.methods import OURS
-from medddpm.report.html import Flag, bullets, heading, html_page, image, paragraph, table
+from medddpm.report.html import Flag, bullets, fold, heading, html_page, paragraph, table
 
 Row = Mapping[str, Any]
 
@@ -63,7 +63,7 @@ def repeats_page(
     """
     parts = [heading("Truth from repeats", 1), *repeats_parts(rows, scans, summary, slices)]
     made = escape(json.dumps(facts, indent=2, sort_keys=True))
-    parts.append(f"{heading('How it was made')}<pre>{made}</pre>")
+    parts.append(fold("How it was made", f"<pre>{made}</pre>"))
     return html_page("Truth from repeats", parts)
 
 
@@ -90,10 +90,10 @@ def repeats_parts(
         mine = [row for row in rows if row["case"] == scan["case"]]
         parts += [heading(scan["case"]), bullets(scan_lines(scan, mine)), _table(mine)]
         if index == 0 and slices:
-            parts.append(paragraph(f"{_PICTURE} Removed: within 4 sigma, red is more."))
             parts.append(
-                image(repeat_picture(slices, scan["sigma_repeats"] / scan["scale"]), _PICTURE)
+                paragraph(f"{_PICTURE} Removed: from \u22124 (blue) to +4 sigma (orange).")
             )
+            parts.append(repeat_pictures(slices, scan["sigma_repeats"] / scan["scale"]))
     return parts
 
 
@@ -151,10 +151,17 @@ def _summary_table(summary: Sequence[Row]) -> str:
     body = [
         [
             method_label(line),
-            f"{line['gain']:+.2f} ({line['gain_low']:+.2f} to {line['gain_high']:+.2f})",
+            f"{line['gain']:+.2f}" + _between(line),
             str(line["scans"]),
         ]
         for line in summary
     ]
-    said = "Means over the scans, with 95 % bootstrap intervals over the scans"
+    said = "Means over the scans; of several, with 95 % bootstrap intervals over the scans"
     return table(head, body, caption=said)
+
+
+def _between(line: Row) -> str:
+    """The interval over scans; one scan has none."""
+    if int(line["scans"]) < 2:
+        return ""
+    return f" ({line['gain_low']:+.2f} to {line['gain_high']:+.2f})"

@@ -23,6 +23,8 @@ _EDGE = 128
 _GAP = 10
 _CAPTION = 44
 _DPI = 100
+_THIN = 0.35
+"""A slab that is thinner than so much of its next larger side is shown by its slices."""
 _BACKGROUND, _TEXT, _FAINT, _ALERT = "#0b0d10", "#e8eaed", "#8b949e", "#ffb454"
 
 Panels = NDArray[np.float32]
@@ -70,7 +72,13 @@ def _sheet(scans: Sequence[tuple[ScanRow, Case]], cache: Path, title: str) -> Fi
         canvas[top : top + _EDGE, left : left + 3 * _EDGE] = panels(row, case, cache)
         _caption(axes, row, left, top + _EDGE)
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    axes.text(_GAP, _CAPTION / 2, f"{title}: sagittal, coronal, axial", color=_FAINT, va="center")
+    axes.text(
+        _GAP,
+        _CAPTION / 2,
+        f"{title}: sagittal, coronal, axial; of a thin slab three slices",
+        color=_FAINT,
+        va="center",
+    )
     axes.set_axis_off()
     return figure
 
@@ -89,23 +97,32 @@ def _caption(axes: Any, row: ScanRow, left: int, bottom: int) -> None:
 def panels(row: ScanRow, case: Case, cache: Path) -> Panels:
     """The middle planes of a packed scan side by side, (128, 384) in 0 to 1, to scale.
 
-    Front and head are up; the patient's left is on the right.
+    Of a thin slab, whose other planes are strips, three of its slices. Front and head are up; the
+    patient's left is on the right.
     """
     image = PackedImage(cache / f"{case.name}.npy", case.shape)
     orientation = row.orientation or "RAS"
     axes = [next(a for a in range(3) if orientation[a] in pair) for pair in ("RL", "AP", "SI")]
-    largest = max(n * s for n, s in zip(case.shape, case.spacing, strict=True))
+    extents = [n * s for n, s in zip(case.shape, case.spacing, strict=True)]
     tiles = []
-    for cut in range(3):
+    for cut, share in _cuts([extents[a] for a in axes]):
         box = [slice(0, n) for n in case.shape]
-        middle = case.shape[axes[cut]] // 2
+        middle = int(share * case.shape[axes[cut]])
         box[axes[cut]] = slice(middle, middle + 1)
         plane = np.asarray(image[box[0], box[1], box[2]], np.float32).transpose(axes)
         flips = [slice(None, None, 1 if orientation[a] in "RAS" else -1) for a in axes]
         plane = np.squeeze(plane[tuple(flips)], axis=cut)
         steps = [case.spacing[a] for number, a in enumerate(axes) if number != cut]
-        tiles.append(_tile(plane, steps, largest, mirrored=cut != 0))
+        tiles.append(_tile(plane, steps, max(extents), mirrored=cut != 0))
     return np.concatenate(tiles, axis=1)
+
+
+def _cuts(extents: Sequence[float]) -> list[tuple[int, float]]:
+    """Which planes are shown: across which axis, and how far along it."""
+    thin = int(np.argmin(extents))
+    if extents[thin] < _THIN * sorted(extents)[1]:
+        return [(thin, 0.25), (thin, 0.5), (thin, 0.75)]
+    return [(0, 0.5), (1, 0.5), (2, 0.5)]
 
 
 def _tile(plane: Panels, steps: list[float], largest: float, *, mirrored: bool) -> Panels:

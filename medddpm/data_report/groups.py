@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medddpm.data.manifest import ScanRow
 
-NOT_SAID = "not said"
+NOT_SAID = "unknown"
 NOT_READABLE = "not readable"
 
 _AGES = {2: "0 to 1", 12: "2 to 11", 18: "12 to 17", 40: "18 to 39", 65: "40 to 64", 75: "65 to 74"}

@@ -13,10 +13,12 @@ from medddpm.data_report.subgroups import GroupQuality, MethodQuality
 from medddpm.report.html import (
     Flag,
     bullets,
+    fold,
     heading,
     html_page,
     image,
     paragraph,
+    plots,
     table,
 )
 
@@ -120,7 +122,7 @@ def data_report_page(
         parts += [heading("Restoration quality by subgroup"), *_quality(results)]
     if sheets.shown or sheets.hidden:
         parts += [heading("Contact sheets"), *_sheets(sheets)]
-    parts += [heading("How it was made"), table(["what", "value"], facts.items(), words=1)]
+    parts.append(fold("How it was made", table(["what", "value"], facts.items(), words=1)))
     return html_page("Data report", parts)
 
 
@@ -143,16 +145,16 @@ def _split_table(report: DataReport) -> str:
 
 def _breakdown(breakdown: Breakdown, report: DataReport) -> list[str]:
     name = breakdown.variable.name
-    plot, rest = share_plot(breakdown, report)
+    words = f"Share of the subjects in each group of {name}, by split; the table has the numbers"
+    plot, rest = share_plot(breakdown, report, words)
     more = f"; {rest} more groups are in the table" if rest else ""
-    text = f"Share of the subjects in each group of {name}, by split; the table has the numbers"
     head = [name]
     for place in report.places:
         head += [f"{place_name(place)}, subjects", "%", "scans"]
     rows = [[group.name, *_group_cells(group, report)] for group in breakdown.groups]
     return [
         heading(f"By {name}"),
-        image(plot, text + more, kind="svg+xml", fit=True),
+        plots([plot]),
         paragraph(f"The plot shows the first groups{more}.") if rest else "",
         table(head, rows),
     ]
@@ -266,7 +268,7 @@ def _method(method: MethodQuality) -> list[str]:
     if method.comparisons:
         worse = ", ".join(f"{g.variable} {g.group}" for g in method.worse) or "none"
         text = f"Difference of each group from the rest, with intervals; worse: {worse}"
-        parts.append(image(difference_plot(method, unit), text, kind="svg+xml", fit=True))
+        parts.append(plots([difference_plot(method, unit, text)]))
     head = ["group", "subjects", "scans", f"{method.metric.upper()}{unit} (95 %)"]
     head += ["difference from the rest (corrected)", "within the same contrast", "verdict"]
     rows = [_quality_row(group, _digits(method)) for group in method.groups]

@@ -14,9 +14,9 @@ from medddpm.benchmark.rows import BenchmarkRun, prepare_run, with_units
 from medddpm.data.scan_list import ScanList
 from medddpm.io import read_volume
 from medddpm.io.kept import Kept, keep, key_of
-from medddpm.io.outputs import file_stem, staged, write_csv, write_json
+from medddpm.io.outputs import file_stem, plain, staged, write_csv, write_html, write_json
 from medddpm.io.provenance import checksum, versions
-from medddpm.lesions.figure import lesion_plot, own_lesion_plot
+from medddpm.lesions.page import lesion_page, own_lesion_page
 from medddpm.lesions.real_trial import (
     find_own_lesions,
     measure_own_lesions,
@@ -32,7 +32,7 @@ from medddpm.lesions.trial import (
 )
 
 Row = dict[str, Any]
-NAMES = ("lesions.csv", "summary.csv", "summary.json", "lesions.png")
+NAMES = ("lesions.csv", "summary.csv", "summary.json", "lesions.html")
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class _Study:
     find: Callable[..., Any]
     measure: Callable[..., Row]
     summarise: Callable[..., list[Row]]
-    plot: Callable[[list[Row]], bytes]
+    page: Callable[[list[Row], Row], str]
 
 
 _STUDIES: dict[Kind, _Study] = {
-    "synthetic": _Study(plant_lesions, measure_lesions, summarise_lesions, lesion_plot),
-    "real": _Study(find_own_lesions, measure_own_lesions, summarise_own_lesions, own_lesion_plot),
+    "synthetic": _Study(plant_lesions, measure_lesions, summarise_lesions, lesion_page),
+    "real": _Study(find_own_lesions, measure_own_lesions, summarise_own_lesions, own_lesion_page),
 }
 
 
@@ -76,7 +76,7 @@ def lesion_test(
 
     Args:
         scans: The clean scans.
-        out: Folder for lesions.csv, summary.csv, summary.json and lesions.png.
+        out: Folder for lesions.csv, summary.csv, summary.json and lesions.html.
         options: What is planted, and what restores.
         weights: Our model, unless a method names its own.
         device: Where it runs.
@@ -106,7 +106,7 @@ def lesion_test(
         "weights_sha256": {name: r.model.digest for name, r in run.restorers.items()},
         "versions": versions() | {name: text for name, text in run.peers.items() if text},
     }
-    _write(out, cells, summary, facts, study.plot(summary))
+    _write(out, cells, summary, facts, study.page(summary, plain(facts)))
     return LesionTest(cells, summary, [out / name for name in NAMES])
 
 
@@ -144,8 +144,8 @@ def _key(scan: str, trial: Trial, options: LesionOptions, run: BenchmarkRun) -> 
     return key_of(parts)
 
 
-def _write(out: Path, cells: list[Row], summary: list[Row], facts: Row, png: bytes) -> None:
-    """Write the tables and the figure, all at once."""
+def _write(out: Path, cells: list[Row], summary: list[Row], facts: Row, page: str) -> None:
+    """Write the tables and the page, all at once."""
     shared = ("case", "draw", "sigma", "method", "sigma_source")
     left_out = ("present", "absent", "place")
     rows = [
@@ -160,4 +160,4 @@ def _write(out: Path, cells: list[Row], summary: list[Row], facts: Row, png: byt
         lines = [{k: v for k, v in line.items() if k != "over"} for line in summary]
         write_csv(folder / NAMES[1], with_units(lines))
         write_json(folder / NAMES[2], facts | {"summary": summary})
-        (folder / NAMES[3]).write_bytes(png)
+        write_html(folder / NAMES[3], page)

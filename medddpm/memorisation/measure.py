@@ -9,18 +9,14 @@ training scan than held-out real patches of other subjects are, all but a share 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from medddpm.display import printable
 from medddpm.errors import ConfigError
 from medddpm.memorisation.nearest import Nearest
 
@@ -116,32 +112,6 @@ def judge(
     return Verdict(
         thresholds, copies, share * len(copies), chance, _rate_by_subject(held, subjects, alpha)
     )
-
-
-def nearest_picture(rows: Sequence[tuple[str, Sequence[tuple[str, Image, Image]]]]) -> bytes:
-    """A PNG of pairs: each block is a row of patches above the row of their nearest ones.
-
-    Args:
-        rows: Title of each block, and its (caption, patch, nearest patch).
-    """
-    wide = max(len(pairs) for _, pairs in rows)
-    figure = Figure(figsize=(1.5 * wide + 0.6, 3.6 * len(rows)), layout="constrained")
-    for block, (title, pairs) in zip(
-        figure.subfigures(len(rows), squeeze=False)[:, 0], rows, strict=True
-    ):
-        block.suptitle(printable(title), fontsize=9)
-        axes = block.subplots(2, wide, squeeze=False)
-        for panel in axes.flat:
-            panel.set_axis_off()
-        for column, (caption, patch, nearest) in enumerate(pairs):
-            axes[0, column].set_title(printable(caption), fontsize=7)
-            for panel, image in zip(axes[:, column], (patch, nearest), strict=True):
-                plane = image[:, :, image.shape[2] // 2]
-                panel.imshow(plane, cmap="gray", vmin=0, vmax=max(float(plane.max()), 1e-3))
-    FigureCanvasAgg(figure)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110, facecolor="white")
-    return stream.getvalue()
 
 
 def _thresholds(held: Sequence[Nearest], alpha: float) -> dict[str, Threshold]:

@@ -17,16 +17,16 @@ from medddpm.config import load_config
 from medddpm.data.cache import build_cache, find_scans
 from medddpm.data.manifest import bids_subject, read_manifest
 from medddpm.errors import CheckpointError, ConfigError, VolumeReadError
-from medddpm.io.outputs import check_targets, staged, write_csv, write_json
+from medddpm.io.outputs import check_targets, plain, staged, write_csv, write_html, write_json
 from medddpm.io.provenance import versions
 from medddpm.memorisation.measure import (
     METRICS,
     Verdict,
     judge,
-    nearest_picture,
     num_held_out,
 )
 from medddpm.memorisation.nearest import Embed, Nearest, find_nearest
+from medddpm.memorisation.page import Pair, memorisation_page
 from medddpm.model.model import Model, load_model
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.restoration.options import RestoreOptions
@@ -38,7 +38,7 @@ from medddpm.training.data import PackedScans, check_split
 from medddpm.training.options import DataOptions
 
 Report = Callable[[str, int, int], None]
-_FILES = ("nearest.csv", "memorisation.json", "nearest.png")
+_FILES = ("nearest.csv", "memorisation.json", "memorisation.html")
 _SHOWN = 8
 _POOL = 4
 """Latent voxels along an axis that one element of an embedding averages."""
@@ -103,7 +103,7 @@ def memorisation(
             patches of each of `scans`.
         scans: NIfTI files to judge in place of drawn samples.
         alpha: Share of held-out real patches that may be called copies by mistake.
-        out: Folder for nearest.csv, memorisation.json and nearest.png; `run`/memorisation.
+        out: Folder for nearest.csv, memorisation.json and memorisation.html; `run`/memorisation.
         device: Where it runs.
         seed: Of the samples.
         overwrite: Replace an earlier report.
@@ -139,7 +139,7 @@ def memorisation(
     rows = _rows(known, judged, near, verdict.copies)
     rows += _rows(known, held, near_held, [False] * len(held))
     facts = _facts(known, judged, verdict, alpha, seed)
-    paths = _write(folder, rows, facts, _picture(rows, [*judged, *held], found))
+    paths = _write(folder, rows, facts, _pairs(rows, [*judged, *held], found))
     return Memorisation(verdict, rows[: len(judged)], paths)
 
 
@@ -301,32 +301,35 @@ def _facts(
     }
 
 
-def _picture(
+def _pairs(
     rows: Sequence[dict[str, Any]], samples: Sequence[Sample], found: Sequence[Nearest]
-) -> bytes:
+) -> list[tuple[str, list[Pair]]]:
     """The nearest pairs of the samples, copies first, and those of the held-out patches."""
     blocks = []
     for title, held in (
-        ("samples, and the training patch nearest to each", False),
-        ("held-out real patches, and theirs", True),
+        ("Samples, and the training patch nearest to each", False),
+        ("Held-out real patches, and theirs", True),
     ):
         mine = [i for i, s in enumerate(samples) if (s.kind == "held-out") == held]
         mine.sort(key=lambda i: (rows[i]["copy"], found[i].correlation), reverse=True)
         pairs = [(_caption(rows[i]), samples[i].image, found[i].patch) for i in mine[:_SHOWN]]
         blocks.append((title, pairs))
-    return nearest_picture(blocks)
+    return blocks
 
 
 def _caption(row: dict[str, Any]) -> str:
-    figures = f"{row['correlation']:.3f}, {row['embedding']:.3f}"
-    return f"{row['kind']} {figures}" + ("\nCOPY" if row["copy"] else "")
+    figures = f"correlation {row['correlation']:.3f}, of latents {row['embedding']:.3f}"
+    return f"{row['kind']}: {figures}" + (" (copy)" if row["copy"] else "")
 
 
 def _write(
-    folder: Path, rows: list[dict[str, Any]], facts: dict[str, Any], png: bytes
+    folder: Path,
+    rows: list[dict[str, Any]],
+    facts: dict[str, Any],
+    pairs: list[tuple[str, list[Pair]]],
 ) -> list[Path]:
     with staged(folder) as work:
         write_csv(work / "nearest.csv", rows)
         write_json(work / "memorisation.json", facts)
-        (work / "nearest.png").write_bytes(png)
+        write_html(work / "memorisation.html", memorisation_page(pairs, plain(facts)))
     return [folder / name for name in _FILES]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from medddpm.io.sidecar import IntervalFacts, Sidecar
-from medddpm.report.svg import inline_svg
-
-_INK, _FAINT = "#0b5cad", "#5a6675"
+from medddpm.report.chart import Axis, Series, chart
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,12 @@ def calibration_part(
     curves = [name for name in ("reliability", "risk_coverage") if found.get(name)]
     means = [100 * level[1] for level in levels]
     words = f"Coverage of the 90 % interval by noise: {min(means):.1f} to {max(means):.1f} %"
-    words = "; ".join([words, *(_TITLES[name] for name in curves)])
+    charts = [_coverage(levels, sigma, words)]
+    charts += [_CURVES[name](found[name]) for name in curves]
     return CalibrationPart(
         _summary(found, levels, sigma, facts.interval),
         [(f"{level[0]:g}", *(f"{100 * v:.1f} %" for v in level[1:])) for level in levels],
-        inline_svg(_figure(found, levels, sigma), words),
+        Markup("").join(charts),
         [_NOTES[name] for name in ("coverage", *curves)],
     )
 
@@ -63,15 +61,15 @@ def calibration_part(
 Level = tuple[float, float, float, float]
 """Sigma as a fraction of the scale; mean, lowest and highest coverage of other subjects."""
 
-_TITLES = {"reliability": "reliability", "risk_coverage": "worth of certainty"}
+_TITLES = {"reliability": "Reliability", "risk_coverage": "Error by certainty"}
 _NOTES = {
     "coverage": "Coverage: the share of the voxels whose truth lay in the interval; points are "
     "means over the scans, bars reach from the worst scan to the best. Wanted: 90 %. The broken "
     "line is the noise of this scan.",
     "reliability": "Reliability: intervals of other nominal coverage, and the share that they "
     "held. On the diagonal they hold what they say; below it they are too narrow.",
-    "risk_coverage": "Worth of certainty: the error that is left if only the most certain share "
-    "of the scan is kept. The further the curve lies below the grey line, the better the "
+    "risk_coverage": "Error by certainty: the error that is left if only the most certain share "
+    "of the scan is kept. The further the curve lies below the level line, the better the "
     "uncertainty tells where errors are; the broken curve knows the errors.",
 }
 
@@ -108,53 +106,49 @@ def listed(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in options.items())
 
 
-def _figure(found: Mapping[str, Any], levels: list[Level], sigma: float) -> Figure:
-    curves = [name for name in ("reliability", "risk_coverage") if found.get(name)]
-    number = 1 + len(curves)
-    figure = Figure(figsize=(3.2 * number, 2.9), layout="constrained")
-    plots = dict(zip(("coverage", *curves), np.ravel(figure.subplots(1, number)), strict=True))
-    _draw_coverage(plots["coverage"], levels, sigma)
-    if "reliability" in plots:
-        _draw_reliability(plots["reliability"], np.array(found["reliability"]))
-    if "risk_coverage" in plots:
-        _draw_risk(plots["risk_coverage"], np.array(found["risk_coverage"]))
-    for axes in plots.values():
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
+def _coverage(levels: list[Level], sigma: float, words: str) -> Markup:
+    x, mean, lowest, highest = (100 * np.array(levels).T).tolist()
+    return chart(
+        "Coverage",
+        [Series("", x, mean, lowest, highest)],
+        Axis("noise, % of the intensity scale", log=True),
+        Axis("voxels in the interval, %", min(70, min(lowest) - 2), 100),
+        words=words,
+        lines=[90],
+        marks=[100 * sigma] if sigma > 0 else [],
+    )
 
 
-def _draw_coverage(axes: Any, levels: list[Level], sigma: float) -> None:
-    x, mean, lowest, highest = 100 * np.array(levels).T
-    axes.axhline(90, color="black", linewidth=0.8)
-    axes.axvline(100 * sigma, color="#a1260d", linestyle="--", linewidth=1)
-    reach = [mean - lowest, highest - mean]
-    axes.errorbar(x, mean, reach, fmt="o-", color=_INK, capsize=3, markersize=4)
-    axes.set_xscale("log")
-    axes.set_xticks(x, [f"{v:g}" for v in x])
-    axes.minorticks_off()
-    axes.set_xlabel("sigma, % of the intensity scale", fontsize=9)
-    axes.set_ylabel("voxels in the interval, %", fontsize=9)
-    axes.set_ylim(min(70, float(lowest.min()) - 2), 100)
-    axes.set_title("coverage", fontsize=10)
+def _reliability(rows: Sequence[Sequence[float]]) -> Markup:
+    nominal, observed = (100 * np.array(rows).T).tolist()
+    return chart(
+        _TITLES["reliability"],
+        [
+            Series("measured", nominal, observed),
+            Series("as wanted", [0, 100], [0, 100], style="dashed", colour=5),
+        ],
+        Axis("nominal coverage, %", 0, 100),
+        Axis("observed coverage, %", 0, 100),
+        words="Observed coverage over nominal coverage",
+    )
 
 
-def _draw_reliability(axes: Any, pairs: np.ndarray) -> None:
-    nominal, observed = 100 * pairs.T
-    axes.plot([0, 100], [0, 100], color="black", linewidth=0.8)
-    axes.plot(nominal, observed, "o-", color=_INK, markersize=4)
-    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
-    axes.set_xlabel("nominal coverage, %", fontsize=9)
-    axes.set_ylabel("observed coverage, %", fontsize=9)
-    axes.set_title(_TITLES["reliability"], fontsize=10)
+def _risk(rows: Sequence[Sequence[float]]) -> Markup:
+    share, kept, best = (100 * np.array(rows).T).tolist()
+    return chart(
+        _TITLES["risk_coverage"],
+        [
+            Series("the most certain are kept", share, kept),
+            Series("those with the least error are kept", share, best, style="dashed", colour=5),
+        ],
+        Axis("share of the scan that is kept, %", 0, 100),
+        Axis("error, % of the scale (rms)", 0),
+        words="Error that is left over the share of the scan that is kept",
+        lines=[kept[-1]],
+    )
 
 
-def _draw_risk(axes: Any, rows: np.ndarray) -> None:
-    share, kept, best = 100 * rows.T
-    axes.axhline(kept[-1], color=_FAINT, linewidth=0.8)
-    axes.plot(share, best, "--", color=_FAINT)
-    axes.plot(share, kept, "o-", color=_INK, markersize=3)
-    axes.set(xlim=(0, 100), ylim=(0, None))
-    axes.set_xlabel("most certain share that is kept, %", fontsize=9)
-    axes.set_ylabel("error, % of the scale (rms)", fontsize=9)
-    axes.set_title(_TITLES["risk_coverage"], fontsize=10)
+_CURVES: dict[str, Callable[[Sequence[Sequence[float]]], Markup]] = {
+    "reliability": _reliability,
+    "risk_coverage": _risk,
+}

@@ -121,8 +121,8 @@ def _closeness(scan: ReportScan, reference: Image) -> list[Figure]:
     ssims = [_mean_ssim(reference, image, scale, inside) for image in images]
     note = "in the foreground, against the reference; the data range is its intensity scale"
     return [
-        Figure("psnr", "PSNR, dB", psnrs[0], psnrs[1], "{:.2f}", note),
-        Figure("ssim", "SSIM", ssims[0], ssims[1], "{:.4f}", note),
+        Figure("psnr", "PSNR, dB", psnrs[0], psnrs[1], "{:.1f}", note),
+        Figure("ssim", "SSIM", ssims[0], ssims[1], "{:.3f}", note),
     ]
 
 

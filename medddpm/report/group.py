@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
-from markupsafe import Markup
 
 from medddpm.io.sidecar import Sidecar
-from medddpm.report.checks import check_values
+from medddpm.report.checks import check_values, plain_words, short_words
 from medddpm.report.facts import Figure
-from medddpm.report.page import policy, template, text
+from medddpm.report.html import address, render
 from medddpm.report.strip import strip
 
+_AT_ONCE = 150
+"""Rows that are in the table itself; a script takes the others from where they cost no layout."""
 _FAR = 3.5
 """Distance from the median, in robust standard deviations, that makes an outlier (Iglewicz and
 Hoaglin, How to Detect and Handle Outliers, 1993)."""
 COLUMNS = {
-    "fraction": ("Sigma, of the scale", "{:.4f}"),
-    "psnr": ("PSNR after, dB", "{:.2f}"),
-    "psnr_gain": ("PSNR gain, dB", "{:.2f}"),
-    "ssim": ("SSIM after", "{:.4f}"),
-    "ssim_gain": ("SSIM gain", "{:.4f}"),
+    "fraction": ("Noise, % of scale", "{:.1%}"),
+    "psnr": ("PSNR after, dB", "{:.1f}"),
+    "psnr_gain": ("PSNR gain, dB", "{:+.1f}"),
+    "ssim": ("SSIM after", "{:.3f}"),
+    "ssim_gain": ("SSIM gain", "{:+.3f}"),
     "snr": ("SNR after", "{:.1f}"),
     "cnr": ("CNR after", "{:.1f}"),
-    "ceiling": ("VAE ceiling, dB", "{:.1f}"),
-    "residual_ratio": ("Removed over assumed noise", "{:.2f}"),
-    "noise_ratio": ("Found over assumed noise", "{:.2f}"),
-    "whiteness": ("Likeness of neighbours", "{:.2f}"),
-    "structure": ("Follows edges", "{:.2f}"),
-    "anatomy": ("Holds anatomy", "{:.2f}"),
-    "peak": ("Largest local mean, sigma", "{:.2f}"),
-    "strangeness": ("Unlike known scans", "{:.1f}"),
+    "ceiling": ("Fidelity limit, dB", "{:.1f}"),
+    "residual_ratio": ("Noise removed / assumed", "{:.2f}"),
+    "noise_ratio": ("Noise in tissue / assumed", "{:.2f}"),
+    "whiteness": ("Noise texture, correlation", "{:.2f}"),
+    "structure": ("Edges removed, correlation", "{:.2f}"),
+    "anatomy": ("Anatomy removed, correlation", "{:.2f}"),
+    "peak": ("Largest local change, sigma", "{:.2f}"),
+    "strangeness": ("Distance to known scans", "{:.1f}"),
     "disagreement": ("Samples disagree, sigma", "{:.2f}"),
-    "seconds": ("Seconds", "{:.1f}"),
+    "seconds": ("Time, s", "{:.0f}"),
 }
+FIRST = ("fraction", "psnr", "psnr_gain", "snr", "residual_ratio", "anatomy", "peak")
+"""The columns that a page shows before any other is asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,29 @@ class GroupRow:
         name: What a person calls it.
         link: Its page, relative to the page over all; "" if there is none.
         values: Numbers by the keys of the columns.
-        flags: Sentences of its guard.
+        flags: Alarms of its guard.
+        notices: Notices of its guard.
+        thumbs: Addresses of small pictures before and after, or None.
+        short: Two words for a sentence, where they are known.
     """
 
     name: str
     link: str
     values: Mapping[str, float]
     flags: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+    thumbs: tuple[str, str] | None = None
+    short: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, link: str, facts: Sidecar, figures: Sequence[Figure]) -> GroupRow:
+    def of(
+        cls,
+        name: str,
+        link: str,
+        facts: Sidecar,
+        figures: Sequence[Figure],
+        thumbs: tuple[str, str] | None = None,
+    ) -> GroupRow:
         """The row of a sidecar and of the figures on its page; numbers of its first frame."""
         first = facts.shown
         values = {
@@ -71,7 +86,9 @@ class GroupRow:
             "seconds": facts.seconds,
         }
         numbers = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
-        return cls(name, link, numbers, tuple(facts.messages))
+        flags, notices = (tuple(map(plain_words, t)) for t in (facts.messages, facts.notices))
+        short = {k: v for frame in facts.frames for k, v in short_words(frame.guard).items()}
+        return cls(name, link, numbers, flags, notices, thumbs, short)
 
 
 @dataclass(frozen=True)
@@ -97,28 +114,28 @@ def group_page(
         num_unreached: Scans of which nothing is known yet.
         advice: A sentence for the top.
     """
-    far = outlyingness(rows)
-    order = sorted(range(len(rows)), key=lambda i: (not rows[i].flags, -far[i][0]))
+    found = outlyingness(rows)
+    order = sorted(
+        range(len(rows)), key=lambda i: (not rows[i].flags, -found[i][0], not rows[i].notices)
+    )
+    rows, far = [rows[i] for i in order], [found[i] for i in order]
     columns = {k: c for k, c in COLUMNS.items() if any(k in row.values for row in rows)}
-    apart = [
-        bool(row.flags) or distance > _FAR for row, (distance, _) in zip(rows, far, strict=True)
-    ]
-    script = text("group.js")
-    return str(
-        template("group.html").render(
-            policy=policy(script),
-            css=Markup(text("report.css")),
-            script=Markup(script),
-            num_flagged=sum(bool(row.flags) for row in rows),
-            num_far=sum(distance > _FAR for distance, _ in far),
-            limit=_FAR,
-            missing=missing,
-            num_unreached=num_unreached,
-            advice=advice,
-            columns=[(key, label) for key, (label, _) in columns.items()],
-            rows=[_cells(rows[i], far[i], columns) for i in order],
-            strips=[strip(key, label, form, rows, apart) for key, (label, form) in columns.items()],
-        )
+    apart = [bool(r.flags) or distance > _FAR for r, (distance, _) in zip(rows, far, strict=True)]
+    return render(
+        "group.html",
+        ["table.js", "group.js"],
+        num_flagged=sum(bool(row.flags) for row in rows),
+        num_noticed=sum(bool(row.notices) for row in rows),
+        num_far=sum(distance > _FAR for distance, _ in far),
+        limit=_FAR,
+        at_once=_AT_ONCE,
+        missing=missing,
+        num_unreached=num_unreached,
+        advice=advice,
+        key=hashlib.sha256("\n".join(row.name for row in rows).encode()).hexdigest()[:16],
+        columns=[(key, label, key in FIRST) for key, (label, _) in columns.items()],
+        rows=[_cells(row, way, columns) for row, way in zip(rows, far, strict=True)],
+        strips=[strip(key, label, form, rows, apart) for key, (label, form) in columns.items()],
     )
 
 
@@ -147,16 +164,24 @@ def _cells(
     row: GroupRow, far: tuple[float, str], columns: Mapping[str, tuple[str, str]]
 ) -> dict[str, Any]:
     distance, label = far
-    why = f"{distance:.1f} ({label})" if label else "0"
+    why = f"{distance:.1f} ({label})" if distance > _FAR else f"{distance:.1f}"
     cells = [
         (row.values.get(k, ""), form.format(row.values[k]) if k in row.values else "")
         for k, (_, form) in columns.items()
     ]
     return {
         "name": row.name,
-        "link": quote(os.fsencode(row.link)),
-        "flags": "; ".join(row.flags),
+        "link": address(row.link),
+        "flags": [(_short(text, row), text) for text in row.flags],
+        "notices": [(_short(text, row), text) for text in row.notices],
+        "thumbs": row.thumbs,
+        "stands_out": distance > _FAR,
         "far": distance,
         "why": why,
         "cells": cells,
     }
+
+
+def _short(text: str, row: GroupRow) -> str:
+    words = text.split()
+    return row.short.get(text) or " ".join(words[:4]) + (" \u2026" if len(words) > 4 else "")

@@ -10,13 +10,13 @@ from typing import Any, BinaryIO, Literal, TypeVar
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from medddpm.errors import GeometryError, OutputError, ShapeError
+from medddpm.errors import OutputError, ShapeError
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
-from medddpm.volume import ras_axes
+from medddpm.report.planes import CHANGE, SPREAD, in_ras, ras_spacing, require_one_grid
 
 Image = NDArray[np.float32]
 PngFile = TypeVar("PngFile", Path, BinaryIO)
@@ -25,14 +25,7 @@ _BACKGROUND = "#0b0d10"
 _TEXT = "#e8eaed"
 _FAINT = "#8b949e"
 _PLANES = (("sagittal", 0, "A", "S"), ("coronal", 1, "L", "S"), ("axial", 2, "L", "A"))
-_CHANGE_COLOURS = LinearSegmentedColormap.from_list(
-    "change", ["#bfe6ff", "#3aa0e8", "#14507f", "#000000", "#8a3410", "#f08a3c", "#ffe3b8"]
-)
-_COLOURS: dict[str, str | LinearSegmentedColormap] = {
-    "scan": "gray",
-    "change": _CHANGE_COLOURS,
-    "spread": "inferno",
-}
+_COLOURS: dict[str, str | Colormap] = {"scan": "gray", "change": CHANGE, "spread": SPREAD}
 _PANEL_INCHES = 2.9
 _PAD_INCHES = 0.06
 _HEAD_INCHES, _FOOT_INCHES, _LINE_INCHES, _SIDE_INCHES = 0.35, 0.45, 0.4, 0.35
@@ -92,15 +85,12 @@ def comparison_figure(
     spread = None if std is None else np.asarray(std, dtype=np.float32)
     if scans[0].ndim != 3:
         raise ShapeError(f"expected one (X, Y, Z) image, got shape {scans[0].shape}")
-    shapes = [a.shape for a in scans] + ([] if spread is None else [spread.shape])
-    if any(shape != shapes[0] for shape in shapes):
-        raise GeometryError(f"the scans lie on different grids: {shapes}")
-    order, flips = ras_axes(orientation)
-    scans = [a.transpose(order)[flips] for a in scans]
-    spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
+    require_one_grid([*scans, *([] if spread is None else [spread])])
+    scans = [in_ras(scan, orientation) for scan in scans]
+    spacing = ras_spacing(spacing, orientation)
     columns = _columns(scans, sigma)
     if spread is not None:
-        turned = spread.transpose(order)[flips]
+        turned = in_ras(spread, orientation)
         top = float(np.percentile(turned, 99.5))
         columns.append(_Column("uncertainty: std", turned, (0.0, top or 1.0), "spread"))
     box, centre = _view(scans[-1])
@@ -129,14 +119,9 @@ def panel_picture(
         GeometryError: They lie on different grids.
     """
     named = {**scans, **spreads}
-    shapes = {np.shape(image) for image in named.values()}
-    if len(shapes) != 1:
-        raise GeometryError(f"the images lie on different grids: {sorted(shapes)}")
-    order, flips = ras_axes(orientation)
-    turned = {
-        name: np.asarray(image, np.float32).transpose(order)[flips] for name, image in named.items()
-    }
-    spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
+    require_one_grid(list(named.values()))
+    turned = {name: in_ras(image, orientation) for name, image in named.items()}
+    spacing = ras_spacing(spacing, orientation)
     best = turned[list(scans)[-1]]
     window = (0.0, 1.05 * intensity_scale(best))
     columns = [_Column(name, turned[name], window, "scan") for name in scans]

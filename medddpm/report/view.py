@@ -1,13 +1,16 @@
-"""The volumes of a report's viewer, small enough for a page.
+"""The planes of a report's viewer: every voxel in 16 bits, or as near as a page has room for.
 
-A page holds the restored scan in 8 bits and what was removed in 16, in steps of sigma / 16; the
-viewer adds them up to the scan before restoration. So the three agree, and a faint residual is not
-lost in the 8 bits of a scan.
+Each plane of the restored scan is predicted from the pixels above and to the left (the median edge
+detector of JPEG-LS, ISO 14495-1) and what is left is deflated; the scan before restoration is kept
+as its difference. All is integer arithmetic: what a page can hold without loss is without loss.
+Noise does not compress, so a whole head is kept in steps of a fraction of sigma, which the page
+says; where that is not enough, whole planes are left out, never averaged: that would hide noise.
 """
 
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -16,162 +19,229 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medddpm.preprocess.intensity import foreground_mask, intensity_scale
-from medddpm.report.facts import Image, ReportScan
-from medddpm.volume import Volume
+from medddpm.preprocess.intensity import Mask, foreground_mask
+from medddpm.report.cropped import Cropped
+from medddpm.report.facts import Image
+from medddpm.report.planes import CHANGE, PLANES, SPREAD, table_of
+from medddpm.volume import Geometry
 
-MAX_BYTES = 8_000_000
-"""Compressed bytes of all volumes of a page; base64 adds a third."""
-_MAX_VOXELS = 16_000_000
+MAX_BYTES = 10_600_000
+"""Compressed bytes of all planes of a page; base64 adds a third."""
+_LEVELS = 65535
 _STD_LEVELS = 63
-_STEPS_PER_SIGMA = 16
-_MAX_FACTOR = 100
-_INT16 = 32767
+_COARSER = ((32, 1), (16, 1), (16, 2), (8, 2), (8, 3))
+"""Where 16 bits are too many: the steps of the restored scan, in parts of sigma, and how many of
+these make a step of what was removed, which is noise and takes most of the room."""
+_AIR = 4
+"""Steps of what was removed from air are coarser by this."""
+_SAMPLE = 8
+_BLOCK, _MOST_BLOCKS = 4, 250_000
+Words = NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
 class View:
-    """What the viewer shows: `content` is JSON-able, `note` says what was left out."""
+    """What the viewer shows.
+
+    Attributes:
+        content: JSON-able facts.
+        planes: Each plane in base64.
+        note: How near to the file the values are, and what was left out.
+    """
 
     content: dict[str, Any]
+    planes: list[str]
     note: str
 
 
+def pack_view(scan: Cropped, geometry: Geometry, max_bytes: int = MAX_BYTES) -> View:
+    """Every plane at its full resolution, if there is room.
+
+    Args:
+        scan: What is shown.
+        geometry: Of the file, for the voxels that are told.
+        max_bytes: Of all planes, compressed.
+    """
+    coder = _coder(scan, max_bytes)
+    step, planes = 1, _packed(coder, 1)
+    while sum(map(len, planes)) > max_bytes and step < scan.shape[scan.axis]:
+        step = max(step + 1, round(step * sum(map(len, planes)) / max_bytes))
+        planes = _packed(coder, step)
+    note = f"The box around the foreground, {_times(scan.shape)} of {_times(scan.whole)} voxels. "
+    note += _value_note(coder, scan.sigma) + _plane_note(step, scan.axis)
+    encoded = [base64.b64encode(plane).decode("ascii") for plane in planes]
+    return View(_content(scan, geometry, coder, step), encoded, note)
+
+
 @dataclass(frozen=True)
-class _Scans:
-    """Arrays in RAS order, cropped, and the steps of their numbers."""
+class _Coder:
+    """Arrays with the axis of their planes first, and the steps of their values."""
 
     arrays: dict[str, Image]
-    affine: NDArray[np.float64]
+    air: Mask
+    floor: float
+    fine: float
     quantum: float
     factor: int
-    floor: float
+    std_step: float
+
+    @property
+    def exact(self) -> bool:
+        """Each value of a scan is kept to 16 bits."""
+        return self.quantum == self.fine
 
 
-def pack_view(scan: ReportScan, max_bytes: int = MAX_BYTES) -> View:
-    """The foreground of the scans with every plane, or every second, third... where too large.
-
-    Planes are left out, not averaged: an average would hide noise.
-    """
-    scale = intensity_scale(scan.after, foreground_mask(scan.after))
-    scans, crop_note = _cropped(scan, scale)
-    spacing = np.linalg.norm(scans.affine[:3, :3], axis=0)
-    shape = scans.arrays["after"].shape
-    steps = np.ones(3, dtype=int)
-    while np.prod(np.ceil(np.array(shape) / steps)) > _MAX_VOXELS:
-        steps[_finest(spacing * steps, shape, steps)] += 1
-    while True:
-        kept = tuple(slice(None, None, int(s)) for s in steps)
-        data = _packed({name: array[kept] for name, array in scans.arrays.items()}, scans)
-        if sum(len(d) for d in data.values()) <= max_bytes or (steps >= shape).all():
-            break
-        steps[_finest(spacing * steps, shape, steps)] += 1
-    content = _content(scan, scans, steps, scale)
-    content["data"] = {k: base64.b64encode(d).decode("ascii") for k, d in data.items()}
-    return View(content, crop_note + _steps_note(steps))
-
-
-def _cropped(scan: ReportScan, scale: float) -> tuple[_Scans, str]:
-    """The box of the foreground of both scans with a margin, in RAS order."""
-    named = {"before": scan.before, "after": scan.after, "std": scan.std,
-             "reference": scan.reference}  # fmt: skip
-    arrays = {
-        name: Volume(array, scan.geometry).to_ras().data
-        for name, array in named.items()
-        if array is not None
-    }
-    inside = foreground_mask(arrays["before"]) | foreground_mask(arrays["after"])
-    found = ndimage.find_objects(inside.astype(np.uint8))
-    box = _with_margin(found[0], inside.shape) if found else (slice(0, None),) * 3
-    arrays = {name: array[box] for name, array in arrays.items()}
-    offset = np.eye(4)
-    offset[:3, 3] = [s.start for s in box]
-    affine = Volume(scan.before, scan.geometry).to_ras().affine @ offset
-    low = min(0.0, float(np.percentile(arrays["after"][::2, ::2, ::2], 0.1)))
-    high = max(1.05 * scale, min(float(arrays["after"].max()), 1.5 * scale))
-    step = max((high - low) / 255, 1e-12)
-    quantum = min(scan.sigma / _STEPS_PER_SIGMA, step) if scan.sigma > 0 else step
-    factor = min(round(step / quantum), _MAX_FACTOR)
-    note = (
-        f"The viewer holds the box around the foreground, {_times(arrays['after'].shape)} of "
-        f"{_times(inside.shape)} voxels, in 256 levels. "
-    )
-    return _Scans(arrays, affine, step / factor, factor, low), note
-
-
-def _with_margin(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    return tuple(
-        slice(max(0, s.start - (m := max(1, (s.stop - s.start) // 20))), min(n, s.stop + m))
-        for s, n in zip(box, shape, strict=True)
+def _coder(scan: Cropped, max_bytes: int) -> _Coder:
+    """With the finest steps whose planes fit, judged by every eighth of them."""
+    arrays = {name: np.moveaxis(array, scan.axis, 0) for name, array in scan.arrays.items()}
+    both = arrays["before"], arrays["after"]
+    air = ~ndimage.binary_dilation(foreground_mask(arrays["after"]), iterations=2)
+    floor, top = min(float(a.min()) for a in both), max(float(a.max()) for a in both)
+    whole = top - floor <= _LEVELS and all(np.array_equal(a, np.rint(a)) for a in both)
+    fine = 1.0 if whole else max(top - floor, 1e-12) / _LEVELS
+    std_step = (float(arrays["std"].max()) if "std" in arrays else 1.0) / _STD_LEVELS or 1.0
+    wanted = [(fine, 1), *((p, m) for n, m in _COARSER if (p := scan.sigma / n) > fine)]
+    coders = [_Coder(arrays, air, floor, fine, *steps, std_step) for steps in wanted]
+    return next(
+        (c for c in coders[:-1] if _SAMPLE * sum(map(len, _packed(c, _SAMPLE))) <= max_bytes),
+        coders[-1],
     )
 
 
-def _finest(spacing: NDArray[np.float64], shape: tuple[int, ...], steps: NDArray[Any]) -> int:
-    """The axis with the smallest voxels that still has planes to leave out."""
-    return int(np.argmin(np.where(steps < np.array(shape), spacing, np.inf)))
+def _packed(coder: _Coder, step: int) -> list[bytes]:
+    """Each plane that is kept, deflated."""
+    planes = []
+    for number in range(0, len(coder.arrays["after"]), step):
+        plane = {
+            name: _whole(array[number], coder.floor, coder.quantum)
+            for name, array in coder.arrays.items()
+            if name != "std"
+        }
+        after, air = plane.pop("after"), coder.air[number]
+        parts = [_away(after), *(_apart(other, after, air, coder) for other in plane.values())]
+        if "std" in coder.arrays:
+            parts.append(_away(_whole(coder.arrays["std"][number], 0.0, coder.std_step)))
+        folded = map(_folded, parts)
+        halves = [half.astype(np.uint8).tobytes() for f in folded for half in (f & 255, f >> 8)]
+        planes.append(_deflated(b"".join(halves)))
+    return planes
 
 
-def _packed(arrays: dict[str, Image], scans: _Scans) -> dict[str, bytes]:
-    step = scans.quantum * scans.factor
-    levels = np.clip(np.rint((arrays["after"] - scans.floor) / step), 0, 255)
-    removed = np.rint((arrays["before"] - arrays["after"]) / scans.quantum)
-    removed = np.clip(removed, -_INT16, _INT16)
-    packed = {
-        "after": _bytes(levels),
-        "removed": _planes(removed.astype(np.int32)),
-    }
-    if "std" in arrays:
-        top = max(float(arrays["std"].max()), 1e-12)
-        packed["std"] = _bytes(np.rint(arrays["std"] * (_STD_LEVELS / top)))
-    if "reference" in arrays:
-        packed["reference"] = _bytes(
-            np.clip(np.rint((arrays["reference"] - scans.floor) / step), 0, 255)
-        )
-    return packed
+def _apart(other: Words, after: Words, air: Mask, coder: _Coder) -> Words:
+    """Another scan less the restored one, in steps of `factor`; in air in coarser ones."""
+    if coder.exact:
+        return other - after
+    steps = (other.astype(np.int32) - after) / coder.factor
+    coarse = _AIR * np.rint(steps / _AIR)
+    return np.where(air, coarse, np.rint(steps)).astype(np.int16).view(np.uint16)
 
 
-def _bytes(values: NDArray[Any]) -> bytes:
-    """Compressed; the first axis runs fastest, as in NIfTI."""
-    return zlib.compress(values.astype(np.uint8).tobytes(order="F"), 6)
+def _deflated(content: bytes) -> bytes:
+    """Noise holds no repetitions: none but of the same byte are looked for, which is quick."""
+    coder = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    return coder.compress(content) + coder.flush()
 
 
-def _planes(values: NDArray[np.int32]) -> bytes:
-    """Signs in the lowest bit (zigzag), all low bytes before all high ones: packs well."""
-    folded = np.where(values < 0, -2 * values - 1, 2 * values).astype(np.uint16)
-    low, high = (folded & 255), (folded >> 8)
-    both = low.astype(np.uint8).tobytes(order="F") + high.astype(np.uint8).tobytes(order="F")
-    return zlib.compress(both, 6)
+def _whole(values: Image, floor: float, quantum: float) -> Words:
+    """In whole steps from the floor."""
+    steps = np.rint((values.astype(np.float64) - floor) / quantum)
+    return np.clip(steps, 0, _LEVELS).astype(np.uint16)
 
 
-def _content(scan: ReportScan, scans: _Scans, steps: NDArray[Any], scale: float) -> dict[str, Any]:
-    affine = scans.affine.copy()
-    affine[:3, :3] *= steps
-    shape = [-(-n // int(s)) for n, s in zip(scans.arrays["after"].shape, steps, strict=True)]
-    std = scans.arrays.get("std")
+def _away(plane: Words) -> Words:
+    """Less what the pixels above and to the left let expect, modulo 2^16."""
+    padded = np.pad(plane, ((1, 0), (1, 0))).astype(np.int32)
+    left, above, corner = padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]
+    low, high = np.minimum(left, above), np.maximum(left, above)
+    away: Words = plane - np.clip(left + above - corner, low, high).astype(np.uint16)
+    return away
+
+
+def _folded(values: Words) -> Words:
+    """Signs in the lowest bit, so that small numbers of either sign are small."""
+    signed = values.view(np.int16).astype(np.int32)
+    return ((signed << 1) ^ (signed >> 15)).astype(np.uint16)
+
+
+def _content(scan: Cropped, geometry: Geometry, coder: _Coder, step: int) -> dict[str, Any]:
+    affine = scan.affine.copy()
+    affine[:3, scan.axis] *= step
+    shape, middle = list(scan.shape), list(scan.middle)
+    shape[scan.axis] = -(-shape[scan.axis] // step)
+    middle[scan.axis] //= step
+    to_file = np.linalg.inv(geometry.affine) @ affine
+    std = scan.arrays.get("std")
     return {
         "shape": shape,
+        "start": middle,
         "spacing": [round(float(v), 5) for v in np.linalg.norm(affine[:3, :3], axis=0)],
         "affine": [round(float(v), 6) for v in affine.ravel()],
-        "quantum": scans.quantum,
-        "factor": scans.factor,
-        "floor": scans.floor,
-        "window": [0.0, 1.05 * scale],
-        "sigma": scan.sigma,
-        "change": 4 * scan.sigma if scan.sigma > 0 else scale / 10,
-        "std_levels": _STD_LEVELS,
-        "std_top": float(std.max()) if std is not None else None,
+        "to_file": [round(float(v)) for v in to_file[:3].ravel()],
+        "axis": scan.axis,
+        "quantum": coder.quantum,
+        "factor": coder.factor,
+        "exact": coder.exact,
+        "floor": coder.floor,
+        "sigma": scan.spread,
+        "unit": scan.unit,
+        "windows": [[w.name, w.low, w.high] for w in scan.windows],
+        "layers": [name for name in ("reference", "std") if name in scan.arrays],
+        "std_step": coder.std_step,
         "std_window": float(np.percentile(std, 99.5)) if std is not None else None,
+        "noise": _noise_map(scan),
+        "colours": {n: _table_text(c) for n, c in (("change", CHANGE), ("spread", SPREAD))},
     }
 
 
-def _steps_note(steps: NDArray[Any]) -> str:
-    axes = ("left-right", "back-front", "down-up")
-    thinned = [f"1 of {s} along {axis}" for s, axis in zip(steps, axes, strict=True) if s > 1]
-    if not thinned:
+def _table_text(colours: Any) -> str:
+    return base64.b64encode(table_of(colours).tobytes()).decode("ascii")
+
+
+def _noise_map(scan: Cropped) -> dict[str, Any] | None:
+    """The local deviation of what was removed, in parts of sigma.
+
+    In blocks of 4 x 4 x 4 voxels, or larger ones where these would be too many for a page.
+    """
+    if not scan.sigma > 0:
+        return None
+    block = max(_BLOCK, math.ceil((math.prod(scan.shape) / _MOST_BLOCKS) ** (1 / 3)))
+    level = removed_level(scan.removed, block) / scan.sigma
+    values = np.clip(np.rint(100 * level), 0, 255).astype(np.uint8)
+    return {
+        "shape": list(values.shape),
+        "block": block,
+        "data": base64.b64encode(values.tobytes(order="F")).decode("ascii"),
+    }
+
+
+def removed_level(removed: Image, block: int) -> Image:
+    """The deviation within cubic blocks of voxels, smoothed over neighbouring blocks."""
+    padded = np.pad(removed, [(0, -n % block) for n in removed.shape], mode="edge")
+    x, y, z = (n // block for n in padded.shape)
+    blocks = padded.reshape(x, block, y, block, z, block)
+    square = np.square(blocks).mean(axis=(1, 3, 5), dtype=np.float64)
+    level: Image = np.sqrt(ndimage.gaussian_filter(square, 1.0)).astype(np.float32)
+    return level
+
+
+def _value_note(coder: _Coder, sigma: float) -> str:
+    if coder.exact:
+        whole = coder.fine == 1.0
+        return "Values are those of the file. " if whole else "Values are kept in 16 bits. "
+    after, before = coder.quantum / 2, coder.factor * coder.quantum / 2
+    return (
+        "To keep the page small, values are kept in steps of a part of sigma: after within "
+        f"{after:.2g} ({after / sigma:.2g} sigma) of the file, before within {before:.2g} "
+        f"({before / sigma:.2g} sigma), in air within {_AIR * before:.2g}. "
+    )
+
+
+def _plane_note(step: int, axis: int) -> str:
+    if step == 1:
         return "All its planes are there."
     return (
-        f"To keep the page small it holds only some planes: {', '.join(thinned)}. "
-        "Numbers and static pictures come from the whole scan."
+        f"To keep the page small it holds only some planes: 1 of {step} {PLANES[axis]} planes, "
+        "each at full resolution. Numbers and static pictures come from the whole scan."
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from medddpm.errors import ConfigError, MissingExtraError, OutputError, missing_extra
-from medddpm.io.outputs import staged, write_csv, write_json
+from medddpm.io.outputs import staged, write_csv, write_html, write_json
 from medddpm.io.provenance import versions
 from medddpm.model.model import find_weights, load_model
 from medddpm.sweep.cell import (
@@ -23,8 +23,8 @@ from medddpm.sweep.cell import (
     read_row,
     run_cell,
 )
-from medddpm.sweep.figure import sweep_plot
 from medddpm.sweep.grid import Cell, make_grid
+from medddpm.sweep.page import sweep_page
 from medddpm.threads import available_cores
 from medddpm.training import StageName
 from medddpm.training.data import open_cache
@@ -75,7 +75,7 @@ def sweep(
         config: A YAML file or a shipped name.
         assignments: "FIELD=VALUE,VALUE,...", see `make_grid`.
         data: Folder of NIfTI scans, packed once for all cells.
-        out: For cells/, table.csv, results.json and plot.png.
+        out: For cells/, table.csv, results.json and sweep.html.
         stages: What each cell trains.
         weights: A run folder, a weights file or a shipped name with the earlier stages.
         cluster: Where the cells run; here, if not given.
@@ -205,11 +205,11 @@ def _absolute(plan: CellPlan, where: Cluster) -> CellPlan:
 
 
 def _write(out: Path, rows: list[Row], config: str, assignments: Sequence[str]) -> list[Path]:
-    """Write the table as CSV and JSON and the plot, all at once."""
+    """Write the table as CSV and JSON and the page, all at once."""
     flat = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows]
     facts = {"config": config, "set": list(assignments), "versions": versions(), "cells": rows}
     with staged(out) as folder:
         write_csv(folder / "table.csv", flat)
         write_json(folder / "results.json", facts)
-        (folder / "plot.png").write_bytes(sweep_plot(rows))
-    return [out / "table.csv", out / "results.json", out / "plot.png"]
+        write_html(folder / "sweep.html", sweep_page(rows))
+    return [out / "table.csv", out / "results.json", out / "sweep.html"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, fields, replace
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from medddpm.errors import SamplingDivergedError
+from medddpm.errors import OutputError, SamplingDivergedError
 from medddpm.io.files import named_in_utf8
 from medddpm.model.blocks import channels_last
 from medddpm.signals import stop_requests
@@ -24,6 +25,7 @@ from medddpm.training.fabric import any_process, average, peak_memory_gb
 from medddpm.training.guard import AdaptiveClip, LossWatch
 from medddpm.training.log import RunLog
 from medddpm.training.options import TrainOptions
+from medddpm.training.page import write_training_page
 from medddpm.training.state import Ema, Progress, load_state, save_state, write_tensors
 
 if TYPE_CHECKING:
@@ -278,6 +280,7 @@ class _Training:
             self.network.load_state_dict(trained)
             self.network.train()
             self._report(**figures)
+            self._show()
         figure = self.fabric.broadcast(figures)[self.stage.figure]
         progress = self.progress
         if progress.best is None or figure > progress.best:
@@ -286,6 +289,13 @@ class _Training:
                 write_tensors(self.best, self.ema.values, {"step": str(progress.step)})
         else:
             progress.waits += 1
+
+    def _show(self) -> None:
+        """Write the page of the run; that it cannot be written must not end the training."""
+        try:
+            write_training_page(self.out.parent)
+        except (OutputError, OSError) as error:
+            warnings.warn(f"the page of the run is left out: {error}", stacklevel=2)
 
     def _save(self) -> None:
         """Save, unless the last steps were odd: those may be the first of a run that diverges."""

@@ -155,7 +155,8 @@ class MeasuredStage:
             sums += torch.stack([risk[inside].sum(), base[inside].sum(), inside.sum()]).cpu()
             restored = estimate * batch.sigma
             rows.append(torch.cat([batch.y, restored, 0.5 + batch.y - restored]).cpu())
-        write_preview(preview, list(torch.stack(rows, dim=1)))
+        names = ("noisy", "restored", "removed")
+        write_preview(preview, dict(zip(names, torch.stack(rows, dim=1), strict=True)))
         restoration, base_risk = (sums[:2] / sums[2].clamp_min(1)).tolist()
         gain = base_risk - restoration
         return {**figures, "risk": restoration, "risk_base": base_risk, "gain": gain}

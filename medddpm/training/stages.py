@@ -103,7 +103,7 @@ class AutoencoderStage:
             return self.codec.decode_raw(mean)
 
         recon = chunked(round_trip, self.scans.held_x, device)
-        write_preview(preview, [self.scans.held_x, recon])
+        write_preview(preview, {"scan": self.scans.held_x, "round trip": recon})
         return {"psnr": psnr_inside(recon, self.scans.held_x)}
 
     def finish(self, fabric: Fabric) -> None:
@@ -167,7 +167,7 @@ class DiffusionStage:
             plain = chunked(self.model.codec.decode, mean, device)
             figures[f"latent_mse_{sigma}"] = float((mean - z0).square().mean())
             figures[f"psnr_plain_{sigma}"] = psnr_inside(plain, batch.x)
-            write_preview(preview, [batch.y, plain, batch.x])
+            write_preview(preview, {"noisy": batch.y, "restored": plain, "truth": batch.x})
         return figures
 
     def finish(self, fabric: Fabric) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import matplotlib.image
+import numpy as np
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from medddpm.diffusion.prediction import to_x0
@@ -18,13 +19,10 @@ from medddpm.training.batches import (
     NoisyBatch,
     normal,
 )
-
-if TYPE_CHECKING:
-    pass
-
 from medddpm.training.losses import observed
 
 VALIDATION_SIGMAS = (0.05, 0.09)
+_ENLARGED = 3
 
 
 def restored_psnr(
@@ -44,7 +42,8 @@ def restored_psnr(
         restored = torch.cat(parts)
         figures[f"psnr_{sigma}"] = psnr_inside(restored, batch.x)
         figures[f"psnr_noisy_{sigma}"] = psnr_inside(batch.y, batch.x)
-        write_preview(preview, [batch.y, restored, batch.x, 0.5 + 2 * (restored - batch.x)])
+        shown = {"noisy": batch.y, "restored": restored, "truth": batch.x}
+        write_preview(preview, {**shown, "error x 2": 0.5 + 2 * (restored - batch.x)})
     return figures
 
 
@@ -85,11 +84,20 @@ def psnr_inside(restored: Tensor, reference: Tensor) -> float:
     return float(-10 * torch.log10(error))
 
 
-def write_preview(path: Path, images: Sequence[Tensor], count: int = 4) -> None:
-    """Middle slices as a grey PNG: one row a patch, one column an image."""
-    columns = [i[:count, 0, :, :, i.shape[-1] // 2].float().cpu() for i in images]
-    grid = torch.cat([torch.cat(list(c), dim=0) for c in columns], dim=1)
-    matplotlib.image.imsave(path, grid.numpy(), cmap="gray", vmin=0.0, vmax=1.0)
+def write_preview(path: Path, images: Mapping[str, Tensor], count: int = 4) -> None:
+    """Middle slices as a grey PNG: one row a patch, one column an image.
+
+    Args:
+        path: The labels of the columns are in its text "Columns".
+        images: By label, each (B, 1, X, Y, Z).
+        count: Of rows, at most.
+    """
+    columns = [i[:count, 0, :, :, i.shape[-1] // 2].float().cpu() for i in images.values()]
+    grid = torch.cat([torch.cat(list(c), dim=0) for c in columns], dim=1).clamp(0, 1).numpy()
+    large = np.repeat(np.repeat(grid, _ENLARGED, axis=0), _ENLARGED, axis=1)
+    words = PngInfo()
+    words.add_text("Columns", "\n".join(images))
+    Image.fromarray((255 * large + 0.5).astype(np.uint8)).save(path, format="png", pnginfo=words)
 
 
 def chunked(function: Callable[[Tensor], Tensor], images: Tensor, device: torch.device) -> Tensor:

@@ -14,13 +14,15 @@ from medddpm.io.outputs import check_targets, names_folder, staged, write_html
 from medddpm.io.results import Result, find_results, find_source
 from medddpm.io.sidecar import Sidecar
 from medddpm.model.model import find_weights, read_card
-from medddpm.report.facts import Figure, ReportScan, measure
+from medddpm.report.facts import ReportScan, measure
 from medddpm.report.group import GroupRow, group_page
-from medddpm.report.page import report_page
+from medddpm.report.page import report_page, thumbnails
 from medddpm.volume import Volume
 from medddpm.workflows.references import find_references
 
 INDEX = "index.html"
+_THUMB, _FEW = (96, 56), 300
+"""Pixels of a small picture, and of one where there are more results than a few."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ def report(
             on_progress(number, len(found))
         clean = references.get(result.sidecar)
         try:
-            figures = _show(result, None if index_only else page, source, clean, frame)
+            scan = _read_scan(result, source, clean, frame)
+            figures = measure(scan)
+            if not index_only:
+                _write(page, report_page(scan, figures))
         except OutputError:
             raise
         except MedddpmError as error:
@@ -100,26 +105,13 @@ def report(
         done += [] if index_only else [page]
         without += [name] if references and clean is None else []
         if index is not None:
-            rows.append(GroupRow.of(name, link_to(result, index, page), result.facts, figures))
+            thumbs = thumbnails(scan, _THUMB[len(found) > _FEW])
+            link = link_to(result, index, page)
+            rows.append(GroupRow.of(name, link, result.facts, figures, thumbs))
     if index is None or not rows:
         return Reports(done, None, without)
     _write(index, group_page(rows))
     return Reports(done, index, without)
-
-
-def _show(
-    result: Result,
-    page: Path | None,
-    source: Path | None,
-    reference: Path | None,
-    frame: int | None,
-) -> list[Figure]:
-    """Write the page of a result, if there is to be one; its numbers."""
-    scan = _read_scan(result, source, reference, frame)
-    figures = measure(scan)
-    if page is not None:
-        _write(page, report_page(scan, figures))
-    return figures
 
 
 def link_to(result: Result, index: Path, page: Path | None = None) -> str:

@@ -59,7 +59,10 @@ def make_result(folder: Path, size: int) -> Path:
         "statement": STATEMENT, "input": source, "options": {"mode": "mean", "seed": 0},
         "weights": {"name": "none", "sha256": "0" * 64}, "frames": [frame],
         "versions": versions(), "seconds": 1.0, "device": "cpu",
-        "output": {"files": {"scan.nii": checksum([files[1]])}},
+        "output": {
+            "voxels_sha256": "0" * 64, "maps_sha256": {}, "maps": {},
+            "files": {"scan.nii": checksum([files[1]])},
+        },
     }  # fmt: skip
     (folder / "scan.json").write_text(json.dumps(facts))
     return folder / "scan.json"

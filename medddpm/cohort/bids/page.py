@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from matplotlib.figure import Figure
 
 from medddpm.io import atomic_path, read_volume
 from medddpm.io.outputs import file_stem, write_html
 from medddpm.io.provenance import STATEMENT
-from medddpm.io.sidecar import Sidecar, read_sidecar
+from medddpm.io.sidecar import read_sidecar
+from medddpm.report.checks import check_rows, plain_words, short_words
+from medddpm.report.cropped import crop
+from medddpm.report.facts import ReportScan
+from medddpm.report.html import (
+    Flag,
+    bullets,
+    chips,
+    fold,
+    heading,
+    html_page,
+    link,
+    paragraph,
+    pictures,
+    statement,
+    table,
+)
+from medddpm.report.page import still_row, summary_of
+from medddpm.workflows.reporting import scan_of
 
-_STYLE = (
-    "body{font:15px sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}"
-    "img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:left;"
-    "border-bottom:1px solid #ccc}.flag{color:#a00}"
+_PICTURES = (
+    "Before and after at one window, by the percentiles of the tissue; removed is before \u2212 "
+    "after, from \u22124 sigma (blue) to +4 sigma (orange)."
 )
 
 
@@ -31,8 +43,10 @@ def write_subject_page(out: Path, subject: str, pairs: Sequence[tuple[Path, Path
         subject: Label without "sub-".
         pairs: (raw scan, denoised scan).
     """
-    title = f"sub-{html.escape(subject)}: denoised scans"
-    parts = [_section(raw, denoised) for raw, denoised in pairs]
+    title = f"sub-{subject}: denoised scans"
+    parts = [heading(title, 1), statement(STATEMENT), paragraph(_PICTURES)]
+    for raw, denoised in pairs:
+        parts += _section(out, raw, denoised)
     return _write(out / f"sub-{subject}.html", title, parts)
 
 
@@ -43,54 +57,59 @@ def write_index(out: Path, rows: Sequence[tuple[str, int, int, int]]) -> Path:
         out: Root of the derivative.
         rows: (label, scans, flagged, failed), by label.
     """
-    lines = [
-        f'<tr><td><a href="sub-{label}.html">sub-{label}</a></td>'
-        f"<td>{scans}</td><td>{flagged}</td><td>{failed}</td></tr>"
-        for label, scans, flagged, failed in rows
+    body = [
+        [link(f"sub-{label}", f"sub-{label}.html"), *map(str, counts)] for label, *counts in rows
     ]
-    head = "<tr><th>subject</th><th>scans</th><th>flagged</th><th>failed</th></tr>"
-    table = f"<table>{head}{''.join(lines)}</table>"
-    more = '<p><a href="cohort.html">Numbers of all scans, outliers first</a></p>'
-    return _write(out / "index.html", "Denoised scans", [table, more])
+    parts = [
+        heading("Denoised scans", 1),
+        statement(STATEMENT),
+        f"<p>{link('Numbers of all scans, outliers first', 'cohort.html')}</p>",
+        table(["subject", "scans", "with an alarm", "failed"], body),
+    ]
+    return _write(out / "index.html", "Denoised scans", parts)
 
 
 def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style><h1>{title}</h1><p>{STATEMENT}</p>{''.join(parts)}</html>\n"
-    )
     with atomic_path(path) as partial:
-        write_html(partial, page)
+        write_html(partial, html_page(title, parts))
     return path
 
 
-def _section(raw: Path, denoised: Path) -> str:
-    facts = read_sidecar(denoised.parent / f"{file_stem(denoised)}.json")
-    frame = facts.shown
-    flags = "".join(f'<p class="flag">{html.escape(text)}</p>' for text in frame.guard.messages)
-    return (
-        f"<h2>{html.escape(file_stem(denoised))}</h2>"
-        f"<p>Noise {frame.sigma.sigma:.4g} in scan units, {frame.sigma.fraction:.4f} "
-        f"of the intensity scale; mode {facts.options['mode']}.</p>{flags}"
-        '<img alt="before, after, difference" '
-        f'src="data:image/png;base64,{_picture(raw, denoised, facts)}">'
-    )
+def _section(out: Path, raw: Path, denoised: Path) -> list[str]:
+    stem = file_stem(denoised)
+    scan = _read(stem, raw, denoised)
+    guard, shown = scan.frame_facts.guard, crop(scan)
+    short = short_words(guard)
+    told = [
+        [(short.get(text, "see below"), text) for text in map(plain_words, sentences)]
+        for sentences in (guard.messages, guard.notices)
+    ]
+    lines = [*map(Flag, map(plain_words, guard.messages)), *map(plain_words, guard.notices)]
+    rows = [[r.name, r.value, r.allowed, _verdict(r.passed, r.tier)] for r in check_rows(guard)]
+    page = denoised.with_name(f"{stem}.html")
+    report = f"<p>{link('Report with a viewer', _relative(page, out))}</p>"
+    return [
+        heading(stem),
+        f"<p>{chips(*told)}</p>" if lines else "",
+        paragraph(summary_of(scan).text),
+        bullets(lines) if lines else "",
+        pictures(still_row(shown, shown.axis)),
+        report if page.is_file() else "",
+        fold("Checks", table(["check", "value", "usual", "verdict"], rows, words=2)),
+    ]
 
 
-def _picture(raw: Path, denoised: Path, facts: Sidecar) -> str:
-    """The middle slice before, after, and the difference at a fifth of the window."""
-    trust, frame = facts.run.trust, facts.shown_frame
-    before, after = read_volume(raw, trust=trust), read_volume(denoised, trust=trust)
-    middle = before.data.shape[2] // 2
-    a, b = before.frame(frame)[:, :, middle].T, after.frame(frame)[:, :, middle].T
-    top = float(np.percentile(a, 99.5)) or 1.0
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    x, y, _ = before.spacing
-    planes = ((a, 0, top, "before"), (b, 0, top, "after"), (a - b, -top / 5, top / 5, "difference"))
-    for axes, (plane, low, high, name) in zip(figure.subplots(1, 3), planes, strict=True):
-        axes.imshow(plane, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=y / x)
-        axes.set_title(name)
-        axes.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+def _read(stem: str, raw: Path, denoised: Path) -> ReportScan:
+    facts = read_sidecar(denoised.with_name(f"{stem}.json"))
+    before, after = (read_volume(path, trust=facts.run.trust) for path in (raw, denoised))
+    return scan_of(stem, before, after, facts, frame=facts.shown_frame)
+
+
+def _verdict(passed: bool | None, tier: str) -> str:
+    if passed is False:
+        return Flag(tier)
+    return "as usual" if passed else "not judged"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()

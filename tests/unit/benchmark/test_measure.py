@@ -15,15 +15,16 @@ from scipy import ndimage
 from medddpm.benchmark.degradation import NoiseModel, degrade
 from medddpm.benchmark.figures import (
     Planes,
-    gain_plot,
-    level_plot,
+    gain_charts,
+    level_chart,
     montage,
-    repeat_picture,
-    score_plot,
+    repeat_pictures,
+    score_charts,
 )
 from medddpm.benchmark.measure import BenchmarkOptions, prepare_case, run_method, spoil
 from medddpm.benchmark.memory_meter import MemoryMeter
 from medddpm.benchmark.methods import parse_method
+from medddpm.benchmark.page import benchmark_page
 from medddpm.benchmark.peers import PEERS
 from medddpm.benchmark.rows import prepare_run
 from medddpm.benchmark.run import benchmark
@@ -138,7 +139,8 @@ def test_a_run_is_complete_goes_on_and_shows_itself(folder: Path, tmp_path: Path
     assert facts["scans"] == ["a", "b"]
     assert facts["machine"]["cores"]
     page = (out / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 5  # three plots and a montage for each sigma
+    assert page.count("<svg ") == 4 + 1
+    assert page.count("data:image/png;base64,") > 2 * 4  # pictures of a slice for each sigma
     assert "src=http" not in page
 
 
@@ -225,26 +227,31 @@ def test_the_reference_is_the_strongest_that_ran() -> None:
         choose_reference(("mean",), "tv")
 
 
-def test_a_picture_has_room_for_its_methods() -> None:
-    """A layout that collapses is a warning of matplotlib, and warnings are errors here."""
+def test_pictures_and_charts_of_a_benchmark_name_its_methods() -> None:
     name = "mean@weights=" + "/a/long/folder" * 12 + "/model.safetensors"
     planes = Planes(*(np.full((24, 24), value, np.float32) for value in (0.5, 0.6, 0.5)), 1.0)
-    line = {"noise": "white", "sigma": 0.05, "method": name, "sigma_source": "blind", "psnr": 30.0}
+    shown = montage({name: planes, "identity": planes}, 0.05)
+    assert shown.count("<img ") == 4 + 3  # noisy, two methods, truth; three errors
+    assert "model.safetensors</figcaption>" in shown
+    assert repeat_pictures({name: planes, "identity": planes}, 0.05).count("<img ") == 2 * 4
+    level = {"sigma_true": 0.05, "sigma_own": 0.0, "sigma_told": 0.05, "sigma_error": 0.1}
+    line = {"noise": "white", "sigma": 0.05, "method": name, "sigma_source": "blind"}
+    assert level_chart([line | level]).count("<circle") == 1
+
+
+def test_of_one_scan_there_is_no_interval() -> None:
+    line: dict[str, Any] = {"noise": "white", "method": "a", "sigma_source": "none", "psnr": 30.0}
     line |= {"ssim": 0.9, "gain": 1.0, "gain_low": 0.9, "gain_high": 1.1, "seconds": 1.0}
-    for picture in (
-        montage({name: planes, "identity": planes}, 0.05),
-        repeat_picture({name: planes, "identity": planes}, 0.05),
-        score_plot([line]),
-        gain_plot([line | {"gain_over": "identity"}]),
-        level_plot(
-            [
-                line
-                | {"sigma_true": 0.05, "sigma_own": 0.0, "sigma_told": 0.05}
-                | {"sigma_error": 0.1}
-            ]
-        ),
-    ):
-        assert picture.startswith(b"\x89PNG")
+    line |= {"gain_over": "identity", "sigma": 0.05}
+    bars = []
+    for scans in (1, 2):
+        gain, _ = gain_charts([line | {"scans": scans}])
+        assert f"n = {scans}" in gain
+        bars.append(gain.count("<path d="))
+        page = benchmark_page([line | {"scans": scans}], {}, {})
+        assert ("(+0.90 to +1.10)" in page) == (scans == 2)
+    assert bars == [0, 1]
+    assert len(score_charts([line | {"scans": 1}])) == 2
 
 
 def test_the_memory_of_a_block_is_seen() -> None:

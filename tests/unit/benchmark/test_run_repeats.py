@@ -61,7 +61,7 @@ def test_files_and_a_4d_file_tell_the_same(
     assert facts["repeated"][0]["repeats"] == 3
     assert facts["versions"]["medddpm"]
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/png;base64,") == 4  # repeat, restored, mean, removed
     assert "http" not in page.replace("http-equiv", "")
 
 

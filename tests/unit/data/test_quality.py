@@ -154,3 +154,14 @@ def test_a_sheet_shows_front_and_head_up_and_left_on_the_right(tmp_path: Path) -
     assert pictures.imread(path).std() > 0.05
     assert write_sheets(tmp_path, [], tmp_path) == []
     assert not path.exists()
+
+
+def test_a_thin_slab_is_shown_by_three_of_its_slices(tmp_path: Path) -> None:
+    image = np.full((60, 60, 8), 0.1, np.float32)
+    for place, value in ((2, 0.3), (4, 0.6), (6, 0.9)):
+        image[:, :, place] = value
+    case = pack(Volume(image, Geometry(image.shape, np.eye(4)), case_id="slab"), tmp_path)
+    picture = panels(ScanRow("slab", "s", orientation="RAS"), case, tmp_path)
+    middles = [picture[64, 64 + 128 * n] for n in range(3)]
+    assert middles[0] < middles[1] < middles[2]
+    assert (picture > 0).mean() > 0.9  # a strip would leave most of it black

@@ -33,7 +33,7 @@ def group(report: DataReport, variable: str, name: str) -> Any:
         ("17.9", "12 to 17"),
         ("18", "18 to 39"),
         ("90+", "75 and over"),
-        ("", "not said"),
+        ("", "unknown"),
         ("045Y", "not readable"),
         ("-3", "not readable"),
         ("nan", "not readable"),
@@ -51,7 +51,7 @@ def test_ages(age: str, wanted: str) -> None:
         ("1x1x1.2", "1 to 2 mm"),
         ("0.5x0.5x4", "2 to 4 mm"),
         ("0.5x0.5x7.5", "over 4 mm"),
-        ("", "not said"),
+        ("", "unknown"),
         ("1x1xthick", "not readable"),
         ("0x0x0", "not readable"),
         ("x", "not readable"),
@@ -82,7 +82,7 @@ def test_small_groups_are_named_with_the_reason() -> None:
     )
     assert group(report, "sex", "F").small == ()
     unknown = describe_data([*cohort(), scan("x", "x", sex="")])
-    assert group(unknown, "sex", "not said").small == ()
+    assert group(unknown, "sex", "unknown").small == ()
     only_out = describe_data([*cohort(), scan("x", "x", "", site="B")])
     assert group(only_out, "site", "B").small == ("absent from train, val, test",)
 

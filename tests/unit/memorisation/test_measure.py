@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from medddpm.errors import ConfigError
-from medddpm.memorisation.measure import calibrate, judge, nearest_picture, num_held_out
+from medddpm.memorisation.measure import calibrate, judge, num_held_out
 from medddpm.memorisation.nearest import Nearest
+from medddpm.memorisation.page import memorisation_page
 
 
 def near(correlation: float, embedding: float = 0.0) -> Nearest:
@@ -64,7 +65,13 @@ def test_the_held_out_rate_shows_a_subject_that_is_nearer_than_the_others() -> N
     assert verdict.held_out_rate == pytest.approx(0.5)
 
 
-def test_the_picture_is_a_png_also_of_few_pairs() -> None:
+def test_the_page_shows_each_patch_above_its_nearest_also_of_few_pairs() -> None:
     patch = np.random.default_rng(0).random((8, 8, 8), dtype=np.float32)
-    png = nearest_picture([("samples", [("a", patch, patch)] * 3), ("real", [("b", patch, patch)])])
-    assert png[:4] == b"\x89PNG"
+    facts = {"copies": 2, "samples": 3, "copies_expected_by_chance": 0.1}
+    facts |= {"training_subjects": 4, "alpha": 0.05}
+    blocks = [("samples", [("<b>a", patch, patch)] * 3), ("real", [("b", patch, patch)])]
+    page = memorisation_page(blocks, facts)
+    assert page.count("<img ") == 2 * 4
+    assert '<span class="flag">2 of 3 samples are called copies' in page
+    assert "<b>" not in page
+    assert "flag" not in memorisation_page(blocks, facts | {"copies": 0}).split("<h2>")[0][-400:]

@@ -95,7 +95,9 @@ def test_copies_are_named_and_other_subjects_are_not(
     with (run / "memorisation" / "nearest.csv").open() as file:
         kinds = [line["kind"] for line in csv.DictReader(file)]
     assert (kinds.count("given"), kinds.count("held-out")) == (24, 20)
-    assert (run / "memorisation" / "nearest.png").read_bytes()[:4] == b"\x89PNG"
+    page = (run / "memorisation" / "memorisation.html").read_text()
+    assert f"{facts['copies']} of 24 samples are called copies" in page
+    assert page.count(">nearest in training<") == page.count("<img ") / 2 > 8
     with pytest.raises(OutputError, match="overwrite"):
         memorisation(run, scans=given, alpha=ALPHA)
 

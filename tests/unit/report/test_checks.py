@@ -13,7 +13,7 @@ from medddpm.guard.checks import CHECKS, judge
 from medddpm.guard.residual import Finding
 from medddpm.io.frame_facts import GuardFacts
 from medddpm.io.outputs import plain
-from medddpm.report.checks import check_rows, check_values
+from medddpm.report.checks import ADVICE, LABELS, check_rows, check_values, plain_words
 
 
 def check(name: str = "peak", **more: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_what_the_guard_says_is_what_the_report_shows() -> None:
     first, white, strange = check_rows(guard)
     assert (first.allowed, first.passed, first.place) == ("0.30 to 1.35", False, "2.0, 4.0, 6.0 mm")
     assert "anatomy may be lost" in first.words
-    assert (white.passed, white.words, white.name) == (True, "", CHECKS["whiteness"].label)
+    assert (white.passed, white.words, white.name) == (True, "", LABELS["whiteness"])
     assert (strange.passed, strange.allowed) == (None, "")
     assert check_values(guard) == {"residual_ratio": 2.0, "whiteness": 0.01, "strangeness": 4.0}
 
@@ -54,7 +54,7 @@ def test_a_list_of_checks_is_shown_and_those_that_failed_come_first() -> None:
     assert (lost.passed, lost.false_alarms) == (False, "1.2 %")
     assert lost.where == (10, -4.25, 33)
     assert lost.place == "10.0, -4.2, 33.0 mm"
-    assert peak.name == CHECKS["peak"].label
+    assert peak.name == LABELS["peak"]
     assert (peak.passed, peak.words, peak.false_alarms, peak.where) == (True, "ok", "", None)
     [named] = rows_of(check(words=CHECKS["peak"].label, value=0.0234, high=None))
     assert (named.words, named.value) == ("", "0.023")  # its name is not said twice
@@ -89,3 +89,11 @@ def test_a_check_without_a_number_is_shown_as_one_that_failed() -> None:
 def test_a_value_reads_unlike_the_bound_that_it_breaks() -> None:
     (row,) = rows_of(check(value=-0.0604, high=-0.0598, passed=False))
     assert (row.value, row.allowed) == ("-0.0604", "at most -0.0598")
+
+
+def test_every_check_has_words_of_the_field_and_a_line_on_what_to_do() -> None:
+    assert LABELS.keys() == ADVICE.keys() == CHECKS.keys()
+    bad, good = rows_of(check(passed=False, words="w"), check("anatomy"))
+    assert bad.advice == ADVICE["peak"]
+    assert good.advice == ""
+    assert plain_words("in an eighth of the scan") == "in one region of the scan"
