@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, missing_extra
 from medddpm.model.model import Model
 from medddpm.version import __version__
 
@@ -53,7 +53,7 @@ def write_diffusers(model: Model, weights: Path, folder: Path) -> None:
     try:
         import diffusers
     except ImportError as error:
-        raise ConfigError("export needs diffusers: pip install diffusers") from error
+        raise ConfigError(missing_extra("diffusers", "peers")) from error
 
     given: dict[str, Any] = {"num_train_timesteps": diffusion.schedule.num_timesteps}
     if kind == "linear":

@@ -132,11 +132,17 @@ def group_page(
         missing=missing,
         num_unreached=num_unreached,
         advice=advice,
-        key=hashlib.sha256("\n".join(row.name for row in rows).encode()).hexdigest()[:16],
+        key=_key(rows),
         columns=[(key, label, key in FIRST) for key, (label, _) in columns.items()],
         rows=[_cells(row, way, columns) for row, way in zip(rows, far, strict=True)],
         strips=[strip(key, label, form, rows, apart) for key, (label, form) in columns.items()],
     )
+
+
+def _key(rows: Sequence[GroupRow]) -> str:
+    """What ratings of these scans are kept under; names may hold bytes that are no text."""
+    names = "\n".join(row.name for row in rows).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(names).hexdigest()[:16]
 
 
 def outlyingness(rows: Sequence[GroupRow]) -> list[tuple[float, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medddpm.errors import ConfigError
+from medddpm.errors import ConfigError, missing_extra
 from medddpm.restoration.graph import INPUTS, TileFunction, TileMean, write_onnx
 from medddpm.version import __version__
 
@@ -96,9 +96,9 @@ def require_packages(name: str, what: str) -> None:
     Raises:
         ConfigError: With the command that installs them.
     """
-    missing = [package for package in _NEEDS[name] if not _is_there(package)]
-    if missing:
-        raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install 'medddpm[export]'")
+    for package in _NEEDS[name]:
+        if not _is_there(package):
+            raise ConfigError(f"{what}: " + missing_extra(package, "export"))
 
 
 def _is_there(package: str) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import sys
 from pathlib import Path
@@ -240,7 +241,7 @@ def test_a_report_shows_the_methods_and_what_was_held_out(few: Path, tmp_path: P
         "Research use only",
         "content=\"default-src 'none'",
     ):
-        assert told in page
+        assert told in html.unescape(page)
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")
     again = runner.invoke(app, [*args, "--overwrite"])
