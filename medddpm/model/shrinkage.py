@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -217,7 +216,7 @@ def _signal(mean: Tensor, coils: int) -> Tensor:
     """The signal whose magnitude has this mean, both in units of sigma (Koay and Basser 2006)."""
     if coils == 0:
         return mean
-    table = _signal_table(coils).to(mean.device)
+    table = signal_table(coils).to(mean.device)
     place = (mean / _STEP).clamp(0, len(table) - 2)
     low = place.long()
     near = torch.lerp(table[low], table[low + 1], place - low)
@@ -225,13 +224,20 @@ def _signal(mean: Tensor, coils: int) -> Tensor:
     return torch.where(mean < (len(table) - 2) * _STEP, near, far)
 
 
-@cache
-def _signal_table(coils: int) -> Tensor:
-    """The signal for means of 0, _STEP, 2 _STEP ... sigma, until its law is nearly Gaussian."""
-    signal = np.concatenate([np.linspace(0, 1, 1001) ** 2, np.linspace(1, 30, 6001)[1:]])
-    means, _ = chi_moments(signal, 2 * coils)
-    grid = np.arange(0, means[-1], _STEP)
-    return torch.from_numpy(np.interp(grid, means, signal).astype(np.float32))
+def signal_table(coils: int) -> Tensor:
+    """The signal for means of 0, _STEP, 2 _STEP ... sigma, until its law is nearly Gaussian.
+
+    Kept once made: who traces or compiles the shrinkage asks for it before.
+    """
+    if coils not in _TABLES:
+        signal = np.concatenate([np.linspace(0, 1, 1001) ** 2, np.linspace(1, 30, 6001)[1:]])
+        means, _ = chi_moments(signal, 2 * coils)
+        grid = np.arange(0, means[-1], _STEP)
+        _TABLES[coils] = torch.from_numpy(np.interp(grid, means, signal).astype(np.float32))
+    return _TABLES[coils]
+
+
+_TABLES: dict[int, Tensor] = {}
 
 
 def _dct_kernels() -> Tensor:

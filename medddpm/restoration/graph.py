@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from medddpm.diffusion.denoiser import as_denoiser
 from medddpm.diffusion.samplers import truncated_start
 from medddpm.model.model import Model
+from medddpm.model.shrinkage import signal_table
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -43,6 +44,8 @@ class TileMean(nn.Module):
         self.model = model
         self.coils = coils
         self.level = model.spec.diffusion.schedule.terminal
+        if coils:
+            signal_table(coils)  # made now, not by what traces the graph
 
     def forward(
         self, y: Tensor, sigma: Tensor, spacing: Tensor, colour: Tensor, noise: Tensor
@@ -92,7 +95,6 @@ def traced(graph: TileMean) -> ExportedProgram:
     known = {0: batch}
     edges = tuple(n * model.multiple for n in (3, 4, 5))  # each other, or they are taken for one
     inputs = example_inputs(model, (edges[0], edges[1], edges[2]), tiles=2)
-    graph(*inputs)  # tables that are kept for later would be made of what tracing sees
     return torch.export.export(
         graph, inputs, dynamic_shapes=(image, image, known, known, latent), strict=False
     )
