@@ -35,7 +35,7 @@ def export_weights(
         kind: The format.
         out: A folder, which must not exist.
         coils: Of the magnitude that a graph is for: 1 is Rician noise, 0 Gaussian.
-        overwrite: Replace an existing folder.
+        overwrite: Replace an existing folder, if it is such an export.
 
     Raises:
         ConfigError: No such format, a package is missing, or `out` exists.
@@ -60,6 +60,7 @@ def export_weights(
             write_graph(model, kind, partial, coils)
         partial.chmod(0o777 & ~_umask())
         if out.exists():
+            _check_ours(out, partial)
             shutil.rmtree(out)
         os.replace(partial, out)
     except MedddpmError:  # some of these are errors of the system too
@@ -69,6 +70,18 @@ def export_weights(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
+
+
+def _check_ours(out: Path, new: Path) -> None:
+    """Refuse to replace a folder that holds other things than an export of this kind."""
+    if not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder")
+    other = {p.name for p in out.iterdir()} - {p.name for p in new.iterdir()}
+    if other:
+        raise ConfigError(
+            f"{out} holds {sorted(other)[0]}, which is no part of such an export, so it is not "
+            "replaced; give another folder"
+        )
 
 
 def _umask() -> int:

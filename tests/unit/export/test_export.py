@@ -77,6 +77,12 @@ def test_bad_wishes_are_named(cli: Cli, tiny_weights: Path, tmp_path: Path) -> N
     )
     assert done.exit_code == 0
     assert (tmp_path / "mine" / "configs").is_dir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds thesis\.txt"):
+        export_weights(tiny_weights, "monai-bundle", tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
+    with pytest.raises(ConfigError, match="is a file"):
+        export_weights(tiny_weights, "monai-bundle", tmp_path / "file", overwrite=True)
 
 
 @pytest.mark.slow
