@@ -114,6 +114,7 @@ def _network() -> dict[str, Any]:
 
 
 def _inference() -> dict[str, Any]:
+    each = ["$[@postprocessing(@preprocessing(scan)) for scan in @datalist]"]
     scans = "$[{'image': str(p)} for p in sorted(pathlib.Path(@dataset_dir).glob('*.nii*'))]"
     return {
         "imports": ["$import pathlib"],
@@ -156,8 +157,8 @@ def _inference() -> dict[str, Any]:
             ],
         },
         "initialize": [],
-        "run": ["$[@postprocessing(@preprocessing(scan)) for scan in @datalist]"],
-        "inference": ["$[@postprocessing(@preprocessing(scan)) for scan in @datalist]"],
+        "run": each,
+        "inference": each,  # `run` is what MONAI takes if it is told no name
     }
 
 

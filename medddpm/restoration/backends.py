@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from medddpm.errors import ConfigError, missing_extra
 from medddpm.restoration.graph import INPUTS, TileFunction, TileMean, write_onnx
+from medddpm.restoration.options import Backend
 from medddpm.version import __version__
 
-Backend = Literal["torch", "compile", "onnx", "openvino"]
 _NEEDS = {"onnx": ("onnxscript", "onnxruntime"), "openvino": ("onnxscript", "openvino")}
 
 
@@ -43,7 +44,7 @@ def tile_function(
     if device.type != "cpu":
         raise ConfigError(f"restore.backend {name} runs on the CPU; use --device cpu, or compile")
     require_packages(name, f"restore.backend {name}")
-    run = _RUNNERS[name](exported_file(graph, digest))
+    run = _runner(name, exported_file(graph, digest))
 
     def restored(*inputs: Tensor) -> Tensor:
         # Sigma as a map, whatever it is: one file serves both.
@@ -76,8 +77,11 @@ def exported_file(graph: TileMean, digest: str) -> Path:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.partial")
-            write_onnx(graph, partial)
-            os.replace(partial, path)
+            try:
+                write_onnx(graph, partial)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(
             f"the exported networks cannot be kept in {folder} ({error.strerror}); set "
@@ -134,3 +138,9 @@ def openvino_runner(path: Path) -> Run:
 
 
 _RUNNERS: dict[str, Callable[[Path], Run]] = {"onnx": onnx_runner, "openvino": openvino_runner}
+
+
+@lru_cache(maxsize=1)
+def _runner(name: str, path: Path) -> Run:
+    """The runtime of a kept file, loaded once for all frames of a scan."""
+    return _RUNNERS[name](path)

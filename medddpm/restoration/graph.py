@@ -104,17 +104,19 @@ def write_onnx(graph: TileMean, path: Path) -> None:
     """Write the graph as ONNX, in one file."""
     told = logging.getLogger("torch.onnx")
     before = told.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own deprecations, and of names of dimensions
-        told.setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
-        torch.onnx.export(
-            traced(graph),
-            (),
-            path,
-            dynamo=True,
-            input_names=list(INPUTS),
-            output_names=[OUTPUT],
-            external_data=False,
-            verbose=False,
-        )
-    told.setLevel(before)
+    told.setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own deprecations, and of names of dimensions
+            torch.onnx.export(
+                traced(graph),
+                (),
+                path,
+                dynamo=True,
+                input_names=list(INPUTS),
+                output_names=[OUTPUT],
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        told.setLevel(before)

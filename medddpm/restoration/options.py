@@ -16,6 +16,7 @@ from medddpm.named import path_of
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
 
 Mode = Literal["mean", "sample", "ensemble"]
+Backend = Literal["torch", "compile", "onnx", "openvino"]
 _YAML_SWITCH = BeforeValidator(
     lambda v: {True: "on", False: "off"}[v] if isinstance(v, bool) else v
 )
@@ -95,7 +96,7 @@ class RestoreOptions:
     guidance_scale: Annotated[float, Ge(0)] = 0.0
     cfg_weight: Annotated[float, Ge(0)] = 1.0
     bf16: Annotated[Literal["auto", "on", "off"], _YAML_SWITCH] = "auto"
-    backend: Literal["torch", "compile", "onnx", "openvino"] = "torch"
+    backend: Backend = "torch"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", path_of(self.sampler, "sampler"))
