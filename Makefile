@@ -42,6 +42,7 @@ docs: $(VENV)/.installed-dev
 	@echo "== building the site into site/"
 	@$(PIP) install -c constraints.txt -e '.[docs]'
 	@sed 's#\[tutorial\](docs/tutorial.ipynb)#docs/tutorial.ipynb#; s#](docs/#](#g; s#(CONTRIBUTING.md)#(contributing.md)#' README.md > docs/index.md
+	@$(BIN)/python pipelines/gallery.py docs/example.png
 	@cp CHANGELOG.md docs/changelog.md
 	@cp CONTRIBUTING.md docs/contributing.md
 	@$(BIN)/mkdocs build --quiet --site-dir site

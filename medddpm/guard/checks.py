@@ -70,9 +70,9 @@ CHECKS = {
     ),
     "whiteness": Meaning(
         "Correlation of neighbours in what was removed, beyond that of the noise",
-        "what was removed is smoother than the noise (neighbours correlate {value}, usual up to "
+        "what was removed is smoother than the noise (neighbouring voxels correlate {value}, usual up to "
         "{high}): soft anatomy may be in it; compare before and after",
-        "what was removed is rougher than the noise (neighbours correlate {value}, usual from "
+        "what was removed is rougher than the noise (neighbouring voxels correlate {value}, usual from "
         "{low}): low frequencies of the noise are left",
     ),
     "tissue_shift": Meaning(
@@ -87,14 +87,14 @@ CHECKS = {
         tier="notice",
     ),
     "unevenness": Meaning(
-        "Difference in the level of what was removed between eighths of the scan",
-        "the noise is less even than was found (an eighth of the scan is {percent:.0f} % off)",
+        "Difference in the level of what was removed between regions of the scan",
+        "the noise is less even than was found (one region of the scan is {percent:.0f} % off)",
         tier="notice",
     ),
     "local_whiteness": Meaning(
-        "Correlation of neighbours in what was removed, in the worst eighth",
-        "in an eighth of the scan what was removed is smoother than the noise (neighbours "
-        "correlate {value})",
+        "Correlation of neighbours in what was removed, in the worst region",
+        "in one region of the scan what was removed is smoother than the noise (neighbouring "
+        "voxels correlate {value})",
         tier="notice",
     ),
     "sharpness": Meaning(

@@ -68,19 +68,6 @@ ADVICE = {
     "disagreement": "Look at the uncertainty before you read detail there.",
 }
 """What a reader does where one of them found something."""
-_PLAIN = (
-    ("an eighth of the scan", "one region of the scan"),
-    ("neighbours correlate", "neighbouring voxels correlate"),
-)
-
-
-def plain_words(sentence: str) -> str:
-    """A sentence of the guard in words of the field; sidecars keep it as it was."""
-    for old, new in _PLAIN:
-        sentence = sentence.replace(old, new)
-    return sentence
-
-
 @dataclass(frozen=True)
 class CheckRow:
     """A check of the guard as a report shows it; "" and None where nothing is known.
@@ -126,7 +113,7 @@ def check_values(guard: GuardFacts) -> dict[str, float]:
 def short_words(guard: GuardFacts) -> dict[str, str]:
     """By the sentence of each check that found something, two words for it."""
     return {
-        plain_words(check.words): SHORT.get(check.name) or _readable(check.name).lower()
+        check.words: SHORT.get(check.name) or _readable(check.name).lower()
         for check in guard.checks
         if check.passed is False
     }
@@ -140,7 +127,7 @@ def _row(check: CheckFacts) -> CheckRow:
     return CheckRow(
         LABELS.get(check.name) or _readable(check.name),
         value,
-        "" if own else plain_words(check.words),
+        "" if own else check.words,
         ADVICE.get(check.name, "") if check.passed is False else "",
         check.tier,
         allowed,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medddpm.io.sidecar import Sidecar
-from medddpm.report.checks import check_values, plain_words, short_words
+from medddpm.report.checks import check_values, short_words
 from medddpm.report.facts import Figure
 from medddpm.report.html import address, render
 from medddpm.report.strip import strip
@@ -86,7 +86,7 @@ class GroupRow:
             "seconds": facts.seconds,
         }
         numbers = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
-        flags, notices = (tuple(map(plain_words, t)) for t in (facts.messages, facts.notices))
+        flags, notices = (tuple(t) for t in (facts.messages, facts.notices))
         short = {k: v for frame in facts.frames for k, v in short_words(frame.guard).items()}
         return cls(name, link, numbers, flags, notices, thumbs, short)
 

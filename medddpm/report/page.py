@@ -13,7 +13,7 @@ from medddpm.io.frame_facts import FrameFacts, SigmaFacts
 from medddpm.io.sidecar import IntervalFacts, Sidecar
 from medddpm.report.calibration import calibration_part, listed
 from medddpm.report.chart import Axis, Series, chart
-from medddpm.report.checks import check_rows, plain_words
+from medddpm.report.checks import check_rows
 from medddpm.report.cropped import Cropped, crop
 from medddpm.report.facts import Figure, ReportScan, decibels, measure
 from medddpm.report.html import Picture, data_uri, render
@@ -75,8 +75,8 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
         time=facts.time,
         statement=facts.statement,
         summary=summary_of(scan),
-        flags=[plain_words(text) for text in frame.guard.messages],
-        notices=[plain_words(text) for text in frame.guard.notices],
+        flags=list(frame.guard.messages),
+        notices=list(frame.guard.notices),
         cards=_cards(scan, figures),
         tabs=_tabs(scan),
         axis=PLANES[shown.axis],
@@ -247,7 +247,7 @@ def _how(sigma: SigmaFacts) -> str:
 
 
 def _frame_row(frame: FrameFacts) -> dict[str, str]:
-    messages = [plain_words(text) for text in frame.guard.messages]
+    messages = frame.guard.messages
     return {
         "sigma": f"{frame.sigma.sigma:.3g}",
         "ceiling": decibels(frame.vae_ceiling_db).removesuffix(" dB"),

@@ -77,7 +77,7 @@ def report_lines(facts: Sidecar) -> list[str]:
         "shown",
         f"Guard: {'nothing was flagged' if not flags else 'LOOK AT THIS SCAN'}; {checks}",
         *(f"  {text}" for text in flags),
-        f"VAE ceiling: {decibels(first.vae_ceiling_db)}",
+        f"Fidelity limit of the model: {decibels(first.vae_ceiling_db)}",
         f"Settings: {settings}",
         f"Model: {weights.name} {weights.sha256}",
         f"Input: {given.num_files} files, sha256 {given.sha256}",

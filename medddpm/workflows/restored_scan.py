@@ -64,7 +64,7 @@ class RestoredScan:
 
     @property
     def summary(self) -> str:
-        """One line: noise level and VAE ceiling of the (first) frame, seconds, device."""
+        """One line: noise level and fidelity limit of the (first) frame, seconds, device."""
         frames, blank = self.facts.frames, self.facts.blank_frames
         sigma = self.frame.sigma
         passed = f"; blank and passed through: frame {', '.join(map(str, blank))}" if blank else ""
@@ -75,5 +75,5 @@ class RestoredScan:
         return (
             f"sigma {sigma.sigma:.4g} in scan units, {sigma.fraction:.4f} of the intensity "
             f"scale, from {sigma.method}{more}; "
-            f"VAE ceiling {self.frame.vae_ceiling_db:.1f} dB; {took}"
+            f"fidelity limit of the model {self.frame.vae_ceiling_db:.1f} dB; {took}"
         )

@@ -48,7 +48,7 @@ def quickstart_table(evaluation: Evaluation, facts: Sidecar) -> Table:
     sigma = frame.sigma
     table.add_row(f"sigma, from the {sigma.method}", f"{sigma.sigma:.4g}", "")
     table.add_row("sigma, of the scale", f"{sigma.fraction:.4f}", "")
-    table.add_row("VAE ceiling, dB", "", f"{frame.vae_ceiling_db:.1f}")
+    table.add_row("fidelity limit of the model, dB", "", f"{frame.vae_ceiling_db:.1f}")
     table.add_row("seconds", "", f"{facts.seconds:.1f}")
     table.add_row("guard", "", "passed" if frame.guard.passed else "flagged")
     return table

@@ -10,7 +10,7 @@ from medddpm.io import atomic_path, read_volume
 from medddpm.io.outputs import file_stem, write_html
 from medddpm.io.provenance import STATEMENT
 from medddpm.io.sidecar import read_sidecar
-from medddpm.report.checks import check_rows, plain_words, short_words
+from medddpm.report.checks import check_rows, short_words
 from medddpm.report.cropped import crop
 from medddpm.report.facts import ReportScan
 from medddpm.report.html import (
@@ -81,10 +81,10 @@ def _section(out: Path, raw: Path, denoised: Path) -> list[str]:
     guard, shown = scan.frame_facts.guard, crop(scan)
     short = short_words(guard)
     told = [
-        [(short.get(text, "see below"), text) for text in map(plain_words, sentences)]
+        [(short.get(text, "see below"), text) for text in sentences]
         for sentences in (guard.messages, guard.notices)
     ]
-    lines = [*map(Flag, map(plain_words, guard.messages)), *map(plain_words, guard.notices)]
+    lines = [*map(Flag, guard.messages), *guard.notices]
     rows = [[r.name, r.value, r.allowed, _verdict(r.passed, r.tier)] for r in check_rows(guard)]
     page = denoised.with_name(f"{stem}.html")
     report = f"<p>{link('Report with a viewer', _relative(page, out))}</p>"
