@@ -75,6 +75,20 @@ def test_scaling(cli: Cli, tiny_weights: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scaling.csv", "scaling.png"]
 
 
+def test_gallery(cli: Cli, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    """One row of five panels a scan; without a scan the example is drawn."""
+    from PIL import Image
+
+    options = ("--box", 32, "--weights", tiny_weights)
+    sizes = []
+    for scans in ([noisy_nifti, noisy_nifti], []):
+        done = run(cli, "gallery", tmp_path / "gallery.png", *scans, *options)
+        assert done.exit_code == 0, done.stderr
+        with Image.open(tmp_path / "gallery.png") as picture:
+            sizes.append(picture.size)
+    assert sizes == [(1125, 522), (1125, 274)]
+
+
 def test_cohort_overheads(cli: Cli, tmp_path: Path, tiny_weights: Path) -> None:
     pytest.importorskip("distributed")
     options = ("--scans", 4, "--workers", 1, "--weights", tiny_weights)
