@@ -70,10 +70,10 @@ CHECKS = {
     ),
     "whiteness": Meaning(
         "Correlation of neighbours in what was removed, beyond that of the noise",
-        "what was removed is smoother than the noise (neighbouring voxels correlate {value}, usual up to "
-        "{high}): soft anatomy may be in it; compare before and after",
-        "what was removed is rougher than the noise (neighbouring voxels correlate {value}, usual from "
-        "{low}): low frequencies of the noise are left",
+        "what was removed is smoother than the noise (neighbouring voxels correlate {value}, "
+        "usual up to {high}): soft anatomy may be in it; compare before and after",
+        "what was removed is rougher than the noise (neighbouring voxels correlate {value}, "
+        "usual from {low}): low frequencies of the noise are left",
     ),
     "tissue_shift": Meaning(
         "Largest change of the shares of dark, middle and bright tissue",

@@ -68,6 +68,8 @@ ADVICE = {
     "disagreement": "Look at the uncertainty before you read detail there.",
 }
 """What a reader does where one of them found something."""
+
+
 @dataclass(frozen=True)
 class CheckRow:
     """A check of the guard as a report shows it; "" and None where nothing is known.

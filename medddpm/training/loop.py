@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -266,19 +267,10 @@ class _Training:
         return value, useful
 
     def _validate(self) -> None:
-        """Validate the averaged weights on the first process, then put the trained ones back."""
+        """Validate on the first process, and keep count of the best."""
         figures: dict[str, float] = {}
         if self.fabric.is_global_zero:
-            trained = {k: v.clone() for k, v in self.network.state_dict().items()}
-            self.network.load_state_dict(self.ema.values)
-            self.network.eval()
-            (self.out / "previews").mkdir(exist_ok=True)
-            preview = self.out / "previews" / f"step-{self.progress.step:06d}.png"
-            device = self.fabric.device
-            with torch.no_grad(), self.fabric.autocast():
-                figures = self.stage.validate(device, preview)
-            self.network.load_state_dict(trained)
-            self.network.train()
+            figures = self._figures()
             self._report(**figures)
             self._show()
         figure = self.fabric.broadcast(figures)[self.stage.figure]
@@ -289,6 +281,21 @@ class _Training:
                 write_tensors(self.best, self.ema.values, {"step": str(progress.step)})
         else:
             progress.waits += 1
+
+    def _figures(self) -> dict[str, float]:
+        """Figures of the averaged weights, and the main one of the weights as they are: "raw_"."""
+        self.network.eval()
+        trained = {k: v.clone() for k, v in self.network.state_dict().items()}
+        previews = self.out / "previews"
+        previews.mkdir(exist_ok=True)
+        with torch.no_grad(), self.fabric.autocast(), TemporaryDirectory() as unseen:
+            raw = self.stage.validate(self.fabric.device, Path(unseen) / "raw.png")
+            self.network.load_state_dict(self.ema.values)
+            preview = previews / f"step-{self.progress.step:06d}.png"
+            figures = self.stage.validate(self.fabric.device, preview)
+        self.network.load_state_dict(trained)
+        self.network.train()
+        return {**figures, f"raw_{self.stage.figure}": raw[self.stage.figure]}
 
     def _show(self) -> None:
         """Write the page of the run; that it cannot be written must not end the training."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ _MOST_POINTS = 400
 _STAGES = ("autoencoder", "diffusion", "fidelity", "joint")
 _ABOUT = (
     "Curves of the logs, by training step. Validation is on held-out patches, with the averaged "
-    "weights (EMA); each noise level is a fraction of the intensity scale. The page is written "
-    "again at each validation."
+    "weights (EMA); dots are those of the weights as they are. Each noise level is a fraction of "
+    "the intensity scale. The page is written again at each validation."
 )
 _PARTS = {
     "psnr_": "restored, noise ",
@@ -74,14 +75,14 @@ def _stage(rows: Sequence[Row]) -> list[str]:
 
 def _psnr(rows: Sequence[Row]) -> Markup:
     """Validation PSNR by step, a curve a noise level; of the noisy patches themselves, dashed."""
-    keys = [k for row in rows for k in row if k == "psnr" or k.startswith("psnr_")]
+    keys = [k for row in rows for k in row if re.fullmatch(r"(raw_)?psnr(_.*)?", k)]
     levels: dict[str, int] = {}
     series = []
     for key in dict.fromkeys(keys):
         steps, values = _curve(rows, key)
         level = key.rpartition("_")[2]
         colour = levels.setdefault(level, len(levels))
-        style: Style = "dashed" if "noisy" in key else "line"
+        style: Style = "dashed" if "noisy" in key else "dots" if "raw" in key else "line"
         series.append(Series(_label(key), steps, values, style=style, colour=colour))
     if not series:
         return Markup("")
@@ -91,6 +92,8 @@ def _psnr(rows: Sequence[Row]) -> Markup:
 
 
 def _label(key: str) -> str:
+    if key.startswith("raw_"):
+        return f"{_label(key.removeprefix('raw_'))}, not averaged"
     for start in sorted(_PARTS, key=len, reverse=True):
         if key.startswith(start):
             return _PARTS[start] + key.removeprefix(start)

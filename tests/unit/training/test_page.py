@@ -17,7 +17,13 @@ def a_run(folder: Path) -> Path:
     (stage / "previews").mkdir(parents=True)
     rows = [{"step": s, "loss": 1 / s, "lr": 1e-4, "samples_a_second": 3.0} for s in range(1, 901)]
     rows += [
-        {"step": s, "psnr_0.05": 30 + s / 450, "psnr_noisy_0.05": 26.0, "psnr_0.09": 27.0}
+        {
+            "step": s,
+            "psnr_0.05": 30 + s / 450,
+            "psnr_noisy_0.05": 26.0,
+            "psnr_0.09": 27.0,
+            "raw_psnr_0.05": 29.0,
+        }
         for s in (450, 900)
     ]
     lines = [json.dumps(row) for row in rows]
@@ -31,7 +37,13 @@ def a_run(folder: Path) -> Path:
 
 def test_curves_by_noise_level_and_previews_with_labels(tmp_path: Path) -> None:
     page = write_training_page(a_run(tmp_path / "run")).read_text(encoding="utf-8")
-    for text in ("Validation PSNR", "restored, noise 0.05", "noisy, noise 0.05", "Throughput"):
+    for text in (
+        "Validation PSNR",
+        "restored, noise 0.05",
+        "noisy, noise 0.05",
+        "Throughput",
+        "0.05, not averaged",
+    ):
         assert text in page
     assert "Stage diffusion, step 900" in page
     assert page.count("data:image/png;base64,") == 2  # the first and the last
