@@ -162,6 +162,11 @@ def statement(text: str) -> str:
     return _macro("statement", text)
 
 
+def summary(text: str, notices: Sequence[str] = ()) -> str:
+    """The result in one sentence, and what to look at; green where there is nothing."""
+    return _macro("summary", "notice" if notices else "good", text, list(notices))
+
+
 def chips(alarms: Sequence[tuple[str, str]], notices: Sequence[tuple[str, str]]) -> str:
     """Labels for alarms and notices, each (two words, the sentence); the texts are escaped."""
     return _macro("chips", list(alarms), list(notices))

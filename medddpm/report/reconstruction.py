@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.report.html import Flag, heading, html_page, image, paragraph, table
+from medddpm.report.html import (
+    fold,
+    heading,
+    html_page,
+    image,
+    paragraph,
+    statement,
+    summary,
+    table,
+)
 from medddpm.report.picture import panel_picture
 from medddpm.volume import Geometry
 
@@ -35,21 +44,33 @@ def reconstruction_page(
     shown = ", ".join([*scans, *spreads])
     parts = [
         heading(name, 1),
-        paragraph(f"Reconstruction from raw data, medddpm {facts['versions']['medddpm']}"),
-        paragraph(f"Research use only. {facts['statement']}"),
-        *(paragraph(Flag(notice)) for notice in _notices(facts)),
-        heading("Pictures"),
-        paragraph(f"Units: {facts['units']}. Planes through the middle of the foreground."),
+        statement(f"{facts['statement']} Reconstruction report, {_made(facts)}"),
+        summary(_sentence(facts), _notices(facts)),
         image(file.getvalue(), f"Three planes through the middle of the scan: {shown}", fit=True),
+        paragraph(f"Units: {facts['units']}. Planes through the middle of the foreground."),
         *_held_out(facts),
         heading("Raw data"),
         table(["", "value"], _raw(facts), words=1),
         heading("Frames"),
         table(["frame", "R", "coils", "calibration", "scale, noise"], _frames(facts["frames"])),
-        heading("Where it comes from"),
-        table(["", "value"], _origin(facts), words=1),
+        fold("Provenance", table(["", "value"], _origin(facts), words=1)),
     ]
     return html_page(f"{name}: reconstruction report", parts)
+
+
+def _made(facts: Mapping[str, Any]) -> str:
+    return f"medddpm {facts['versions']['medddpm']}, {facts['time']}"
+
+
+def _sentence(facts: Mapping[str, Any]) -> str:
+    """What was done, and whether it can be trusted, in one sentence."""
+    fastest = max(frame["acceleration"] for frame in facts["frames"])
+    measured = "all of k-space" if fastest < 1.05 else f"one in {fastest:.1f} samples of k-space"
+    errors = [f["held_out"]["error_in_noise"] for f in facts["frames"] if "held_out" in f]
+    predicted = "nothing was held out to check it"
+    if errors:
+        predicted = f"held-out samples are predicted to {max(errors):.2f} times their noise"
+    return f"Reconstructed from {measured} by {facts['options']['method']}; {predicted}."
 
 
 def _notices(facts: Mapping[str, Any]) -> list[str]:

@@ -66,6 +66,9 @@ def test_the_page_tells_what_the_sidecar_does() -> None:
     text = page(facts(**held), "<b>name</b>")
     for word in ("<td>1.060</td>", "<td>1.400</td>", "ab12", "cd34", "te ms", "3.5", "1.53"):
         assert word in text
+    assert "one in 4.0 samples of k-space by ours" in text
+    assert "predicted to 1.06 times their noise" in text
+    assert 'class="summary good"' in text
     assert "unknown: about the origin" in text
     assert "&lt;b&gt;name&lt;/b&gt;" in text
     assert "contrast &lt;1&gt;" in text
