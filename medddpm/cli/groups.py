@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 RESTORE = "Restore scans"
 MEASURE = "Measure and compare"
@@ -12,6 +12,29 @@ DATA = "Prepare data"
 TRAIN = "Train and calibrate"
 SHIPPED = "What comes with the package"
 ALL = (RESTORE, MEASURE, DATA, TRAIN, SHIPPED)
+
+KNOWN_NOISE = "Known noise"
+METHOD = "Method"
+COMPLEX = "Scans with phase"
+FILES = "Unusual files"
+MACHINE = "Machine"
+
+
+class GroupedOptions(TyperCommand):
+    """Lists options by their panel: first those that a newcomer needs, under no other heading."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then one section a panel."""
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                plain = "Arguments" if param.param_type_name == "argument" else "Options"
+                panel = getattr(param, "rich_help_panel", None) or plain
+                panels.setdefault(panel, []).append(record)
+        for title, rows in panels.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 class GroupedHelp(TyperGroup):

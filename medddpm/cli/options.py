@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from medddpm.cli import groups
 from medddpm.errors import ConfigError
 
 NoiseKind = Literal["rician", "gaussian", "ncchi"]
@@ -48,10 +49,20 @@ InputPath = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace outputs that exist; without it they are kept.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Take scans of another modality than MR too.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Take scans of another modality than MR too.",
+        rich_help_panel=groups.FILES,
+    ),
+]
 Trust = Annotated[
     Literal["sform", "qform"] | None,
-    typer.Option(help="Which to take where a NIfTI file has an sform and qform that disagree."),
+    typer.Option(
+        help="Which to take where a NIfTI file has an sform and qform that disagree.",
+        rich_help_panel=groups.FILES,
+    ),
 ]
 CleanScans = Annotated[Path, typer.Argument(help="Clean NIfTI: a file, a folder or a CSV.")]
 Tables = Annotated[Path, typer.Option(help="Folder for the tables; a rerun goes on in it.")]
@@ -67,7 +78,9 @@ Crop = Annotated[
 ]
 Include = Annotated[str, typer.Option(help="Pattern of scan names.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many scans.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=groups.MACHINE)
+]
 Weights = Annotated[str, typer.Option(help="A shipped name or a .safetensors file.")]
 Seed = Annotated[int, typer.Option(help="Fixes the noise field; same seed, same bytes.")]
 Coils = Annotated[int, typer.Option(min=1, help="Receiver coils, for --noise ncchi.")]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    app.command("restore", rich_help_panel=groups.RESTORE)(restore)
+    app.command("restore", cls=groups.GroupedOptions, rich_help_panel=groups.RESTORE)(restore)
     app.command("estimate-noise", rich_help_panel=groups.MEASURE)(estimate_noise)
     app.command("evaluate", rich_help_panel=groups.MEASURE)(evaluate)
     app.command("convert", rich_help_panel=groups.MEASURE)(convert)
@@ -55,48 +55,86 @@ def restore(
     mode: Annotated[
         Mode | None, typer.Option(help="mean: least error. sample: one draw. ensemble: with maps.")
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Draws of an ensemble.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Network evaluations a draw.")] = None,
     sigma: Annotated[str | None, typer.Option(help="Noise level in scan units, or auto.")] = None,
-    fidelity: Annotated[
-        float | None, typer.Option(min=0, max=1, help="0 trusts the prior, 1 the measurement.")
-    ] = None,
-    noise: Annotated[NoiseKind | None, typer.Option(help="Law of the noise.")] = None,
-    coils: Annotated[int | None, typer.Option(min=1, help="For --noise ncchi.")] = None,
-    noise_map: Annotated[
-        Path | None, typer.Option(help="Sigma at each voxel, as estimate-noise --map writes it.")
-    ] = None,
-    noise_spectrum: Annotated[
-        Path | None,
-        typer.Option(help="JSON of estimate-noise, or a NIfTI of power: colour of the noise."),
-    ] = None,
-    phase: Annotated[
-        Path | None,
-        typer.Option(help="NIfTI phase of a magnitude: both are restored, without Rician bias."),
-    ] = None,
-    imaginary: Annotated[
-        Path | None, typer.Option(help="NIfTI imaginary part, where INPUT is the real part.")
-    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
-    device: Device = "auto",
-    backend: Annotated[
-        Backend | None, typer.Option(help="What runs the networks of mode mean.")
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Most memory to use, such as 8GB; does not change bytes.")
-    ] = None,
     weights: Weights = "default",
     format: Annotated[OutputFormat, typer.Option(help="Of the output.")] = "nifti",
     overwrite: Overwrite = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write an HTML report beside each scan too.")
+    ] = False,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Of an ensemble.", rich_help_panel=groups.METHOD)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Network evaluations a draw.", rich_help_panel=groups.METHOD),
+    ] = None,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="0 trusts the prior, 1 the measurement.",
+            rich_help_panel=groups.METHOD,
+        ),
+    ] = None,
+    noise: Annotated[
+        NoiseKind | None, typer.Option(help="Its law.", rich_help_panel=groups.KNOWN_NOISE)
+    ] = None,
+    coils: Annotated[
+        int | None,
+        typer.Option(min=1, help="For --noise ncchi.", rich_help_panel=groups.KNOWN_NOISE),
+    ] = None,
+    noise_map: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sigma at each voxel, as estimate-noise --map writes it.",
+            rich_help_panel=groups.KNOWN_NOISE,
+        ),
+    ] = None,
+    noise_spectrum: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON of estimate-noise, or a NIfTI of power: its colour.",
+            rich_help_panel=groups.KNOWN_NOISE,
+        ),
+    ] = None,
+    phase: Annotated[
+        Path | None,
+        typer.Option(
+            help="NIfTI phase of a magnitude: both are restored, without Rician bias.",
+            rich_help_panel=groups.COMPLEX,
+        ),
+    ] = None,
+    imaginary: Annotated[
+        Path | None,
+        typer.Option(
+            help="NIfTI imaginary part, where INPUT is the real part.",
+            rich_help_panel=groups.COMPLEX,
+        ),
+    ] = None,
     force: Force = False,
     trust: Trust = None,
     dtype: Annotated[
         NumberType,
-        typer.Option(help="Number type of the NIfTI scan; integers are rounded and clipped."),
+        typer.Option(
+            help="Number type of the NIfTI scan; integers are rounded and clipped.",
+            rich_help_panel=groups.FILES,
+        ),
     ] = "float32",
-    report: Annotated[
-        bool, typer.Option("--report", help="Write an HTML report beside each scan too.")
-    ] = False,
+    device: Device = "auto",
+    backend: Annotated[
+        Backend | None,
+        typer.Option(help="What runs the networks of mode mean.", rich_help_panel=groups.MACHINE),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Most memory to use, such as 8GB; does not change bytes.",
+            rich_help_panel=groups.MACHINE,
+        ),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Restore a noisy scan: the same scan, cleaner, in the same place, with a report beside it.

@@ -277,3 +277,14 @@ def test_usage_errors_exit_with_2(cli: Callable[..., Any]) -> None:
     assert cli("restore").exit_code == 2
     assert cli("restore", "a", "b", "--mode", "magic").exit_code == 2
     assert cli("nothing").exit_code == 2
+
+
+def test_help_of_restore_begins_with_what_a_newcomer_needs(cli: Cli) -> None:
+    """At most ten options stand under the first heading; the others stand under their own."""
+    said = cli("restore", "--help").stdout
+    first = said[said.index("Options:") : said.index("Method:")]
+    assert {"--mode", "--sigma", "--report"} <= set(first.split())
+    assert first.count("\n  -") <= 10
+    rest = said[said.index("Method:") :]
+    for panel, option in (("Known noise:", "--noise-map"), ("Machine:", "--memory")):
+        assert option in rest[rest.index(panel) :]
