@@ -279,7 +279,7 @@ def test_usage_errors_exit_with_2(cli: Callable[..., Any]) -> None:
     assert cli("nothing").exit_code == 2
 
 
-def test_help_of_restore_begins_with_what_a_newcomer_needs(cli: Cli) -> None:
+def test_help_of_restore_begins_with_what_a_newcomer_needs(cli: Callable[..., Any]) -> None:
     """At most ten options stand under the first heading; the others stand under their own."""
     said = cli("restore", "--help").stdout
     first = said[said.index("Options:") : said.index("Method:")]
