@@ -1,0 +1,103 @@
+"""What the prior learns from, step by step, and how it is validated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from medddpm.diffusion.loss import diffusion_loss, min_snr_weight, sample_levels
+from medddpm.diffusion.prediction import interpolate, target, to_x0
+from medddpm.diffusion.samplers import dpm_solver_pp_2m
+from medddpm.generation.heads import Head, placed, random_pose
+from medddpm.generation.options import PriorOptions
+from medddpm.generation.prior import PREDICTION, SCHEDULE, HeadPrior
+from medddpm.model.codec import LatentCodec
+from medddpm.training.batches import Share
+from medddpm.training.validation import write_preview
+
+_PROBED = (0.3, 0.8, 1.3)
+"""Angles of the noise levels at which the error on held-out heads is measured, in radians."""
+_PREVIEW_STEPS = 24
+
+
+class PriorStage:
+    """Learns p(z0) of whole heads: min-SNR weighted error of v (Salimans & Ho 2022).
+
+    All samples of a step are of one head in one pose, each at a noise level of its own: the codec
+    costs as much as the network, and the noise is what varies most.
+
+    Args:
+        prior: To train.
+        codec: Trained; stays as it is.
+        heads: Training scans.
+        held: Held-out scans.
+        options: Of the run.
+    """
+
+    name = "prior"
+    figure = "explained"
+
+    def __init__(
+        self,
+        prior: HeadPrior,
+        codec: LatentCodec,
+        heads: Sequence[Head],
+        held: Sequence[Head],
+        options: PriorOptions,
+    ) -> None:
+        self.network: nn.Module = prior
+        self.prior, self.heads, self.options = prior, heads, options
+        self.codec = codec.eval().requires_grad_(False)
+        self.steps, self.batch = options.steps, options.batch
+        self.learning_rate = options.learning_rate
+        self.held = torch.cat([placed(head, options) for head in held])
+
+    def start(self) -> None:
+        """Store the mean head of the training set, and the deviation from it."""
+        latents = [self._encoded(placed(head, self.options)) for head in self.heads]
+        self.prior.set_statistics(torch.cat(latents))
+
+    def draw(self, share: Share) -> Tensor:
+        """One head in a random pose, (1, 1, *shape)."""
+        rng = share.rngs()[0]
+        head = self.heads[int(rng.integers(len(self.heads)))]
+        return placed(head, self.options, random_pose(self.options, rng))
+
+    def loss(self, x: Tensor, share: Share) -> Tensor:
+        """Its error at the noise levels of the batch."""
+        u = self.prior.standardised(self._encoded(x)).expand(share.count, -1, -1, -1, -1)
+        levels = sample_levels(SCHEDULE, share.total, generator=share.step_generator())
+        alpha, sigma = (share.of(level).to(u) for level in levels)
+        eps = share.normal(u.shape[1:], u.device)
+        noisy = interpolate(u, eps, alpha, sigma)
+        output = self.prior(noisy, torch.atan2(sigma, alpha))
+        weight = min_snr_weight(alpha, sigma, PREDICTION)
+        return diffusion_loss(output, target(u, eps, alpha, sigma, PREDICTION), weight)
+
+    def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
+        """Share of the variance among held-out heads that is found again, by noise level."""
+        u = self.prior.standardised(self._encoded(self.held.to(device)))
+        generator = torch.Generator().manual_seed(1)
+        eps = torch.randn(u.shape, generator=generator).to(u)
+        figures: dict[str, float] = {}
+        for angle in _PROBED:
+            at = torch.full((len(u),), angle, device=device)
+            noisy = interpolate(u, eps, at.cos(), at.sin())
+            found = to_x0(self.prior(noisy, at), noisy, at.cos(), at.sin(), PREDICTION)
+            figures[f"explained_{angle}"] = float(1 - (found - u).square().mean() / u.var())
+        figures["explained"] = sum(figures.values()) / len(_PROBED)
+        z = dpm_solver_pp_2m(self.prior.denoiser(3), eps[:3], SCHEDULE.steps(_PREVIEW_STEPS))
+        drawn = self.codec.decode(self.prior.latent(z))
+        write_preview(preview, {"drawn": drawn, "held-out scan": self.held[:3]})
+        return figures
+
+    def finish(self) -> None:
+        """Nothing to store."""
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        device = self.prior.mean.device
+        with torch.no_grad():
+            return torch.cat([self.codec.encode(part[None].to(device)) for part in x])
