@@ -124,6 +124,6 @@ def packed_heads(scans: Sequence[Path], folder: Path, spacing: float) -> list[He
             with atomic_path(path) as partial, open(partial, "wb") as file:
                 np.savez(file, image=head.image, spacing=head.spacing, name=head.name)
         with np.load(path) as kept:
-            spacing = tuple(float(s) for s in kept["spacing"])
-            heads.append(Head(str(kept["name"]), kept["image"], (spacing[0], spacing[1], spacing[2])))
+            x, y, z = (float(s) for s in kept["spacing"])
+            heads.append(Head(str(kept["name"]), kept["image"], (x, y, z)))
     return heads
