@@ -17,7 +17,7 @@ from torch import Tensor
 from medddpm.generation.options import PriorOptions, PriorSpec
 from medddpm.io import atomic_path, read_volume
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
-from medddpm.volume import Volume
+from medddpm.volume import Geometry, Volume
 
 _KNOTS = 5
 """Along each axis, of a random displacement: bumps of a quarter of the field of view."""
@@ -30,12 +30,25 @@ class Head:
     Attributes:
         name: Of the scan.
         image: (X, Y, Z) float16 in RAS, intensity scale 1, smoothed to the prior's voxel.
-        spacing: mm.
+        affine: (4, 4), voxel to mm RAS+.
     """
 
     name: str
     image: NDArray[np.float16]
-    spacing: tuple[float, float, float]
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm."""
+        return Geometry((1, 1, 1), self.affine).spacing
+
+    def on_grid(self, spacing: float, shape: Sequence[int]) -> NDArray[np.float64]:
+        """Affine of a grid along the head's axes, with the head's middle in its middle."""
+        affine = self.affine.copy()
+        middle = affine @ [*((n - 1) / 2 for n in self.image.shape), 1]
+        affine[:3, :3] *= spacing / np.array(self.spacing)
+        affine[:3, 3] = middle[:3] - affine[:3, :3] @ [(n - 1) / 2 for n in shape]
+        return affine
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,9 @@ def head_of(volume: Volume, spacing: float) -> Head:
     scaled = np.where(mask, image / intensity_scale(image, mask), 0)[box]
     width = [0.5 * np.sqrt(max((spacing / s) ** 2 - 1, 0)) for s in upright.spacing]
     smooth = ndimage.gaussian_filter(scaled.astype(np.float32), width, mode="constant")
-    return Head(volume.case_id, np.clip(smooth, 0, 8).astype(np.float16), upright.spacing)
+    affine = upright.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [b.start for b in box]
+    return Head(volume.case_id, np.clip(smooth, 0, 8).astype(np.float16), affine)
 
 
 def random_pose(options: PriorOptions, rng: np.random.Generator) -> Pose:
@@ -122,8 +137,7 @@ def packed_heads(scans: Sequence[Path], folder: Path, spacing: float) -> list[He
         if not path.exists():
             head = head_of(read_volume(scan), spacing)
             with atomic_path(path) as partial, open(partial, "wb") as file:
-                np.savez(file, image=head.image, spacing=head.spacing, name=head.name)
+                np.savez(file, image=head.image, affine=head.affine, name=head.name)
         with np.load(path) as kept:
-            x, y, z = (float(s) for s in kept["spacing"])
-            heads.append(Head(str(kept["name"]), kept["image"], (x, y, z)))
+            heads.append(Head(str(kept["name"]), kept["image"], kept["affine"]))
     return heads

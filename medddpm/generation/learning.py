@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,16 +12,17 @@ from torch import Tensor, nn
 from medddpm.diffusion.loss import diffusion_loss, min_snr_weight, sample_levels
 from medddpm.diffusion.prediction import interpolate, target, to_x0
 from medddpm.diffusion.samplers import dpm_solver_pp_2m
-from medddpm.generation.heads import Head, placed, random_pose
+from medddpm.generation.heads import STRAIGHT, Head, placed, random_pose
 from medddpm.generation.options import PriorOptions
 from medddpm.generation.prior import PREDICTION, SCHEDULE, HeadPrior
 from medddpm.model.codec import LatentCodec
 from medddpm.training.batches import Share
-from medddpm.training.validation import write_preview
+from medddpm.training.validation import chunked, write_preview
 
 _PROBED = (0.3, 0.8, 1.3)
 """Angles of the noise levels at which the error on held-out heads is measured, in radians."""
 _PREVIEW_STEPS = 24
+_SHOWN = 3
 
 
 class PriorStage:
@@ -60,6 +62,15 @@ class PriorStage:
         latents = [self._encoded(placed(head, self.options)) for head in self.heads]
         self.prior.set_statistics(torch.cat(latents))
 
+    def standardised(self, x: Tensor) -> Tensor:
+        """What the prior draws, of images (B, 1, *shape)."""
+        return self.prior.standardised(self._encoded(x))
+
+    def both_sides(self, head: Head) -> list[Tensor]:
+        """A head and its mirror image, standardised."""
+        poses = (STRAIGHT, replace(STRAIGHT, flipped=True))
+        return [self.standardised(placed(head, self.options, pose)) for pose in poses]
+
     def draw(self, share: Share) -> Tensor:
         """One head in a random pose, (1, 1, *shape)."""
         rng = share.rngs()[0]
@@ -68,7 +79,7 @@ class PriorStage:
 
     def loss(self, x: Tensor, share: Share) -> Tensor:
         """Its error at the noise levels of the batch."""
-        u = self.prior.standardised(self._encoded(x)).expand(share.count, -1, -1, -1, -1)
+        u = self.standardised(x).expand(share.count, -1, -1, -1, -1)
         levels = sample_levels(SCHEDULE, share.total, generator=share.step_generator())
         alpha, sigma = (share.of(level).to(u) for level in levels)
         eps = share.normal(u.shape[1:], u.device)
@@ -78,21 +89,28 @@ class PriorStage:
         return diffusion_loss(output, target(u, eps, alpha, sigma, PREDICTION), weight)
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
+        """Figures of `explained`; the preview shows draws beside held-out heads."""
+        figures = self.explained(device)
+        shown = self.held[:_SHOWN]
+        shape = (len(shown), *self.prior.mean.shape)
+        eps = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
+        denoiser = self.prior.denoiser(len(shown))
+        u = dpm_solver_pp_2m(denoiser, eps, SCHEDULE.steps(_PREVIEW_STEPS))
+        drawn = chunked(self.codec.decode, self.prior.latent(u), device)
+        write_preview(preview, {"drawn": drawn, "held-out scan": shown})
+        return figures
+
+    def explained(self, device: torch.device) -> dict[str, float]:
         """Share of the variance among held-out heads that is found again, by noise level."""
-        u = self.prior.standardised(self._encoded(self.held.to(device)))
-        generator = torch.Generator().manual_seed(1)
-        eps = torch.randn(u.shape, generator=generator).to(u)
+        u = self.standardised(self.held.to(device))
+        eps = torch.randn(u.shape, generator=torch.Generator().manual_seed(1)).to(u)
         figures: dict[str, float] = {}
         for angle in _PROBED:
             at = torch.full((len(u),), angle, device=device)
             noisy = interpolate(u, eps, at.cos(), at.sin())
             found = to_x0(self.prior(noisy, at), noisy, at.cos(), at.sin(), PREDICTION)
             figures[f"explained_{angle}"] = float(1 - (found - u).square().mean() / u.var())
-        figures["explained"] = sum(figures.values()) / len(_PROBED)
-        z = dpm_solver_pp_2m(self.prior.denoiser(3), eps[:3], SCHEDULE.steps(_PREVIEW_STEPS))
-        drawn = self.codec.decode(self.prior.latent(z))
-        write_preview(preview, {"drawn": drawn, "held-out scan": self.held[:3]})
-        return figures
+        return {"explained": sum(figures.values()) / len(figures), **figures}
 
     def finish(self) -> None:
         """Nothing to store."""

@@ -76,7 +76,7 @@ class HeadPrior(nn.Module):
         return one.expand(batch, *one.shape[1:])
 
     def forward(self, u: Tensor, angle: Tensor) -> Tensor:
-        """v (B, C, *grid) of noisy differences at atan2(sigma, alpha) = `angle` (B,)."""
+        """Predicted v (B, C, *grid) of noisy differences at atan2(sigma, alpha) = `angle` (B,)."""
         none = torch.zeros(len(u), 0, device=u.device)
         out: Tensor = self.unet(u, angle, self.condition(len(u)), none)
         return out
