@@ -22,6 +22,7 @@ from medddpm.generation.prior import HeadPrior
 from medddpm.generation.prior_file import PriorCard, TrainedPrior, codec_digest, save_prior
 from medddpm.io.outputs import file_stem
 from medddpm.model.model import Model
+from medddpm.training.data import add_subjects
 from medddpm.training.fabric import launch
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.options import TrainOptions
@@ -64,6 +65,7 @@ def train_prior(
         ConfigError: No scan of that contrast, none held out, or a subject on both sides.
     """
     halves = _halves(data, out / "heads", options, holdout)
+    add_subjects(out / PriorStage.name, ((bids_subject(h.name), h.name) for h in halves.train))
     torch.manual_seed(train.seed)
     auto = model.spec.autoencoder
     prior = HeadPrior(options, model.codec.latent_channels, auto.factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def test_run_holds_what_it_should(prior_run: Path) -> None:
     assert -1 < card.threshold < 1
     assert 0 <= card.recognised <= 1
     assert (prior_run / "prior" / "previews").is_dir()
+    seen = json.loads((prior_run / "prior" / "run.json").read_text())["subjects"]
+    assert seen == {f"sub-0{n}": [f"sub-0{n}_T1w"] for n in (1, 2, 3, 4)}  # for a withdrawal
 
 
 def test_training_moves_the_network(prior_run: Path) -> None:
