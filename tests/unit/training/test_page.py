@@ -49,7 +49,7 @@ def test_prior_shows_what_it_finds_again_and_draws_as_they_get_better(tmp_path: 
         {"step": s, "explained_0.3": s / 900, "explained_0.8": 0.1} for s in range(100, 900, 100)
     ]
     (stage / "log.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    for step in range(100, 900, 100):
+    for step in steps:
         write_preview(
             stage / "previews" / f"step-{step:06d}.png", {"drawn": torch.zeros(1, 1, 8, 8, 8)}
         )
