@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medddpm.errors import ConfigError
+from medddpm.generation.options import PriorOptions
 from medddpm.io.dicom_write import DicomOptions
 from medddpm.io.yaml_text import parse_yaml
 from medddpm.reconstruction.options import ReconstructOptions
@@ -42,6 +43,7 @@ class Config(BaseModel):
         diffusion: The denoiser, its schedule and its loss.
         fidelity: The decoder that also sees the scan.
         joint: The training of the last two at once.
+        prior: What whole heads are drawn from, and its training.
         train: Steps, optimiser, precision, logging.
         finetune: What `train --from` changes, and what it replays.
         restore: How a scan is restored.
@@ -57,6 +59,7 @@ class Config(BaseModel):
     diffusion: DiffusionOptions = Field(default_factory=DiffusionOptions)
     fidelity: FidelityOptions = Field(default_factory=FidelityOptions)
     joint: JointOptions = Field(default_factory=JointOptions)
+    prior: PriorOptions = Field(default_factory=PriorOptions)
     train: TrainOptions = Field(default_factory=TrainOptions)
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
     restore: RestoreOptions = Field(default_factory=RestoreOptions)

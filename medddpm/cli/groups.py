@@ -10,8 +10,9 @@ RESTORE = "Restore scans"
 MEASURE = "Measure and compare"
 DATA = "Prepare data"
 TRAIN = "Train and calibrate"
+GENERATE = "Synthetic scans"
 SHIPPED = "What comes with the package"
-ALL = (RESTORE, MEASURE, DATA, TRAIN, SHIPPED)
+ALL = (RESTORE, MEASURE, DATA, TRAIN, GENERATE, SHIPPED)
 
 KNOWN_NOISE = "Known noise"
 METHOD = "Method"

@@ -1,4 +1,4 @@
-"""`medddpm train autoencoder|diffusion|fidelity`."""
+"""`medddpm train autoencoder|diffusion|fidelity|joint|prior`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medddpm.cli.console import duration, progress, say
 from medddpm.cli.options import Overrides
 from medddpm.cli.run import reports_errors
 
-StageName = Literal["autoencoder", "diffusion", "fidelity", "joint"]
+StageName = Literal["autoencoder", "diffusion", "fidelity", "joint", "prior"]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +24,12 @@ def register(app: typer.Typer) -> None:
 
 @reports_errors
 def train(
-    stage: Annotated[StageName, typer.Argument(help="Train them in this order.")],
+    stage: Annotated[
+        StageName,
+        typer.Argument(
+            help="Train the first three in this order; prior is for `medddpm generate`."
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="A prepared folder, or one of NIfTI scans.")],
     out: Annotated[Path, typer.Option(help="Run folder; all three stages share it.")],
     config: Annotated[str, typer.Option(help="A shipped name or a YAML file.")] = "default",

@@ -225,13 +225,18 @@ def check_split(train: PackedScans, held: PackedScans) -> None:
 
 
 def record_subjects(folder: Path, scans: PackedScans | Mixture) -> None:
-    """Add whom a stage trains on to its `run.json`, so that a withdrawal finds its checkpoints.
+    """Add whom a stage trains on, the training half of its scans, to its `run.json`."""
+    add_subjects(folder, ((scans.subject(case), case.name) for case in scans.cases))
+
+
+def add_subjects(folder: Path, scans: Iterable[tuple[str, str]]) -> None:
+    """Add subjects to the `run.json` of a stage, so that a withdrawal finds its checkpoints.
 
     Subjects of earlier runs into the same folder stay: what was learnt is not unlearnt.
 
     Args:
         folder: Of the stage; made if missing.
-        scans: The training half.
+        scans: Subject, "" if not known, and name of each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.json"
@@ -240,9 +245,9 @@ def record_subjects(folder: Path, scans: PackedScans | Mixture) -> None:
     except (OSError, ValueError):
         facts = {}
     subjects: dict[str, list[str]] = facts.setdefault("subjects", {})
-    for case in scans.cases:
-        subject = scans.subject(case) or case.name
-        subjects[subject] = sorted({*subjects.get(subject, []), case.name})
+    for subject, name in scans:
+        known = subjects.setdefault(subject or name, [])
+        subjects[subject or name] = sorted({*known, name})
     write_text(path, json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
@@ -19,7 +20,9 @@ from medddpm.report.html import heading, html_page, image, paragraph, plots
 
 PAGE = "training.html"
 _MOST_POINTS = 400
-_STAGES = ("autoencoder", "diffusion", "fidelity", "joint")
+_STAGES = ("autoencoder", "diffusion", "fidelity", "joint", "prior")
+_SHOWN = 4
+"""Validations whose previews are shown, from the first to the last."""
 _ABOUT = (
     "Curves of the logs, by training step. Validation is on held-out patches, with the averaged "
     "weights (EMA); dots are those of the weights as they are. Each noise level is a fraction of "
@@ -58,7 +61,7 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _stage(rows: Sequence[Row]) -> list[str]:
-    charts = [_psnr(rows)]
+    charts = [_psnr(rows), _explained(rows)]
     for key, title, axis in (
         ("loss", "Training loss", Axis("loss", log=_positive(rows, "loss"))),
         ("risk", "Validation risk", Axis("squared error / sigma\u00b2")),
@@ -91,6 +94,20 @@ def _psnr(rows: Sequence[Row]) -> Markup:
     return chart("Validation PSNR", series, Axis("step", 0), axis, words=words)
 
 
+def _explained(rows: Sequence[Row]) -> Markup:
+    """Of a prior: how much of held-out heads it finds again, a curve a noise level."""
+    keys = dict.fromkeys(k for row in rows for k in row if k.startswith("explained_"))
+    series = [
+        Series(f"noise angle {key.removeprefix('explained_')}", *_curve(rows, key), colour=number)
+        for number, key in enumerate(keys)
+    ]
+    if not series:
+        return Markup("")
+    axis = Axis("share of the variance among heads", least=0.1)
+    words = "Share of the variance among held-out heads that is found again, by step"
+    return chart("Found again of held-out heads", series, Axis("step", 0), axis, words=words)
+
+
 def _label(key: str) -> str:
     if key.startswith("raw_"):
         return f"{_label(key.removeprefix('raw_'))}, not averaged"
@@ -115,10 +132,11 @@ def _curve(rows: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
 
 
 def _previews(folder: Path) -> list[str]:
-    """The first and the last validation, with the labels of their columns."""
+    """Some validations from the first to the last, with the labels of their columns."""
     files = sorted(folder.glob("step-*.png"))
+    chosen = np.linspace(0, len(files) - 1, min(_SHOWN, len(files))).round().astype(int)
     parts = []
-    for file in dict.fromkeys([*files[:1], *files[-1:]]):
+    for file in (files[i] for i in chosen):
         with Image.open(file) as opened:
             columns = str(opened.info.get("Columns", "")).split("\n")
         step = int(file.stem.rpartition("-")[2])

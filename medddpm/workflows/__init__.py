@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from medddpm.workflows.converting import convert
     from medddpm.workflows.describing import info
     from medddpm.workflows.example import quickstart
+    from medddpm.workflows.generating import generate
     from medddpm.workflows.in_memory import restore_image
     from medddpm.workflows.measure import estimate_noise, evaluate
     from medddpm.workflows.reconstructing import reconstruct, simulate_raw, undersample
@@ -27,6 +28,7 @@ __all__ = [
     "convert",
     "estimate_noise",
     "evaluate",
+    "generate",
     "info",
     "quickstart",
     "reconstruct",
@@ -45,6 +47,7 @@ _HOMES = {
     "convert": "converting",
     "estimate_noise": "measure",
     "evaluate": "measure",
+    "generate": "generating",
     "info": "describing",
     "quickstart": "example",
     "reconstruct": "reconstructing",

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medddpm.config import Config, dump_config
 from medddpm.errors import MedddpmError, OutputError
+from medddpm.generation.train import PRIOR_FILE, train_prior
 from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, write_json
 from medddpm.io.provenance import versions
-from medddpm.model.model import find_weights
+from medddpm.model.model import find_weights, load_model
 from medddpm.training import StageName, begin_from, train_stage
 from medddpm.training.fabric import end_others, launch, leave, on_first_process
 from medddpm.training.options import Options
 
 
 def train(
-    stage: StageName,
+    stage: StageName | Literal["prior"],
     *,
     data: str | Path,
     out: str | Path,
@@ -34,7 +35,8 @@ def train(
     The resolved config and the versions are written beside the state of the stage.
 
     Args:
-        stage: "autoencoder" first, then "diffusion" and "fidelity", or both at once as "joint".
+        stage: "autoencoder" first, then "diffusion" and "fidelity", or both at once as "joint";
+            "prior" learns whole heads, see `generation.train.train_prior`.
         data: What `medddpm prepare` wrote, or a folder of NIfTI scans, searched through.
         out: Run folder that the three stages share.
         config: The defaults if not given.
@@ -47,6 +49,8 @@ def train(
     data, out = Path(data), Path(out)
     replay = None if replay is None else Path(replay)
     config = config or Config()
+    if stage == "prior":
+        return _train_prior(data, out, config, resume=resume, start=start, on_log=on_log)
     fabric = launch(config.train)
     options = options_of(config)
     try:
@@ -62,24 +66,59 @@ def train(
     return path
 
 
+def _train_prior(
+    data: Path,
+    out: Path,
+    config: Config,
+    *,
+    resume: bool,
+    start: str | Path | None,
+    on_log: Callable[[dict[str, Any]], None] | None,
+) -> Path:
+    """Train the prior on the latents of the shipped weights, or of those of `start`."""
+    folder = out / "prior"
+    _refuse_second_run(folder, resume=resume)
+    check_targets([out / PRIOR_FILE], overwrite=True)
+    model = load_model(find_weights("default" if start is None else start))
+    _write_record(folder, "prior", config, {})
+    return train_prior(
+        data,
+        out,
+        model,
+        config.prior,
+        config.train,
+        holdout=config.data.holdout,
+        resume=resume,
+        on_log=on_log,
+    )
+
+
 def _open(
     out: Path, stage: StageName, config: Config, *, resume: bool, start: str | Path | None
 ) -> None:
     """Make the folder of the stage, with what it is trained by, and the weights it starts from."""
     folder = out / stage
+    _refuse_second_run(folder, resume=resume)
+    check_targets([out / "model.safetensors"], overwrite=True)
+    _write_record(folder, stage, config, _seen(folder, start))
+    if start is not None and not (out / "model.safetensors").exists():
+        begin_from(find_weights(start), out / "model.safetensors")
+
+
+def _refuse_second_run(folder: Path, *, resume: bool) -> None:
     if (folder / "state.safetensors").exists() and not resume:
         raise OutputError(
             f"{folder} holds a run already; go on with --resume, or take another --out"
         )
-    check_targets([out / "model.safetensors"], overwrite=True)
+
+
+def _write_record(folder: Path, stage: str, config: Config, seen: dict[str, list[str]]) -> None:
+    """Write what a stage is trained by, and whom it or its start were trained on."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        seen = {"subjects": _seen(folder, start)}
         with atomic_path(folder / "run.json") as partial:
-            write_json(partial, {"stage": stage, "versions": versions(), **seen})
-        if start is not None and not (out / "model.safetensors").exists():
-            begin_from(find_weights(start), out / "model.safetensors")
+            write_json(partial, {"stage": stage, "versions": versions(), "subjects": seen})
     except OSError as error:
         if isinstance(error, MedddpmError):
             raise

@@ -54,6 +54,23 @@ def test_curves_by_noise_level_and_previews_with_labels(tmp_path: Path) -> None:
     assert "<script" not in page
 
 
+def test_prior_shows_what_it_finds_again_and_draws_as_they_get_better(tmp_path: Path) -> None:
+    stage = tmp_path / "run" / "prior"
+    (stage / "previews").mkdir(parents=True)
+    steps = range(100, 900, 100)
+    rows = [{"step": s, "explained_0.3": s / 900, "explained_0.8": 0.1} for s in steps]
+    (stage / "log.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    for step in steps:
+        path = stage / "previews" / f"step-{step:06d}.png"
+        write_preview(path, {"drawn": torch.zeros(1, 1, 8, 8, 8)})
+    page = write_training_page(tmp_path / "run").read_text(encoding="utf-8")
+    assert "Found again of held-out heads" in page
+    assert "noise angle 0.3" in page
+    assert page.count("data:image/png;base64,") == 4
+    for step in (100, 800):
+        assert f"at step {step};" in page
+
+
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     first = write_training_page(run).read_bytes()

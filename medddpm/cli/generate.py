@@ -1,0 +1,83 @@
+"""`medddpm generate`: synthetic heads, labelled as such."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medddpm.cli import groups
+from medddpm.cli.console import progress, say
+from medddpm.cli.options import Device, Overwrite, Weights, given, parse_device
+from medddpm.cli.run import EXIT_FLAGGED, reports_errors
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("generate", rich_help_panel=groups.GENERATE)(generate)
+
+
+@reports_errors
+def generate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write into.")],
+    count: Annotated[int, typer.Option(help="How many heads.")] = 1,
+    prior: Annotated[str, typer.Option(help="A shipped name, or a file of train prior.")] = "t1w",
+    contrast: Annotated[
+        str | None, typer.Option(help="Refuse a prior of another contrast, such as T1w.")
+    ] = None,
+    like: Annotated[Path | None, typer.Option(help="A scan to make variants of.")] = None,
+    change: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Of a variant: 0 the scan itself, 1 another head."),
+    ] = None,
+    spacing: Annotated[
+        float | None, typer.Option(help="Edge of a voxel in mm; the prior's, or down to half.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Network evaluations a head.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the first head; the same seed gives the same head.")
+    ] = None,
+    allow_copies: Annotated[
+        bool,
+        typer.Option("--allow-copies", help="Write copies of training scans too, and say so."),
+    ] = False,
+    weights: Weights = "default",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw synthetic heads from a prior; each is labelled, and none is a copy of a training scan.
+
+    A prior that learned few people says nothing about a population: see docs/synthetic.md.
+
+    Exit codes: 0 ok; 6 some were copies and were not written; 2 usage; 3 unreadable prior,
+    weights or scan; 5 output.
+    """
+    with progress("generate") as step:
+        from medddpm.generation.drawing import DrawOptions
+        from medddpm.workflows.generating import generate as run
+
+        done = run(
+            out,
+            count=count,
+            prior=prior,
+            weights=weights,
+            contrast=contrast,
+            like=like,
+            options=DrawOptions(**given(steps=steps, spacing=spacing, change=change, seed=seed)),
+            allow_copies=allow_copies,
+            device=parse_device(device),
+            overwrite=overwrite,
+            on_progress=lambda done, total: step("heads", done, total),
+        )
+    for scan in done:
+        near = scan.draw.likeness
+        if scan.written:
+            typer.echo(f"{scan.image}")
+        else:
+            say(
+                f"{scan.image.name} is not written: it is a copy of a training scan (likeness "
+                f"{near.similarity:.2f}, other people's scans stay below {near.threshold:.2f})"
+            )
+    if not all(scan.written for scan in done):
+        raise typer.Exit(EXIT_FLAGGED)

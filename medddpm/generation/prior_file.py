@@ -1,0 +1,146 @@
+"""The file of a prior: network, mean head, and what tells copies; safetensors, no code in it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import save_file
+from torch import Tensor
+
+from medddpm.errors import CheckpointError, ConfigError
+from medddpm.generation.options import PriorSpec
+from medddpm.generation.prior import HeadPrior
+from medddpm.io import atomic_path
+from medddpm.io.files import named_in_utf8
+from medddpm.model.codec import LatentCodec
+from medddpm.model.weights_file import open_weights
+
+PRIOR_VERSION = 1
+_KEY = "medddpm_prior"
+_KEPT_EXACT = ("mean", "unit")
+
+
+class PriorCard(BaseModel):
+    """What a prior is, and what was measured of it.
+
+    Attributes:
+        version: Of this layout.
+        contrast: Of the scans that it learned.
+        codec: SHA-256 of the autoencoder whose latents it draws, see `codec_digest`.
+        latent_channels: Of that autoencoder.
+        factor: Of that autoencoder.
+        scans: Training scans, by name.
+        held: Held-out scans, by name.
+        steps: Of the training.
+        hours: Of the training.
+        explained: Share of the variance among held-out heads that it finds again, see `PriorStage`.
+        threshold: Similarity above which a draw is a copy.
+        recognised: Share of training scans in other poses that lie above the threshold.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = PRIOR_VERSION
+    contrast: str
+    codec: str
+    latent_channels: int
+    factor: int
+    scans: tuple[str, ...]
+    held: tuple[str, ...]
+    steps: int
+    hours: float
+    explained: dict[str, float]
+    threshold: float
+    recognised: float
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    spec: PriorSpec
+    card: PriorCard
+
+
+@dataclass(frozen=True)
+class TrainedPrior:
+    """A prior that can be drawn from.
+
+    Attributes:
+        prior: In float32 on the CPU, for inference.
+        memory: (N, D) embeddings of the training scans and their mirror images.
+        card: What it is.
+    """
+
+    prior: HeadPrior
+    memory: Tensor
+    card: PriorCard
+
+
+def codec_digest(codec: LatentCodec) -> str:
+    """SHA-256 of all tensors of an autoencoder: latents of another mean something else."""
+    digest = hashlib.sha256()
+    for name, value in sorted(codec.state_dict().items()):
+        digest.update(name.encode() + value.float().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_prior(path: Path, trained: TrainedPrior) -> None:
+    """Write the file by atomic rename: bfloat16 but for the mean head and its deviation."""
+    tensors = {
+        name: (value if name in _KEPT_EXACT else value.bfloat16()).contiguous().cpu()
+        for name, value in trained.prior.state_dict().items()
+    }
+    tensors["memory"] = trained.memory.half().contiguous().cpu()
+    header = _Header(spec=trained.prior.spec, card=trained.card).model_dump_json()
+    with atomic_path(path) as partial, named_in_utf8(partial.parent) as folder:
+        save_file(tensors, folder / partial.name, metadata={_KEY: header})
+
+
+def load_prior(path: Path) -> TrainedPrior:
+    """The prior of a file, for inference.
+
+    Raises:
+        CheckpointError: It is missing, damaged, no prior, or does not fit its own header.
+    """
+    with open_weights(path) as file:
+        text = (file.metadata() or {}).get(_KEY)
+        if text is None:
+            raise CheckpointError(f"{path} holds no prior of medddpm; see `medddpm train prior`")
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    try:
+        header = _Header.model_validate_json(text)
+        prior = HeadPrior(header.spec, header.card.latent_channels, header.card.factor)
+        memory = tensors.pop("memory")
+        prior.load_state_dict(tensors)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"prior {path} does not fit its own header ({type(error).__name__}); train it again "
+            "or fetch it again"
+        ) from error
+    if not all(torch.isfinite(t).all() for t in (*tensors.values(), memory)):
+        raise CheckpointError(f"prior {path} is damaged: it holds NaN or infinity; fetch it again")
+    return TrainedPrior(prior.eval().requires_grad_(False), memory, header.card)
+
+
+def find_prior(name: str | Path) -> Path:
+    """The file of a shipped prior such as "t1w", or the path itself.
+
+    Raises:
+        ConfigError: No shipped prior has this name.
+    """
+    path = Path(name)
+    if path.suffix or path.exists():
+        return path
+    shipped = Path(str(files("medddpm") / "weights" / "priors" / f"{name}.safetensors"))
+    if not shipped.is_file():
+        known = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
+        raise ConfigError(
+            f"no prior is called {str(name)!r}; shipped: {known}, or train one with "
+            "`medddpm train prior` and give its file"
+        )
+    return shipped

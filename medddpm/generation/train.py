@@ -1,0 +1,140 @@
+"""Train a prior on a folder of scans of one contrast."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medddpm.data.cache import find_scans
+from medddpm.data.manifest import bids_subject
+from medddpm.errors import ConfigError
+from medddpm.generation.copies import embedding, nearest, threshold_of
+from medddpm.generation.heads import Head, packed_heads, placed, random_pose
+from medddpm.generation.learning import PriorStage
+from medddpm.generation.options import PriorOptions
+from medddpm.generation.prior import HeadPrior
+from medddpm.generation.prior_file import PriorCard, TrainedPrior, codec_digest, save_prior
+from medddpm.io.outputs import file_stem
+from medddpm.model.model import Model
+from medddpm.training.data import add_subjects
+from medddpm.training.fabric import launch
+from medddpm.training.loop import OnLog, run_stage
+from medddpm.training.options import TrainOptions
+
+PRIOR_FILE = "prior.safetensors"
+_POSES = 20
+"""Of each head, to measure how like training scans other heads are, and these themselves."""
+
+
+@dataclass(frozen=True)
+class _Halves:
+    train: list[Head]
+    held: list[Head]
+
+
+def train_prior(
+    data: Path,
+    out: Path,
+    model: Model,
+    options: PriorOptions,
+    train: TrainOptions,
+    *,
+    holdout: Sequence[str],
+    resume: bool = False,
+    on_log: OnLog | None = None,
+) -> Path:
+    """Train the prior into `out`/prior.safetensors; returns that path.
+
+    Args:
+        data: Folder of NIfTI scans; those whose name ends in the contrast are taken.
+        out: Run folder; `out`/heads holds the packed scans, `out`/prior the state.
+        model: Its autoencoder makes the latents.
+        options: Of the prior.
+        train: Of the loop.
+        holdout: Patterns (fnmatch) of scans that training never sees; at least one is needed.
+        resume: Go on from the saved state.
+        on_log: Called with each logged row.
+
+    Raises:
+        ConfigError: No scan of that contrast, none held out, or a subject on both sides.
+    """
+    halves = _halves(data, out / "heads", options, holdout)
+    add_subjects(out / PriorStage.name, ((bids_subject(h.name), h.name) for h in halves.train))
+    torch.manual_seed(train.seed)
+    auto = model.spec.autoencoder
+    prior = HeadPrior(options, model.codec.latent_channels, auto.factor)
+    stage = PriorStage(prior, model.codec, halves.train, halves.held, options)
+    folder = out / stage.name
+    if not (resume and (folder / "state.safetensors").exists()):
+        stage.start()
+    began = time.monotonic()
+    steps = run_stage(stage, folder, train, launch(train), resume=resume, on_log=on_log)
+    hours = (time.monotonic() - began) / 3600
+    prior.cpu().eval()
+    path = out / PRIOR_FILE
+    save_prior(path, _measured(stage, halves, steps, hours))
+    return path
+
+
+def _measured(stage: PriorStage, halves: _Halves, steps: int, hours: float) -> TrainedPrior:
+    """The prior with its memory of the training scans, and what tells copies."""
+    prior, options = stage.prior, stage.options
+    sides = [replaced for head in halves.train for replaced in stage.both_sides(head)]
+    memory = embedding(torch.cat(sides)).half()
+    rng = np.random.default_rng(3)
+
+    def near(heads: Sequence[Head]) -> torch.Tensor:
+        posed = [
+            placed(h, options, random_pose(options, rng)) for h in heads for _ in range(_POSES)
+        ]
+        return torch.cat([nearest(stage.standardised(x), memory) for x in posed])
+
+    threshold = threshold_of(near(halves.held))
+    recognised = float((near(halves.train) > threshold).float().mean())
+    with torch.no_grad():
+        explained = stage.explained(torch.device("cpu"))
+    card = PriorCard(
+        contrast=options.contrast,
+        codec=codec_digest(stage.codec),
+        latent_channels=stage.codec.latent_channels,
+        factor=stage.codec.factor,
+        scans=tuple(h.name for h in halves.train),
+        held=tuple(h.name for h in halves.held),
+        steps=steps,
+        hours=round(hours, 3),
+        explained=explained,
+        threshold=threshold,
+        recognised=recognised,
+    )
+    return TrainedPrior(prior, memory, card)
+
+
+def _halves(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[str]) -> _Halves:
+    scans = {file_stem(path): path for path in find_scans(data)}
+    chosen = {n: p for n, p in scans.items() if n.casefold().endswith(options.contrast.casefold())}
+    if not chosen:
+        ends = sorted({name.rpartition("_")[2] for name in scans})
+        raise ConfigError(
+            f"no scan in {data} is of contrast {options.contrast!r}: names end in {ends[:8]}; set "
+            "prior.contrast to one of them"
+        )
+    held = [n for n in chosen if any(fnmatch.fnmatch(n, pattern) for pattern in holdout)]
+    train = [n for n in chosen if n not in held]
+    if not held or not train:
+        raise ConfigError(
+            f"data.holdout {list(holdout)} leaves {len(train)} scans to train on and {len(held)} "
+            "held out; at least one of each is needed"
+        )
+    both = {bids_subject(n) for n in held} & {bids_subject(n) for n in train} - {""}
+    if both:
+        raise ConfigError(f"{sorted(both)[0]} is trained on and held out; mend data.holdout")
+    return _Halves(
+        packed_heads([chosen[n] for n in train], cache, options.spacing),
+        packed_heads([chosen[n] for n in held], cache, options.spacing),
+    )
