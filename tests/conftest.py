@@ -71,7 +71,7 @@ def _head(shape: tuple[int, int, int]) -> NDArray[np.float32]:
     return head.astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def head() -> Callable[..., NDArray[np.float32]]:
     """Makes a clean head of any shape: head((24, 26, 20))."""
     return _head
@@ -100,7 +100,7 @@ def _save_nifti(path: Path, data: NDArray[Any], affine: NDArray[np.float64]) -> 
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save_nifti() -> Callable[[Path, NDArray[Any], NDArray[np.float64]], Path]:
     """Writes an array as NIfTI with both forms set: save_nifti(path, data, affine)."""
     return _save_nifti
@@ -154,7 +154,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dicom_series() -> Callable[..., Path]:
     """Writes a classic MR series of synthetic pixels: dicom_series(folder, data)."""
     return _write_series
@@ -247,7 +247,7 @@ class CliResult:
     stderr: str
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cli() -> Callable[..., CliResult]:
     """Runs the command line in this process: cli("restore", path, out, "--steps", 2)."""
     from typer.testing import CliRunner

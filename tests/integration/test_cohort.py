@@ -112,17 +112,24 @@ def test_jobs_on_workers(client: Any, source: Path, settings: Settings) -> None:
 def test_a_scan_of_another_run_is_waited_for(
     client: Any, source: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from medddpm.cohort import pool
     from medddpm.cohort.claims import claimed
     from medddpm.cohort.job import do_job
 
-    monkeypatch.setattr("medddpm.cohort.pool._BUSY_POLL_S", 0.1)
     jobs = find_jobs(source, settings.out).jobs[:2]
-    held = threading.Event()
+    held, seen, look_at = threading.Event(), threading.Event(), pool._look_at
+
+    def looked_at(*arguments: Any) -> Iterator[Outcome]:
+        yield from look_at(*arguments)
+        seen.set()
+
+    monkeypatch.setattr(pool, "_BUSY_POLL_S", 0.1)
+    monkeypatch.setattr(pool, "_look_at", looked_at)
 
     def other_run() -> None:
         with claimed(settings.claims, jobs[0].key, "other"):
             held.set()
-            threading.Event().wait(1.5)
+            assert seen.wait(60)
         do_job(jobs[0], settings)
 
     other = threading.Thread(target=other_run)
