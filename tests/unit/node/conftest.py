@@ -91,8 +91,8 @@ def restored_once(
 ) -> tuple[Path, str]:
     """The folder of a node with a restored series of 8 images, and the name of the series."""
     folder = tmp_path_factory.mktemp("node")
-    real, imaginary = np.random.default_rng(20).normal(0, 50, (2, 40, 44, 8))
-    noisy = np.hypot(head((40, 44, 36))[:, :, 10:18] + real, imaginary)
+    real, imaginary = np.random.default_rng(20).normal(0, 50, (2, 32, 30, 8))
+    noisy = np.hypot(head((32, 30, 26))[:, :, 10:18] + real, imaginary)
     queue = Queue(folder / "out")
     name = put(queue, dicom_series(folder / "scan", noisy))
     settings = make_settings(
