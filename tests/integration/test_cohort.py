@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,6 @@ from medddpm.cohort.sources import find_jobs
 from medddpm.cohort.table import Counts
 from medddpm.errors import CohortError, ConfigError, OutputError
 from medddpm.restoration.options import RestoreOptions
-from medddpm.signals import stop_requests
 
 distributed = pytest.importorskip("distributed")
 OPTIONS = RestoreOptions(sigma=50.0)
@@ -245,14 +243,6 @@ def test_a_batch_system_that_takes_no_jobs(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_exit_codes(counts: Counts, stopped: bool, code: int) -> None:
     assert exit_code(counts, stopped=stopped) == code
-
-
-def test_the_second_signal_interrupts() -> None:
-    with stop_requests() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.is_set()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
 
 
 def test_durations() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.io import read_volume
 from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.restoration.restorer import Restorer
-from medddpm.signals import stop_requests
 from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, seed_of
 from medddpm.training.data import PackedScans, augment, check_split, crop
@@ -282,14 +280,6 @@ def test_a_signal_ends_a_run_that_then_goes_on_exactly(
     assert min(row["step"] for row in rows if "step" in row) == 2
     a, b = ((out / "autoencoder" / "state.safetensors").read_bytes() for out in (whole, halves))
     assert a == b
-
-
-def test_a_second_signal_does_not_wait_for_the_step() -> None:
-    with pytest.raises(KeyboardInterrupt), stop_requests() as wanted:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert wanted.wait(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(scans: Path, tmp_path: Path) -> None:
