@@ -352,6 +352,6 @@ def two_heads(tmp_path: Path, head: Any, save_nifti: Any, oblique_affine: Any) -
     """A folder with the scans of two subjects."""
     folder = tmp_path / "scans"
     folder.mkdir()
-    for number, shape in enumerate([(32, 34, 30), (30, 32, 34)]):
+    for number, shape in enumerate([(32, 30, 28), (28, 32, 30)]):
         save_nifti(folder / f"sub-{number}_T1w.nii.gz", head(shape), oblique_affine)
     return folder

@@ -95,7 +95,7 @@ def test_killed_before_it_restores(
         assert node.end() == 0
     assert len(destination.got) == 16
     check_all_is_there(node, series, destination)
-    told = "".join(log.read_text() for log in node.out.parent.glob("node-*.log"))
+    told = "".join(log.read_text() for log in node.out.parent.glob("node-*/stderr"))
     assert "Private" not in told
     assert "P-0001" not in told
 
@@ -208,7 +208,7 @@ def test_killed_twenty_times_anywhere(
         end.start()
         pending = pending[len(store(node.port, pending)) :]
         end.join()
-        node.process.wait()
+        node.process.join()
         stages[stage(node, pending, old)] += 1
     node = again()
     if pending:

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,23 +19,31 @@ CONTEXT.set_forkserver_preload(["medddpm.cli", "medddpm.data.prepare", "medddpm.
 
 
 class Ended(NamedTuple):
-    """What a process left: its exit code, which is minus the signal that killed it, and stderr."""
+    """What a process left: its exit code, which is minus the signal that killed it, and words."""
 
     code: int
+    stdout: bytes
     stderr: str
 
 
-def ended(function: Callable[..., object], *arguments: object, limit_s: float = 120) -> Ended:
-    """Call a function in a process of its own, and wait for its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "stderr")
-        process = CONTEXT.Process(target=_logged, args=(log, function, *arguments))
-        process.start()
+def begun(folder: Path, function: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Call a function in a process of its own; it writes into `folder`/stdout and stderr."""
+    process: BaseProcess = CONTEXT.Process(target=_logged, args=(folder, function, *arguments))
+    process.start()
+    return process
+
+
+def ended(function: Callable[..., object], *arguments: object, limit_s: float = 300) -> Ended:
+    """The same, and what it left."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        process = begun(folder, function, *arguments)
         process.join(limit_s)
         process.kill()
         process.join()
         assert process.exitcode is not None
-        return Ended(process.exitcode, log.read_text())
+        said = [(folder / stream).read_bytes() for stream in ("stdout", "stderr")]
+        return Ended(process.exitcode, said[0], said[1].decode())
 
 
 def command(*words: object) -> None:
@@ -67,7 +76,8 @@ def signalled(number: signal.Signals, module: str, name: str, count: int, *words
     command(*words)
 
 
-def _logged(log: Path, function: Callable[..., object], *arguments: object) -> None:
-    with log.open("w") as file:
-        os.dup2(file.fileno(), 2)
+def _logged(folder: Path, function: Callable[..., object], *arguments: object) -> None:
+    for number, stream in enumerate(("stdout", "stderr"), start=1):
+        with (folder / stream).open("wb") as file:
+            os.dup2(file.fileno(), number)
     function(*arguments)
