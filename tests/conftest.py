@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from medddpm.volume import Geometry, Volume
 
 mpl.use("Agg")
-hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is slow
+hypothesis.settings.register_profile("any machine", deadline=None, derandomize=True)  # if busy
 hypothesis.settings.load_profile("any machine")
 pytest_plugins = [
     "support.destination",

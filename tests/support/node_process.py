@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from support.processes import begun, command
 
 QUICK = {"quiet_s": 0.5, "cut_off_s": 0.5, "poll_s": 0.1, "min_free_gb": 0}

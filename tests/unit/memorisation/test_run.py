@@ -65,9 +65,7 @@ def config() -> Config:
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, save_nifti: Any, config: Config
-) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, save_nifti: Any, config: Config) -> Path:
     """A small trained run: subjects 1 and 2 trained on, 3 to 5 held out."""
     folder = tmp_path_factory.mktemp("trained")
     images = {f"sub-{i}_T1w": brain(i) for i in range(1, 6)}
