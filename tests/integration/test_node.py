@@ -30,7 +30,7 @@ pytestmark = [
 log = logging.getLogger(__name__)
 Series = list[list[Path]]
 NOT_QUIET = {"quiet_s": 60}
-SLOW = ("--set", "restore.mode=sample", "--set", "restore.steps=1000")  # two seconds
+SLOW = ("--set", "restore.mode=sample", "--set", "restore.steps=400")  # a second
 
 
 @pytest.fixture
