@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from medddpm.volume import Geometry, Volume
 
 mpl.use("Agg")
-hypothesis.settings.register_profile("any machine", deadline=None, derandomize=True)  # if busy
-hypothesis.settings.load_profile("any machine")
+# The same examples each time; no deadline, as a busy machine is slow.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
 pytest_plugins = [
     "support.destination",
     "support.enhanced",
