@@ -71,16 +71,7 @@ def build_unet(spec: DiffusionSpec, auto: AutoencoderSpec) -> LatentUNet | Monai
         return MonaiLatentUNet(
             auto.latent_channels, seen, spec.channels, spec.num_blocks, share, known
         )
-    return LatentUNet(
-        auto.latent_channels,
-        seen,
-        spec.channels,
-        spec.num_blocks,
-        spec.embedding_width,
-        share,
-        known,
-        normed=spec.coloured,
-    )
+    return LatentUNet(spec, auto.latent_channels, seen, share, known)
 
 
 class Model(nn.Module):

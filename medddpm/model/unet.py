@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medddpm.model.blocks import SILU_GAIN, ConditionEmbedding, NormedConv, NormedUNet, UNet
+from medddpm.model.spec import DiffusionSpec
 
 
 class LatentUNet(nn.Module):
@@ -22,41 +23,32 @@ class LatentUNet(nn.Module):
     learns what the guess lacks.
 
     Args:
+        spec: Widths and depth; a coloured network has filters of unit norm (`NormedUNet`), which
+            take a higher learning rate.
         latent_channels: Channels of z.
         cond_channels: Channels of the condition, the guess included.
-        channels: Width of each level, finest first.
-        num_blocks: Residual blocks a level and direction.
-        embedding_width: Width of the condition vector.
         guess_gain: Share of x0 in what is predicted at the terminal level: -1 for v.
         num_conditions: Scalars that are known of the scan.
-        normed: Filters of unit norm (`NormedUNet`), which take a higher learning rate.
     """
 
     def __init__(
         self,
-        latent_channels: int = 16,
-        cond_channels: int = 80,
-        channels: Sequence[int] = (128, 192, 256),
-        num_blocks: int = 2,
-        embedding_width: int = 128,
-        guess_gain: float = -1.0,
-        num_conditions: int = 4,
-        *,
-        normed: bool = False,
+        spec: DiffusionSpec,
+        latent_channels: int,
+        cond_channels: int,
+        guess_gain: float,
+        num_conditions: int,
     ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
         self.cond_channels = cond_channels
         self.guess_gain = guess_gain
-        self.embed = ConditionEmbedding(1 + num_conditions, embedding_width)
+        self.embed = ConditionEmbedding(1 + num_conditions, spec.embedding_width)
         inputs = latent_channels + cond_channels
-        self.unet: nn.Module
-        if normed:
-            self.unet = _NormedNetwork(
-                inputs, latent_channels, channels, num_blocks, embedding_width
-            )
-        else:
-            self.unet = UNet(inputs, latent_channels, channels, num_blocks, embedding_width)
+        network: type[nn.Module] = _NormedNetwork if spec.coloured else UNet
+        self.unet = network(
+            inputs, latent_channels, spec.channels, spec.num_blocks, spec.embedding_width
+        )
 
     def forward(self, z: Tensor, angle: Tensor, cond: Tensor, conditions: Tensor) -> Tensor:
         """The network's prediction.

@@ -67,7 +67,7 @@ def report_page(scan: ReportScan, figures: Sequence[Figure] | None = None) -> st
     view = pack_view(shown, scan.geometry, min(MAX_BYTES, max(left, 0) * 3 // 4))  # base64
     return render(
         "report.html",
-        ["planes.js", "viewer.js"],
+        ["planes.js", "drawing.js", "viewer.js"],
         name=scan.name,
         frame=scan.frame,
         num_frames=len(facts.frames),

@@ -65,7 +65,7 @@ def pack_view(scan: Cropped, geometry: Geometry, max_bytes: int = MAX_BYTES) -> 
     coder = _coder(scan, max_bytes)
     step, planes = 1, _packed(coder, 1)
     while sum(map(len, planes)) > max_bytes and step < scan.shape[scan.axis]:
-        step = max(step + 1, round(step * sum(map(len, planes)) / max_bytes))
+        step = max(step + 1, round(step * sum(map(len, planes)) / max(max_bytes, 1)))
         planes = _packed(coder, step)
     note = f"The box around the foreground, {_times(scan.shape)} of {_times(scan.whole)} voxels. "
     note += _value_note(coder, scan.sigma) + _plane_note(step, scan.axis)

@@ -165,28 +165,13 @@ def reconstruct(
         compare=report,
         on_progress=step,
     )
-    facts: dict[str, Any] = {
-        "kind": KIND,
-        "statement": STATEMENT,
-        "time": now(),
-        "input": {**describe_raw(scan), "path": relative_path(scan.source or raw, target.folder)},
-        **done.facts,
-        "run": {
-            "restore": asdict(restore or RestoreOptions()),
-            "phase": phase,
-            "replicas": replicas,
-            **_named_files(weights, noise_scan, target.folder),
-        },
-        "units": "signal over the noise of a fully measured image",
-        "weights": digest,
-        "device": used,
-        "versions": versions(),
-        "machine": machine(),
-        "output": {
-            "voxels_sha256": voxel_checksum(done.magnitude),
-            "maps": {name: target.part(name).name for name in done.maps},
-        },
+    run = {
+        "restore": asdict(restore or RestoreOptions()),
+        "phase": phase,
+        "replicas": replicas,
+        **_named_files(weights, noise_scan, target.folder),
     }
+    facts = _facts(raw, scan, target, done, {"run": run, "weights": digest, "device": used})
     images = {target.image: done.magnitude}
     images |= {target.part("phase"): done.phase} if phase else {}
     images |= {} if done.g_factor is None else {target.part("gfactor"): done.g_factor}
@@ -315,6 +300,38 @@ def _prior(
         str(restorer.device),
         restorer.model.digest,
     )
+
+
+def _facts(
+    raw: Path, scan: RawScan, target: Target, done: Reconstructed, ran: dict[str, Any]
+) -> dict[str, Any]:
+    """Content of the sidecar.
+
+    Args:
+        raw: Where it was read.
+        scan: What was read.
+        target: Where the image goes.
+        done: The images.
+        ran: What it ran with: "run", "weights" and "device".
+    """
+    path = relative_path(scan.source or raw, target.folder)
+    return {
+        "kind": KIND,
+        "statement": STATEMENT,
+        "time": now(),
+        "input": {**describe_raw(scan), "path": path},
+        **done.facts,
+        "run": ran["run"],
+        "units": "signal over the noise of a fully measured image",
+        "weights": ran["weights"],
+        "device": ran["device"],
+        "versions": versions(),
+        "machine": machine(),
+        "output": {
+            "voxels_sha256": voxel_checksum(done.magnitude),
+            "maps": {name: target.part(name).name for name in done.maps},
+        },
+    }
 
 
 def _write(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,6 @@ from medddpm.cohort.sources import find_jobs
 from medddpm.cohort.table import Counts
 from medddpm.errors import CohortError, ConfigError, OutputError
 from medddpm.restoration.options import RestoreOptions
-from medddpm.signals import stop_requests
 
 distributed = pytest.importorskip("distributed")
 OPTIONS = RestoreOptions(sigma=50.0)
@@ -112,17 +110,24 @@ def test_jobs_on_workers(client: Any, source: Path, settings: Settings) -> None:
 def test_a_scan_of_another_run_is_waited_for(
     client: Any, source: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from medddpm.cohort import pool
     from medddpm.cohort.claims import claimed
     from medddpm.cohort.job import do_job
 
-    monkeypatch.setattr("medddpm.cohort.pool._BUSY_POLL_S", 0.1)
     jobs = find_jobs(source, settings.out).jobs[:2]
-    held = threading.Event()
+    held, seen, look_at = threading.Event(), threading.Event(), pool._look_at
+
+    def looked_at(*arguments: Any) -> Iterator[Outcome]:
+        yield from look_at(*arguments)
+        seen.set()
+
+    monkeypatch.setattr(pool, "_BUSY_POLL_S", 0.1)
+    monkeypatch.setattr(pool, "_look_at", looked_at)
 
     def other_run() -> None:
         with claimed(settings.claims, jobs[0].key, "other"):
             held.set()
-            threading.Event().wait(1.5)
+            assert seen.wait(60)
         do_job(jobs[0], settings)
 
     other = threading.Thread(target=other_run)
@@ -238,14 +243,6 @@ def test_a_batch_system_that_takes_no_jobs(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_exit_codes(counts: Counts, stopped: bool, code: int) -> None:
     assert exit_code(counts, stopped=stopped) == code
-
-
-def test_the_second_signal_interrupts() -> None:
-    with stop_requests() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.is_set()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
 
 
 def test_durations() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.node_process import wait_until
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
@@ -40,8 +41,7 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         env=environment,
         **quiet,  # type: ignore[call-overload]
     )
-    while not file.exists():
-        time.sleep(0.1)
+    wait_until(file.exists)
     yield json.loads(file.read_text())["address"], first
     for process in (first, second):
         process.kill()

@@ -20,6 +20,11 @@ SIGMA = 60.0
 
 
 @pytest.fixture
+def phantom_shape() -> tuple[int, int, int]:
+    return (40, 44, 36)
+
+
+@pytest.fixture
 def image(phantom: Any, rng: np.random.Generator) -> NDArray[np.complex64]:
     """The oblique head with a smooth phase and complex noise."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in phantom.data.shape), indexing="ij")

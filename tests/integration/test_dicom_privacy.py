@@ -17,8 +17,6 @@ from pydicom.datadict import DicomDictionary, dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 from support.dicom_fuzz import set_raw
 
-from medddpm.volume import Volume
-
 MARKER = "Zq7Xw"
 TEXT = (
     "AE",
@@ -83,15 +81,16 @@ def mark(dataset: Dataset, spared: set[str]) -> None:
     dataset.add_new((0x0009, 0x1001), "LO", MARKER)
 
 
-@pytest.fixture
-def marked(tmp_path: Path, dicom_series: Any, noisy_phantom: Volume) -> Path:
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory, dicom_series: Any, head: Any) -> Path:
     """Four series: one is sound, the others have no numbers, no modality, a palette."""
+    top, shape = tmp_path_factory.mktemp("marked"), (32, 30, 8)
+    real, imaginary = np.random.default_rng(20).normal(0, 50, (2, *shape))
+    noisy = np.hypot(head((32, 30, 26))[:, :, 10:18] + real, imaginary)
     sound: set[str] = set(NUMBERS)
     spared = [sound, set[str](), sound, sound]
     for number, keep in enumerate(spared):
-        folder = dicom_series(
-            tmp_path / "in" / f"{number}", noisy_phantom.data[:, :, 10:18] + number
-        )
+        folder = dicom_series(top / "in" / f"{number}", noisy + number)
         for path in folder.iterdir():
             dataset = dcmread(path)
             mark(dataset, keep | {"NumberOfFrames", "PixelAspectRatio"})
@@ -102,7 +101,7 @@ def marked(tmp_path: Path, dicom_series: Any, noisy_phantom: Volume) -> Path:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 dataset.save_as(path)
-    return tmp_path / "in"
+    return top / "in"
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def workplace(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "noisy.nii.gz").write_bytes(noisy_nifti.read_bytes())
     affine = np.diag([1.0, 1.0, 1.1, 1.0])
-    save_nifti(tmp_path / "clean.nii.gz", head((36, 34, 32)), affine)
+    save_nifti(tmp_path / "clean.nii.gz", head((32, 30, 28)), affine)
     (tmp_path / "scans").mkdir()
     for number in (1, 2, 3):
         data = head((36 + 2 * number, 40, 38))

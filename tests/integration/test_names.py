@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import command, ended
 
 import medddpm
 from medddpm import workflows
@@ -94,10 +93,9 @@ def test_a_cohort_goes_on_over_any_name(
     named(folder, b"m\xe4ller.nii.gz", noisy_nifti)
     named(folder, "gr\u00fcn #1 50%.nii.gz".encode(), noisy_nifti)
     out = tmp_path / "out"
-    words = ["cohort", folder, out, "--workers", "1", "--weights", tiny_weights]
-    command = [sys.executable, "-m", "medddpm", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, timeout=300, check=False)
-    assert done.returncode in (0, 6), done.stderr
+    weights = ("--weights", tiny_weights)
+    done = ended(command, "cohort", folder, out, "--workers", 1, *weights)
+    assert done.code in (0, 6), done.stderr
     images = sorted(os.fsencode(p.name) for p in out.glob("*.nii.gz"))
     assert images == [
         "gr\u00fcn #1 50%_desc-denoised.nii.gz".encode(),
@@ -110,10 +108,8 @@ def test_a_cohort_goes_on_over_any_name(
     page = (out / "cohort.html").read_text(encoding="utf-8")
     for link in ("gr%C3%BCn%20%231%2050%25_desc-denoised.json", "m%FCller_desc-denoised.json"):
         assert f'href="{link}"' in page
-    one = [sys.executable, "-m", "medddpm", "estimate-noise", str(latin1)]
-    assert b"m\\xfcller: sigma" in subprocess.run(one, capture_output=True, check=True).stdout
-    again = [sys.executable, "-m", "medddpm", "restore", str(latin1), str(tmp_path / "b")]
-    printed = subprocess.run(again, capture_output=True, check=False).stdout
+    assert b"m\\xfcller: sigma" in ended(command, "estimate-noise", latin1).stdout
+    printed = ended(command, "restore", latin1, tmp_path / "b", *weights).stdout
     assert os.fsencode(tmp_path) + b"/b/m\xfcller_desc-denoised.nii.gz\n" in printed
 
 
@@ -153,10 +149,8 @@ def test_a_cohort_with_one_long_name(noisy_nifti: Path, tmp_path: Path, tiny_wei
     folder.mkdir()
     named(folder, b"v" * 240 + b".nii.gz", noisy_nifti)
     named(folder, b"short.nii.gz", noisy_nifti)
-    words = ["cohort", folder, out, "--workers", "1", "--weights", tiny_weights]
-    command = [sys.executable, "-m", "medddpm", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, timeout=300, check=False)
-    assert done.returncode == 7
+    done = ended(command, "cohort", folder, out, "--workers", 1, "--weights", tiny_weights)
+    assert done.code == 7
     rows = list(csv.DictReader((out / "cohort.csv").read_text().splitlines()))
     assert [row["error"] for row in rows] == ["", "OutputError"]
     assert (out / "short_desc-denoised.nii.gz").is_file()

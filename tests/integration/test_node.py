@@ -30,7 +30,7 @@ pytestmark = [
 log = logging.getLogger(__name__)
 Series = list[list[Path]]
 NOT_QUIET = {"quiet_s": 60}
-SLOW = ("--set", "restore.mode=sample", "--set", "restore.steps=1000")  # two seconds
+SLOW = ("--set", "restore.mode=sample", "--set", "restore.steps=400")  # a second
 
 
 @pytest.fixture
@@ -89,14 +89,13 @@ def test_killed_before_it_restores(
     node = again()
     node.wait_for(done=2, received=0)
     assert store(node.port, mixed) == [0] * 16  # again: nothing is doubled
-    time.sleep(1)
-    assert node.counts()["done"] == 2
+    assert node.counts().items() >= {"done": 2, "received": 0}.items()  # so none is to be restored
     assert "medddpm_node_images_sent_total 16" in node.get("metrics")
     with socket.create_connection(("127.0.0.1", node.port)):  # says nothing, and holds up nobody
         assert node.end() == 0
     assert len(destination.got) == 16
     check_all_is_there(node, series, destination)
-    told = "".join(log.read_text() for log in node.out.parent.glob("node-*.log"))
+    told = "".join(log.read_text() for log in node.out.parent.glob("node-*/stderr"))
     assert "Private" not in told
     assert "P-0001" not in told
 
@@ -132,7 +131,6 @@ def test_killed_while_it_restores(
     node = again(*SLOW)
     store(node.port, series[0])
     wait_until(lambda: bool(node.claims()), every_s=0.01)
-    time.sleep(0.2)
     node.kill()
     assert len(node.claims()) == 1
     assert node.records() == {}
@@ -148,11 +146,13 @@ def test_killed_while_it_restores(
 def test_killed_while_it_sends_to_a_slow_destination(
     again: Callable[..., NodeProcess], series: Series, destination: Any, store: Any
 ) -> None:
-    destination.on_store = lambda: time.sleep(0.2)
+    killed = threading.Event()
+    destination.on_store = lambda: len(destination.got) < 3 or killed.wait(60)
     node = again()
     store(node.port, series[0])
     wait_until(lambda: len(destination.got) >= 3, every_s=0.01)
     node.kill()
+    killed.set()
     assert len(destination.got) < 8
     assert [record["state"] for record in node.records().values()] == ["restored"]
     destination.stop()  # and when the node is back, it is down for a while
@@ -208,7 +208,7 @@ def test_killed_twenty_times_anywhere(
         end.start()
         pending = pending[len(store(node.port, pending)) :]
         end.join()
-        node.process.wait()
+        node.process.join()
         stages[stage(node, pending, old)] += 1
     node = again()
     if pending:

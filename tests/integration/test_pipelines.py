@@ -38,7 +38,7 @@ def test_restore_dicom(
     out = tmp_path / "out"
     done = run(cli, "restore_dicom", tmp_path / "in", out, "--weights", tiny_weights)
     assert done.exit_code == 0, done.stderr
-    assert len(list(out.rglob("*.dcm"))) == 36
+    assert len(list(out.rglob("*.dcm"))) == 26
 
 
 def test_evaluate(cli: Cli, clean_nifti: Path, tiny_weights: Path, tmp_path: Path) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import resource
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,15 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread
+from support.processes import ended, limited, signalled
 
 Cli = Callable[..., Any]
 PEOPLE = "participant_id\tsex\tage\n" + "".join(f"sub-{n:02d}\tF\t3{n}\n" for n in range(1, 7))
 
 
-@pytest.fixture
-def bids(tmp_path: Path, head: Any, save_nifti: Any, rng: np.random.Generator) -> Path:
-    """Six subjects with a small T1w head each."""
-    folder = tmp_path / "bids"
+@pytest.fixture(scope="module")
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, head: Any, save_nifti: Any, cli: Cli
+) -> tuple[Path, Path]:
+    """Six subjects with a small T1w head each, as BIDS and prepared."""
+    rng, folder = np.random.default_rng(20), tmp_path_factory.mktemp("made") / "bids"
     folder.mkdir()
     (folder / "dataset_description.json").write_text('{"Name": "x", "License": "CC0"}')
     (folder / "participants.tsv").write_text(PEOPLE)
@@ -35,7 +35,21 @@ def bids(tmp_path: Path, head: Any, save_nifti: Any, rng: np.random.Generator) -
         place.parent.mkdir(parents=True)
         data = head((20, 24, 20)) * rng.uniform(0.8, 1.2, (20, 24, 20))
         save_nifti(place, data.astype(np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
-    return folder
+    done = cli("prepare", folder, folder.with_name("prepared"))
+    assert done.exit_code == 0, done.stderr
+    return folder, folder.with_name("prepared")
+
+
+@pytest.fixture
+def bids(made_once: tuple[Path, Path], tmp_path: Path) -> Path:
+    """The BIDS folder of a test."""
+    return shutil.copytree(made_once[0], tmp_path / "bids")
+
+
+@pytest.fixture
+def whole(made_once: tuple[Path, Path], tmp_path: Path) -> Path:
+    """The same, prepared."""
+    return shutil.copytree(made_once[1], tmp_path / "whole")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -79,29 +93,12 @@ def test_bids_becomes_a_prepared_folder_and_the_same_bytes_again(
     assert (left["scan"], left["code"]) == ("sub-07_T1w", "unreadable")
     assert (tmp_path / "a" / "quality" / "sheet-001.png").is_file()
     before = public(tmp_path / "a")
+    for path in bids.rglob("*.nii.gz"):
+        os.utime(path, (1, 1))
     assert cli("prepare", bids, tmp_path / "b").exit_code == 0
     assert public(tmp_path / "b") == before
     assert cli("prepare", bids, tmp_path / "a").exit_code == 0
     assert public(tmp_path / "a") == before
-
-
-KILL = """
-import os, signal, sys
-import importlib
-module, name, count = sys.argv[1:4]
-home = importlib.import_module(module)
-whole = getattr(home, name)
-calls = []
-def killed(*a, **k):
-    calls.append(1)
-    if len(calls) == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*a, **k)
-setattr(home, name, killed)
-from medddpm.cli import main
-sys.argv = ["medddpm", *sys.argv[4:]]
-main()
-"""
 
 
 @pytest.mark.parametrize(
@@ -115,13 +112,11 @@ main()
     ids=lambda place: place[1],
 )
 def test_a_process_killed_in_any_phase_goes_on(
-    cli: Cli, bids: Path, tmp_path: Path, place: tuple[str, str, int]
+    cli: Cli, made_once: tuple[Path, Path], tmp_path: Path, place: tuple[str, str, int]
 ) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    assert cli("prepare", bids, whole).exit_code == 0
-    words = [str(w) for w in (*place, "prepare", bids, out)]
-    killed = subprocess.run([sys.executable, "-c", KILL, *words], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (bids, whole), out = made_once, tmp_path / "out"
+    killed = ended(signalled, signal.SIGKILL, *place, "prepare", bids, out)
+    assert killed.code == -signal.SIGKILL, killed.stderr
     assert not (out / "cache" / "index.json").exists()
     packed = {p: p.stat().st_mtime_ns for p in (out / "cache").glob("sub-*.npy")}
     finished = {p.stem for p in (out / "cache").glob("*.json")}
@@ -134,12 +129,9 @@ def test_a_process_killed_in_any_phase_goes_on(
 
 def test_sigterm_is_clean(cli: Cli, bids: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code = KILL.replace("signal.SIGKILL", "signal.SIGTERM")
-    words = ["medddpm.data.scan", "pack", "3", "prepare", str(bids), str(out)]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 130, done.stderr
+    words = ("medddpm.data.scan", "pack", 3, "prepare", bids, out)
+    done = ended(signalled, signal.SIGTERM, *words)
+    assert done.code == 130, done.stderr
     assert "interrupted" in done.stderr
     assert not [p for p in (out / "cache").iterdir() if p.name.startswith(".")]
     assert cli("prepare", bids, out).exit_code == 0
@@ -156,14 +148,8 @@ def test_a_full_disk_stops_the_run_and_a_rerun_goes_on(
     data = np.pad(image.get_fdata(), [(0, 60)] * 3, mode="reflect").astype(np.float32)
     nib.save(nib.nifti1.Nifti1Image(data, image.affine), big)
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "medddpm", "prepare", str(bids), str(out)],
-        capture_output=True, text=True, preexec_fn=limit, check=False,
-    )  # fmt: skip
-    assert done.returncode == 5, done.stderr
+    done = ended(limited, 300_000, "prepare", bids, out)
+    assert done.code == 5, done.stderr
     assert "cannot write" in done.stderr
     assert "Traceback" not in done.stderr
     names = {p.name for p in (out / "cache").iterdir()}
@@ -173,15 +159,16 @@ def test_a_full_disk_stops_the_run_and_a_rerun_goes_on(
     assert len(rows(out / "manifest.csv")) == 6
 
 
-def test_a_cache_of_another_version_is_refused(cli: Cli, bids: Path, tmp_path: Path) -> None:
-    assert cli("prepare", bids, tmp_path / "out").exit_code == 0
-    index = tmp_path / "out" / "cache" / "index.json"
+def test_a_cache_of_another_version_is_refused(
+    cli: Cli, made_once: tuple[Path, Path], whole: Path
+) -> None:
+    index = whole / "cache" / "index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"version": 1}))
-    before = public(tmp_path / "out")
-    done = cli("prepare", bids, tmp_path / "out")
+    before = public(whole)
+    done = cli("prepare", made_once[0], whole)
     assert done.exit_code == 2
     assert "delete that folder" in done.stderr
-    assert public(tmp_path / "out") == before
+    assert public(whole) == before
 
 
 @pytest.mark.parametrize(
@@ -351,27 +338,21 @@ def test_a_withdrawal_takes_the_same_pixels_under_another_id_along(
 
 @pytest.mark.parametrize("place", ["write_manifest", "purge"])
 def test_a_withdrawal_that_was_killed_is_finished_by_another(
-    cli: Cli, bids: Path, tmp_path: Path, place: str
+    cli: Cli, whole: Path, tmp_path: Path, place: str
 ) -> None:
-    out = tmp_path / "out"
-    assert cli("prepare", bids, out).exit_code == 0
-    shutil.copytree(out, tmp_path / "copy")
-    assert cli("prepare", out, "--withdraw", "sub-03").exit_code == 0
-    words = ["medddpm.data.withdraw", place, "1", "prepare", str(tmp_path / "copy")]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILL, *words, "--withdraw", "sub-03"],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert cli("prepare", tmp_path / "copy", "--withdraw", "sub-03").exit_code == 0
-    assert public(tmp_path / "copy") == public(out)
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    assert cli("prepare", whole, "--withdraw", "sub-03").exit_code == 0
+    words = ("prepare", copy, "--withdraw", "sub-03")
+    killed = ended(signalled, signal.SIGKILL, "medddpm.data.withdraw", place, 1, *words)
+    assert killed.code == -signal.SIGKILL, killed.stderr
+    assert cli(*words).exit_code == 0
+    assert public(copy) == public(whole)
 
 
 def test_training_refuses_a_manifest_with_one_subject_on_two_sides(
-    cli: Cli, bids: Path, tmp_path: Path
+    cli: Cli, whole: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    assert cli("prepare", bids, out).exit_code == 0
+    out = whole
     text = (out / "manifest.csv").read_text()
     made = {r["split"]: r["subject"] for r in rows(out / "manifest.csv")}
     mixed = text.replace(f",{made['test']},", f",{made['train']},")
@@ -494,12 +475,3 @@ def test_two_sites_with_clashing_ids_and_who_is_meant(
     left = {r["subject"] for r in rows(out / "manifest.csv")}
     assert "north_sub-01" in left
     assert "south_sub-01" not in left
-
-
-def test_time_is_not_in_the_bytes(cli: Cli, bids: Path, tmp_path: Path) -> None:
-    assert cli("prepare", bids, tmp_path / "a").exit_code == 0
-    for path in bids.rglob("*.nii.gz"):
-        os.utime(path, (1, 1))
-    time.sleep(0.01)
-    assert cli("prepare", bids, tmp_path / "b").exit_code == 0
-    assert public(tmp_path / "a") == public(tmp_path / "b")

@@ -37,6 +37,11 @@ def commands(page: str) -> list[list[str]]:
 
 
 @pytest.fixture
+def phantom_shape() -> tuple[int, int, int]:
+    return (40, 44, 36)
+
+
+@pytest.fixture
 def workplace(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

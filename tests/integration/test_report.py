@@ -25,7 +25,7 @@ EVIL = "<img src=x onerror=alert(1)>"
 def study(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A noisy scan, and out/scan.nii.gz restored from it, to copy: a test may spoil its own."""
     folder = tmp_path_factory.mktemp("study")
-    shape = (40, 44, 36)
+    shape = (32, 30, 26)
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     head = np.where(x**2 + y**2 + z**2 < 0.7, 600 + 300 * (x > 0), 0)
     noise = np.random.default_rng(3).normal(0, 50, (2, *shape))

@@ -44,11 +44,11 @@ def test_tiny_cpu_trains_all_stages_and_restores(
     cli: Cli, scans: Path, noisy_nifti: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    few = [word for stage in STAGES for word in ("--set", f"{stage}.steps=12")]
+    few = [word for stage in STAGES for word in ("--set", f"{stage}.steps=4")]
     for stage in STAGES:
         done = train(cli, stage, scans, run, *few)
         assert done.exit_code == 0, done.stderr
-        assert f"{stage} 12/12" in done.stderr
+        assert f"{stage} 4/4" in done.stderr
         log = [json.loads(line) for line in (run / stage / "log.jsonl").read_text().splitlines()]
         losses = [row["loss"] for row in log if "loss" in row]
         assert np.isfinite(losses).all()
@@ -59,17 +59,6 @@ def test_tiny_cpu_trains_all_stages_and_restores(
     assert set(card["stages"]) == set(STAGES)
     done = cli("restore", noisy_nifti, tmp_path / "out", "--weights", weights)
     assert done.exit_code in (0, 6), done.stderr
-
-
-def test_a_resumed_run_equals_an_uninterrupted_one(cli: Cli, scans: Path, tmp_path: Path) -> None:
-    for stage in STAGES:
-        whole, halves = tmp_path / "whole", tmp_path / "halves"
-        assert train(cli, stage, scans, whole, *steps(4)).exit_code == 0
-        assert train(cli, stage, scans, halves, *steps(2)).exit_code == 0
-        done = train(cli, stage, scans, halves, *steps(4), "--resume")
-        assert done.exit_code == 0, done.stderr
-        states = [(r / stage / "state.safetensors").read_bytes() for r in (whole, halves)]
-        assert states[0] == states[1], stage
 
 
 def test_a_run_is_not_overwritten(cli: Cli, scans: Path, tmp_path: Path) -> None:

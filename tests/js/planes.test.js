@@ -102,7 +102,7 @@ test("what Python packs, the page unpacks", { skip: !process.env.PACKED }, () =>
 });
 
 test("the scripts of a page are valid as they are joined", () => {
-  for (const parts of [["planes.js", "viewer.js"], ["table.js", "group.js"]]) {
+  for (const parts of [["planes.js", "drawing.js", "viewer.js"], ["table.js", "group.js"]]) {
     const joined = parts.map((name) => fs.readFileSync(path.join(files, name), "utf8")).join("\n");
     execFileSync(process.execPath, ["--check", "-"], { input: joined });
   }

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.processes import begun, command
 
 QUICK = {"quiet_s": 0.5, "cut_off_s": 0.5, "poll_s": 0.1, "min_free_gb": 0}
 
@@ -37,27 +35,29 @@ class NodeProcess:
         **rules: Any,
     ) -> None:
         self.out = out
-        number = len(list(out.parent.glob("node-*.log")))
-        self.log = out.with_name(f"node-{number}.log")
-        file = out.with_name(f"node-{number}.yaml")
+        number = len(list(out.parent.glob("node-*")))
+        folder = out.with_name(f"node-{number}")
+        folder.mkdir()
+        self.log, file = folder / "stderr", folder / "rules.yaml"
         file.write_text(yaml.safe_dump({**QUICK, **rules}))
-        command = [sys.executable, "-m", "medddpm", "serve-dicom", "--out", out, "--port", port]
-        command += ["--aet", aet, "--send-to", send_to, "--rules", file, "--health-port", 0]
-        command += ["--weights", weights, "--device", "cpu", *more]
+        words = ["serve-dicom", "--out", out, "--port", port]
+        words += ["--aet", aet, "--send-to", send_to, "--rules", file, "--health-port", 0]
+        words += ["--weights", weights, "--device", "cpu", *more]
         for title in allow:
-            command += ["--allow", title]
-        with self.log.open("w") as stream:
-            self.process = subprocess.Popen([str(c) for c in command], stderr=stream)
+            words += ["--allow", title]
+        self.process = begun(folder, command, *words)
         self.port = int(self.wait_for_words(r"listens on port (\d+)"))
         self.health = self.wait_for_words(r"(http://\S+)")
 
     def wait_for_words(self, pattern: str, limit_s: float = 60) -> str:
         end = time.monotonic() + limit_s
-        while time.monotonic() < end and self.process.poll() is None:
-            if found := re.search(pattern, self.log.read_text()):
+        said = ""
+        while time.monotonic() < end and self.process.is_alive():
+            said = self.log.read_text() if self.log.exists() else ""
+            if found := re.search(pattern, said):
                 return found[1]
-            time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
+            time.sleep(0.02)
+        raise AssertionError(said)
 
     def get(self, path: str = "") -> str:
         try:
@@ -82,12 +82,14 @@ class NodeProcess:
     def kill(self) -> None:
         """As `kill -9` does."""
         self.process.kill()
-        self.process.wait()
+        self.process.join()
 
     def end(self, limit_s: float = 60) -> int:
         """As `kill` does; returns the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=limit_s)
+        self.process.terminate()
+        self.process.join(limit_s)
+        assert self.process.exitcode is not None, self.told()
+        return self.process.exitcode
 
     def records(self) -> dict[str, dict[str, Any]]:
         return {p.stem: json.loads(p.read_text()) for p in self.out.glob("records/*.json")}
@@ -133,8 +135,7 @@ def start_node() -> Iterator[Callable[..., NodeProcess]]:
 
     yield make
     for node in running:
-        node.process.kill()
-        node.process.wait()
+        node.kill()
 
 
 def free_port() -> int:

@@ -1,5 +1,6 @@
 "use strict";
-// The viewer of a report: plain canvases, all drawn from `state`; see planes.js for its arithmetic.
+// The viewer of a report: plain canvases, all drawn from `state`; see planes.js for its
+// arithmetic and drawing.js for what it draws.
 (async () => {
   const $ = (id) => document.getElementById(id);
   const viewer = $("viewer"), stage = $("stage"), values = $("values");
@@ -65,25 +66,13 @@
 
   const rasters = {};
   function raster(name, axis) { // a plane in its own pixels; kept while nothing of it changes
-    const layer = LAYERS[name], [low, high] = layer.range(), n = view.shape;
+    const layer = LAYERS[name], [low, high] = layer.range();
     const key = [axis, state.at[axis], low, high, loaded].join();
     const kept = (rasters[name] ||= {})[axis];
     if (kept && kept.key === key) return kept.canvas;
-    const [a, b] = planes.inPlane(axis), at = [...state.at];
     const canvas = kept ? kept.canvas : document.createElement("canvas");
-    [canvas.width, canvas.height] = [n[a], n[b]];
-    const context = canvas.getContext("2d"), image = context.createImageData(n[a], n[b]);
-    for (let r = 0, p = 0; r < n[b]; r++) {
-      at[b] = n[b] - 1 - r;
-      for (let c = 0; c < n[a]; c++, p += 4) {
-        at[a] = planes.mirrored(axis) ? n[a] - 1 - c : c;
-        const i = indexOf(...at);
-        const colour = 3 * planes.level(layer.value(i, ...at), low, high);
-        for (let k = 0; k < 3; k++) image.data[p + k] = layer.table[colour + k];
-        image.data[p + 3] = 255;
-      }
-    }
-    context.putImageData(image, 0, 0);
+    drawing.paint(canvas, view.shape, axis, state.at, layer.table, (at) =>
+      planes.level(layer.value(indexOf(...at), ...at), low, high));
     rasters[name][axis] = { key, canvas };
     return canvas;
   }
@@ -101,84 +90,26 @@
   }
 
   function draw(pane) {
-    const { canvas, names } = pane, ratio = devicePixelRatio || 1;
-    const width = canvas.clientWidth, height = canvas.clientHeight;
-    if (!width || !height) return;
-    if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
-    if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
-    const context = canvas.getContext("2d");
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.fillStyle = "#000";
-    context.fillRect(0, 0, width, height);
-    context.imageSmoothingEnabled = false;
+    const { canvas, names } = pane, context = drawing.sharp(canvas);
+    if (!context) return;
     const swiping = state.view === "swipe" && names.length > 1;
-    for (const part of parts(width, height)) {
+    for (const part of parts(canvas.clientWidth, canvas.clientHeight)) {
       const place = placed(part), [left, top, w, h] = part.box;
       const middle = left + w * state.swipe;
       const shown = swiping ? [[names[0], left, middle], [names[1], middle, left + w]]
         : [[names[state.flicked && names.length > 1 ? 1 : 0], left, left + w]];
       for (const [name, from, to] of shown) {
-        context.save();
-        context.beginPath();
-        context.rect(from, top, to - from, h);
-        context.clip();
-        context.drawImage(raster(name, part.axis), place.left, place.top, place.wide, place.high);
-        context.restore();
+        drawing.within(context, [from, top, to - from, h], () => context.drawImage(
+          raster(name, part.axis), place.left, place.top, place.wide, place.high));
       }
-      if (swiping) line(context, middle, top, middle, top + h, "#fff");
-      if (state.cross) cross(context, part, place);
-      letters(context, part);
-      if (part.box[0] === 0 && part.box[1] === 0) bar(context, part, place);
+      if (swiping) drawing.line(context, middle, top, middle, top + h, "#fff");
+      const point = planes.pointOf(state.at, place, view.shape, part.axis);
+      if (state.cross) drawing.cross(context, part.box, point);
+      drawing.letters(context, part.box, planes.SIDES[part.axis]);
+      if (left === 0 && top === 0) drawing.bar(context, part.box, place.scale);
     }
     pane.caption.textContent = swiping ? `${LAYERS[names[0]].label} | ${LAYERS[names[1]].label}`
       : LAYERS[names[state.flicked && names.length > 1 ? 1 : 0]].label;
-  }
-
-  function line(context, x0, y0, x1, y1, colour) {
-    context.strokeStyle = colour;
-    context.lineWidth = 1;
-    context.beginPath();
-    context.moveTo(x0, y0);
-    context.lineTo(x1, y1);
-    context.stroke();
-  }
-
-  function cross(context, part, place) { // open in the middle: it hides nothing that is looked at
-    const [left, top, w, h] = part.box, [x, y] = planes.pointOf(state.at, place, view.shape, part.axis);
-    context.save();
-    context.beginPath();
-    context.rect(left, top, w, h);
-    context.clip();
-    for (const [x0, y0, x1, y1] of [[left, y, x - 9, y], [x + 9, y, left + w, y],
-      [x, top, x, y - 9], [x, y + 9, x, top + h]]) line(context, x0, y0, x1, y1, "rgb(255 176 32 / .75)");
-    context.restore();
-  }
-
-  function outlined(context, text, x, y, align) {
-    context.font = "600 14px system-ui, sans-serif";
-    context.textAlign = align;
-    context.textBaseline = "middle";
-    context.lineWidth = 4;
-    context.lineJoin = "round";
-    context.strokeStyle = "#000";
-    context.strokeText(text, x, y);
-    context.fillStyle = "#fff";
-    context.fillText(text, x, y);
-  }
-  function letters(context, part) {
-    const [left, top, w, h] = part.box, sides = planes.SIDES[part.axis];
-    outlined(context, sides[0], left + 6, top + h / 2, "left");
-    outlined(context, sides[1], left + w - 6, top + h / 2, "right");
-    outlined(context, sides[2], left + w / 2, top + (top ? 12 : 34), "center");
-    outlined(context, sides[3], left + w / 2, top + h - 11, "center");
-  }
-  function bar(context, part, place) {
-    const [, , w, h] = part.box, mm = planes.scaleBar(w, place.scale), x = 10, y = h - 12;
-    context.fillStyle = "#000";
-    context.fillRect(x - 1, y - 1, mm * place.scale + 2, 5);
-    context.fillStyle = "#fff";
-    context.fillRect(x, y, mm * place.scale, 3);
-    outlined(context, `${mm} mm`, x, y - 11, "left");
   }
 
   let panes = [], waiting = false;

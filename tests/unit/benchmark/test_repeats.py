@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medddpm.benchmark import repeats
 from medddpm.benchmark.degradation import NoiseModel, simulated_gfactor
 from medddpm.benchmark.measure import BenchmarkOptions
 from medddpm.benchmark.methods import parse_method
@@ -57,17 +58,44 @@ def measured(case: RepeatCase, name: str, source: Any = "oracle", **changes: Any
     return measure_method(case, parse_method(name), source, replace(OPTIONS, **changes), None)
 
 
-@pytest.mark.parametrize("law", list(LAWS))
-@pytest.mark.parametrize("num", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_the_error_of_a_method_is_known_without_a_clean_scan(x: Image, law: str, num: int) -> None:
+@pytest.fixture
+def images(monkeypatch: pytest.MonkeyPatch) -> list[Image]:
+    """Collects each repeat that a method restores."""
+    found: list[Image] = []
+    restored = repeats._restored
+
+    def told(*arguments: Any) -> Any:
+        answer = restored(*arguments)
+        found.append(answer.image)
+        return answer
+
+    monkeypatch.setattr(repeats, "_restored", told)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("law", "num"),
+    [
+        ("white", 2),
+        ("uneven", 2),
+        ("loud", 2),  # and coloured
+        pytest.param("coloured", 2, marks=pytest.mark.slow),
+        *(pytest.param(law, 3, marks=pytest.mark.slow) for law in LAWS),
+    ],
+)
+def test_the_error_of_a_method_is_known_without_a_clean_scan(
+    x: Image, images: list[Image], law: str, num: int
+) -> None:
     """Against the clean phantom, over seeded repeats; "loud" noise is half of the dark part."""
     level = np.broadcast_to(np.float32(40.0 * LAWS[law].get("gain", 1.0)), SHAPE)
     rows, known = [], []
     for seed in range(6):
         case = prepare_repeats("head", scans(x, num, seed=seed, **LAWS[law]), OPTIONS)
+        images.clear()
         rows.append(measured(case, "shrinkage").row)
         truth = expected_magnitude(x, level, 2)
-        off = [expected_magnitude(i, level, 2) - truth for i in measured_images(case)]
+        off = [expected_magnitude(i, level, 2) - truth for i in images]
+        assert len(images) == num
         known.append(float(np.mean([np.mean(e[case.inside] ** 2) for e in off])))
         sigma = float(np.sqrt(np.mean(level[case.inside] ** 2)))
         assert rows[-1]["sigma_repeats"] == pytest.approx(sigma, rel=0.04)
@@ -79,16 +107,6 @@ def test_the_error_of_a_method_is_known_without_a_clean_scan(x: Image, law: str,
     assert sum(low <= e <= high for (low, high), e in zip(ends, errors, strict=True)) >= 4
     doing_nothing = np.mean([row["rmse"] * 10 ** (row["gain"] / 20) for row in rows])
     assert doing_nothing == pytest.approx(sigma, rel=0.1)
-
-
-def measured_images(case: RepeatCase) -> list[Image]:
-    from medddpm.benchmark.repeats import _restored
-
-    method = parse_method("shrinkage")
-    return [
-        _restored(repeat, case, case.level * gain, method, "oracle", OPTIONS, None).image
-        for repeat, gain in zip(case.repeats, case.gains, strict=True)
-    ]
 
 
 def test_blind_sigma_is_held_against_that_of_the_repeats(x: Image) -> None:

@@ -119,15 +119,15 @@ def test_private_attributes_that_the_dictionary_names() -> None:
 def test_a_bids_sidecar(noisy_nifti: Path) -> None:
     content = {
         "PhaseEncodingDirection": "j-",
-        "BaseResolution": 30,
-        "AcquisitionMatrixPE": 22,
-        "ReconMatrixPE": 44,
+        "BaseResolution": 24,
+        "AcquisitionMatrixPE": 15,
+        "ReconMatrixPE": 30,
         "PartialFourier": 0.75,
         "ParallelReductionFactorInPlane": 2,
         "ImageType": ["ORIGINAL", "PRIMARY", "M", "NORM"],
     }
     noisy_nifti.with_name("noisy.json").write_text(json.dumps(content))
-    volume = read_volume(noisy_nifti)  # of 40 x 44 x 36 voxels
+    volume = read_volume(noisy_nifti)  # of 32 x 30 x 26 voxels
     found = read_acquired(volume)
     assert found == Acquired((0.75, 0.5, None), "", 0.75, 2.0, normalised=True)
     assert "partial Fourier 0.75; parallel imaging by 2" in found.words

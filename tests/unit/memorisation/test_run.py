@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,21 @@ def config() -> Config:
     return load_config(SMALL)
 
 
-@pytest.fixture
-def run(tmp_path: Path, save_nifti: Any, config: Config) -> Path:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, save_nifti: Any, config: Config) -> Path:
     """A small trained run: subjects 1 and 2 trained on, 3 to 5 held out."""
+    folder = tmp_path_factory.mktemp("trained")
     images = {f"sub-{i}_T1w": brain(i) for i in range(1, 6)}
-    data = write_scans(tmp_path / "data", save_nifti, images)
+    data = write_scans(folder / "data", save_nifti, images)
     for stage in ("autoencoder", "diffusion"):
-        train(stage, data=data, out=tmp_path / "run", config=config)  # type: ignore[arg-type]
-    return tmp_path / "run"
+        train(stage, data=data, out=folder / "run", config=config)  # type: ignore[arg-type]
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def test_copies_are_named_and_other_subjects_are_not(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ COLOURED = Colour((0.6, 0.6, 0.9), (0, 1, 2))
 COLOURS = {"white": WHITE, "coloured": COLOURED}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def x(head: Callable[..., NDArray[np.float32]]) -> NDArray[np.float32]:
     return head(SHAPE) / 1000
 
@@ -119,18 +121,33 @@ def holds(estimate: Callable[[Trial], Estimate], trials: list[Trial]) -> bool:
     return bool(np.mean(inside) > 0.84 and abs(gap.mean()) < 4 * gap.std(ddof=1) / len(gap) ** 0.5)
 
 
-def trials_of(x: NDArray[np.float32], num: int, colour: str, sigma: float) -> list[Trial]:
-    return [Trial(x, num, COLOURS[colour], sigma, 100 * num + seed) for seed in range(20)]
+@pytest.fixture(scope="module")
+def trials_of(x: NDArray[np.float32]) -> Callable[..., list[Trial]]:
+    """Twenty trials: trials_of(num, colour, sigma); the last two are kept."""
+
+    @lru_cache(maxsize=2)
+    def make(num: int, colour: str, sigma: float) -> list[Trial]:
+        return [Trial(x, num, COLOURS[colour], sigma, 100 * num + seed) for seed in range(20)]
+
+    return make
 
 
-@pytest.mark.parametrize("num", [2, 3, 6])
-@pytest.mark.parametrize("colour", list(COLOURS))
-@pytest.mark.parametrize("sigma", [0.03, 0.15])
+EACH_TIME = {(2, "white", 0.15), (2, "coloured", 0.03), (3, "white", 0.15), (6, "coloured", 0.15)}
+"""Of all settings, those that are tried each time; 3, coloured, 0.05 stands below."""
+
+
+@pytest.mark.parametrize(
+    ("num", "colour", "sigma"),
+    [
+        pytest.param(*setting, marks=() if setting in EACH_TIME else pytest.mark.slow)
+        for setting in product((2, 3, 6), COLOURS, (0.03, 0.15))
+    ],
+)
 def test_the_error_is_found_without_a_truth(
-    x: NDArray[np.float32], num: int, colour: str, sigma: float
+    trials_of: Callable[..., list[Trial]], num: int, colour: str, sigma: float
 ) -> None:
     """Uneven noise, from SNR over 10 down to below 2 in the dark and loud parts."""
-    assert holds(right, trials_of(x, num, colour, sigma))
+    assert holds(right, trials_of(num, colour, sigma))
 
 
 @pytest.mark.parametrize(
@@ -138,23 +155,25 @@ def test_the_error_is_found_without_a_truth(
     [with_its_own_repeat, without_the_noise_taken_off, with_the_noise_of_fine_differences],
 )
 def test_a_biased_estimate_would_be_seen(
-    x: NDArray[np.float32], wrong: Callable[[Trial], Estimate]
+    trials_of: Callable[..., list[Trial]], wrong: Callable[[Trial], Estimate]
 ) -> None:
-    trials = trials_of(x, 3, "coloured", 0.05)
+    trials = trials_of(3, "coloured", 0.05)
     assert holds(right, trials)
     assert not holds(wrong, trials)
 
 
-def test_at_low_snr_the_signal_is_not_what_a_magnitude_shows(x: NDArray[np.float32]) -> None:
-    assert not holds(with_the_signal_itself, trials_of(x, 3, "white", 0.15))
+def test_at_low_snr_the_signal_is_not_what_a_magnitude_shows(
+    trials_of: Callable[..., list[Trial]],
+) -> None:
+    assert not holds(with_the_signal_itself, trials_of(3, "white", 0.15))
 
 
 @pytest.mark.parametrize("num", [3, 6])
 def test_intervals_of_three_repeats_are_no_wider_than_they_say(
-    x: NDArray[np.float32], num: int
+    trials_of: Callable[..., list[Trial]], num: int
 ) -> None:
     """Twice too wide at most, with one factor for the quantiles: see the module."""
-    found = [right(trial) for trial in trials_of(x, num, "white", 0.05)]
+    found = [right(trial) for trial in trials_of(num, "white", 0.05)]
     spread = np.std([f.value for f in found], ddof=1)
     assert 1.6 < np.mean([f.high - f.value for f in found]) / spread < 4.5
 

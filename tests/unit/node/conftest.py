@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pynetdicom")
@@ -51,18 +54,20 @@ def worker(queue: Queue, options: NodeOptions, tmp_path: Path, tiny_weights: Pat
     return Worker(queue, options, settings)
 
 
+def put(queue: Queue, folder: Path) -> str:
+    """Put the files of a folder into the queue; returns the name of their series."""
+    before = set(queue.series())
+    for path in folder.iterdir():
+        header = dcmread(path, stop_before_pixels=True)
+        queue.add(header.SeriesInstanceUID, header.SOPInstanceUID, path.read_bytes())
+    return (set(queue.series()) - before or before).pop()
+
+
 @pytest.fixture
 def fill(queue: Queue) -> Callable[[Path], str]:
     """Puts the files of a folder into the queue; returns the name of their series."""
 
-    def put(folder: Path) -> str:
-        before = set(queue.series())
-        for path in folder.iterdir():
-            header = dcmread(path, stop_before_pixels=True)
-            queue.add(header.SeriesInstanceUID, header.SOPInstanceUID, path.read_bytes())
-        return (set(queue.series()) - before or before).pop()
-
-    return put
+    return partial(put, queue)
 
 
 @pytest.fixture
@@ -77,11 +82,32 @@ def make_sender(queue: Queue, options: NodeOptions) -> Callable[..., Sender]:
     return make
 
 
+@pytest.fixture(scope="package")
+def restored_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    head: Callable[..., Any],
+    dicom_series: Callable[..., Path],
+    tiny_weights: Path,
+) -> tuple[Path, str]:
+    """The folder of a node with a restored series of 8 images, and the name of the series."""
+    folder = tmp_path_factory.mktemp("node")
+    real, imaginary = np.random.default_rng(20).normal(0, 50, (2, 32, 30, 8))
+    noisy = np.hypot(head((32, 30, 26))[:, :, 10:18] + real, imaginary)
+    queue = Queue(folder / "out")
+    name = put(queue, dicom_series(folder / "scan", noisy))
+    settings = make_settings(
+        folder / "out" / "derived", RestoreOptions(), tiny_weights, device="cpu", format="dicom"
+    )
+    options = NodeOptions(quiet_s=0, cut_off_s=0)
+    Worker(queue, options, settings).step(threading.Event())
+    return folder / "out", name
+
+
 @pytest.fixture
-def restored(queue: Queue, worker: Worker, scan: Path, fill: Any) -> str:
+def restored(queue: Queue, restored_once: tuple[Path, str]) -> str:
     """Name of a series that is restored and waits to be sent."""
-    name: str = fill(scan)
-    worker.step(threading.Event())
+    folder, name = restored_once
+    shutil.copytree(folder, queue.incoming.parent, dirs_exist_ok=True)
     record = queue.load(name)
     assert record is not None
     assert record.state == "restored", record

@@ -23,6 +23,11 @@ from medddpm.volume import Geometry, Volume
 EVIL = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
 
 
+@pytest.fixture
+def phantom_shape() -> tuple[int, int, int]:
+    return (40, 44, 36)
+
+
 def scan_of(before: Volume, after: Volume, **more: Any) -> ReportScan:
     told = {"name": "a scan", "facts": sidecar_of(), **more}
     return ReportScan(
@@ -82,6 +87,8 @@ def test_a_page_has_a_limit_whatever_its_pictures_take(
     small = report_page(scan)
     assert "in steps of a part of sigma" in small
     assert len(small) < limit + 100_000  # its words
+    monkeypatch.setattr("medddpm.report.page.MAX_PAGE", 0)  # the pictures alone are more
+    assert "only some planes: 1 of" in report_page(scan)
 
 
 def test_arrays_of_another_shape_are_refused(phantom: Volume) -> None:

@@ -35,6 +35,12 @@ def test_the_table_sorts_filters_and_writes() -> None:
     assert "# pass 6" in done.stdout
 
 
+def test_the_viewer_draws_each_voxel_where_it_is() -> None:
+    done = node(TESTS / "drawing.test.js")
+    assert done.returncode == 0, done.stdout
+    assert "# pass 5" in done.stdout
+
+
 def test_the_viewer_reads_what_python_packs(
     phantom: Volume, noisy_phantom: Volume, tmp_path: Path
 ) -> None:

@@ -16,6 +16,11 @@ FAST = RestoreOptions(tile=64)
 SCALE = 1000.0
 
 
+@pytest.fixture
+def phantom_shape() -> tuple[int, int, int]:
+    return (40, 44, 36)
+
+
 @pytest.fixture(scope="module")
 def tiny(tiny_weights: Path) -> Restorer:
     return Restorer.from_pretrained(tiny_weights, device="cpu")

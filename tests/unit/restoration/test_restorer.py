@@ -271,8 +271,8 @@ def test_uneven_noise_is_seen_and_used(
     restorer: Restorer, head: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three times the noise in one half: the sidecar says so, and the result differs."""
-    x = head((72, 72, 72))
-    sigma = np.where(np.arange(72) < 36, 30.0, 90.0)[:, None, None]
+    x = head((64, 48, 48))
+    sigma = np.where(np.arange(64) < 32, 30.0, 90.0)[:, None, None]
     real, imaginary = np.random.default_rng(0).normal(0, 1, (2, *x.shape)) * sigma
     y = np.hypot(x + real, imaginary).astype(np.float32)
     scan = Volume(y, Geometry(y.shape, np.eye(4)), case_id="uneven")

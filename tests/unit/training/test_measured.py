@@ -49,6 +49,11 @@ def rician(data: NDArray[Any], seed: int) -> NDArray[np.float32]:
 
 
 @pytest.fixture
+def phantom_shape() -> tuple[int, int, int]:
+    return (40, 44, 36)
+
+
+@pytest.fixture
 def scans(tmp_path: Path, phantom: Volume, save_nifti: Save) -> Path:
     """Two noisy heads, each scanned twice, and a clean one; sub-2 is held out."""
     folder = tmp_path / "data"

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.io import read_volume
 from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.restoration.restorer import Restorer
-from medddpm.signals import stop_requests
 from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, seed_of
 from medddpm.training.data import PackedScans, augment, check_split, crop
@@ -51,14 +50,31 @@ OPTIONS = Options(
 )
 
 
-@pytest.fixture
-def scans(tmp_path: Path, phantom: Volume, save_nifti: Callable[..., Path]) -> Path:
+@pytest.fixture(scope="module")
+def scans(
+    tmp_path_factory: pytest.TempPathFactory, head: Any, save_nifti: Callable[..., Path]
+) -> Path:
     """A folder of two clean phantoms; the second is held out."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name, data in (("sub-1", phantom.data), ("sub-2", phantom.data**0.9)):
-        save_nifti(folder / f"{name}_T1w.nii.gz", data, phantom.affine)
+    folder, data = tmp_path_factory.mktemp("data"), head((32, 30, 26))
+    for name, image in (("sub-1", data), ("sub-2", data**0.9)):
+        save_nifti(folder / f"{name}_T1w.nii.gz", image, np.diag([1.0, 1.1, 1.3, 1.0]))
     return folder
+
+
+@pytest.fixture(scope="module")
+def trained_once(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run folders that hold the stages before each."""
+    folder = tmp_path_factory.mktemp("trained")
+    train_stage("autoencoder", OPTIONS, scans, folder / "one")
+    shutil.copytree(folder / "one", folder / "two", symlinks=True)
+    train_stage("diffusion", OPTIONS, scans, folder / "two")
+    (folder / "none").mkdir()
+    return {
+        "autoencoder": folder / "none",
+        "diffusion": folder / "one",
+        "joint": folder / "one",
+        "fidelity": folder / "two",
+    }
 
 
 def test_no_scan_stands_in_both_halves(scans: Path, tmp_path: Path) -> None:
@@ -185,14 +201,13 @@ def test_all_stages_train_on_a_gpu(scans: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["diffusion", "fidelity", "joint"])
-def test_accumulated_parts_equal_the_whole_batch(scans: Path, tmp_path: Path, stage: Any) -> None:
+def test_accumulated_parts_equal_the_whole_batch(
+    scans: Path, trained_once: dict[str, Path], tmp_path: Path, stage: Any
+) -> None:
     ends = []
     for batch, accumulate in ((4, 1), (2, 2)):
-        out = tmp_path / str(batch)
-        train_stage("autoencoder", OPTIONS, scans, out)
+        out = shutil.copytree(trained_once[stage], tmp_path / str(batch), symlinks=True)
         train = replace(OPTIONS.train, accumulate=accumulate, log_every=1)
-        if stage == "fidelity":
-            train_stage("diffusion", OPTIONS, scans, out)
         section = replace(getattr(OPTIONS, stage), batch=batch)
         rows: list[dict[str, Any]] = []
         options = replace(OPTIONS, train=train, **{stage: section})
@@ -202,17 +217,19 @@ def test_accumulated_parts_equal_the_whole_batch(scans: Path, tmp_path: Path, st
     assert ends[0] == pytest.approx(ends[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])
-def test_a_resumed_run_is_the_same_bit_for_bit(scans: Path, tmp_path: Path, stage: Any) -> None:
+@pytest.mark.parametrize("stage", ["autoencoder", "diffusion", "fidelity"])
+def test_a_resumed_run_is_the_same_bit_for_bit(
+    scans: Path, trained_once: dict[str, Path], tmp_path: Path, stage: Any
+) -> None:
     def run(out: Path, steps: int, *, resume: bool) -> None:
         section = replace(getattr(OPTIONS, stage), steps=steps)
         options = replace(OPTIONS, train=replace(OPTIONS.train, schedule="constant"))
         train_stage(stage, replace(options, **{stage: section}), scans, out, resume=resume)
 
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    for out in (whole, halves):
-        if stage == "diffusion":
-            train_stage("autoencoder", OPTIONS, scans, out)
+    whole, halves = (
+        shutil.copytree(trained_once[stage], tmp_path / name, symlinks=True)
+        for name in ("whole", "halves")
+    )
     run(whole, 4, resume=False)
     run(halves, 2, resume=False)
     run(halves, 4, resume=True)
@@ -282,14 +299,6 @@ def test_a_signal_ends_a_run_that_then_goes_on_exactly(
     assert min(row["step"] for row in rows if "step" in row) == 2
     a, b = ((out / "autoencoder" / "state.safetensors").read_bytes() for out in (whole, halves))
     assert a == b
-
-
-def test_a_second_signal_does_not_wait_for_the_step() -> None:
-    with pytest.raises(KeyboardInterrupt), stop_requests() as wanted:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert wanted.wait(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(scans: Path, tmp_path: Path) -> None:
