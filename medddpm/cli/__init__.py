@@ -14,6 +14,7 @@ from medddpm.cli import (
     cohort,
     data_report,
     export,
+    import_weights,
     lesions,
     memorisation,
     prepare,
@@ -87,6 +88,7 @@ for part in (
         calibrate,
         calibrate_guard,
         export,
+        import_weights,
         shipped,
     ),
 ):

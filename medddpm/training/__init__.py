@@ -17,13 +17,13 @@ from torch import nn
 from medddpm.errors import ConfigError
 from medddpm.model.model import Model, load_model, save_model, with_card
 from medddpm.model.shrinkage import weigh
-from medddpm.model.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec, ModelSpec
 from medddpm.training.adapters import add_adapters, freeze, merge_adapters
+from medddpm.training.codec import adopt_codec, described, fresh_model
 from medddpm.training.data import open_cache, record_subjects
 from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.measured import MeasuredScans, pack_repeats
-from medddpm.training.options import FinetuneOptions, Options, spec_of
+from medddpm.training.options import FinetuneOptions, Options
 from medddpm.training.scans import Scans
 from medddpm.training.selfsupervised import MeasuredStage
 from medddpm.training.stages import (
@@ -74,7 +74,10 @@ def train_stage(
         ConfigError: No data, no scan left for a half, or an earlier stage is missing.
     """
     fabric = fabric or launch(options.train)
+    options = described(options)
     scans = _open_scans(fabric, stage, options, out, {"cache": data, "replay": replay}, on_log)
+    if _begins_with_codec(stage, options, out) and isinstance(scans, Scans):
+        adopt_codec(options, out, scans, fabric)
     model = _model_for(stage, options, out)
     model.requires_grad_(True)
     began = time.monotonic()
@@ -107,6 +110,12 @@ def train_stage(
     if on_log and fabric.is_global_zero:
         on_log({"stage": stage, "step": steps, "steps": task.steps, "weights": str(path)})
     return path
+
+
+def _begins_with_codec(stage: StageName, options: Options, out: Path) -> bool:
+    """Whether an imported autoencoder stands for the first stage, which was not trained here."""
+    new = stage in ("diffusion", "joint") and not (out / "model.safetensors").exists()
+    return new and options.autoencoder.kind == "imported"
 
 
 def _open_scans(
@@ -219,12 +228,8 @@ def _model_for(stage: StageName, options: Options, out: Path) -> Model:
         given = load_model(path)
         if _FROM in given.card:
             return given
-    wanted = ModelSpec(
-        spec_of(options.autoencoder, AutoencoderSpec),
-        spec_of(options.diffusion, DiffusionSpec),
-        spec_of(options.fidelity, FidelitySpec),
-    )
-    model = Model(wanted)
+    model = fresh_model(options)
+    wanted = model.spec
     if stage == "autoencoder":
         return model
     if not path.exists():
