@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medddpm.errors import CheckpointError, ConfigError
-from medddpm.importing.names import fitted, from_generative, from_medvae, set_aside
+from medddpm.importing.names import as_trained, fitted, from_generative, from_medvae, set_aside
 from medddpm.importing.reading import Checkpoint, read_foreign
 from medddpm.importing.settings import published, read_settings, unet_spec, vae_spec
 from medddpm.io.outputs import check_targets, staged
@@ -70,6 +70,7 @@ def import_weights(
     check_targets([target], overwrite=overwrite, inputs=[path])
     settings = settings or published(part, checkpoint.tensors)
     spec = vae_spec(kind, settings, scale) if part == "autoencoder" else unet_spec(kind, settings)
+    spec = as_trained(spec, checkpoint.tensors)
     tensors, aside = _converted(spec, checkpoint)
     types = {tensor.dtype for tensor in checkpoint.tensors.values()}
     number_type = torch.float16 if types == {torch.float16} else torch.float32
@@ -123,9 +124,9 @@ def _converted(
         fresh: nn.Module = build_imported(spec)
     except ValueError as error:  # of MONAI
         raise ConfigError(f"MONAI cannot build the network of the settings: {error}") from error
+    held, aside = set_aside(spec, checkpoint.tensors)
     if spec.layout == "generative":
-        return from_generative(fresh, checkpoint), []
+        return from_generative(fresh, held, checkpoint), aside
     if isinstance(spec, VaeSpec) and spec.layout == "medvae":
-        held, aside = set_aside(checkpoint.tensors)
-        return fitted(fresh, from_medvae(spec, held), checkpoint), aside
-    return fitted(fresh, checkpoint.tensors, checkpoint), []
+        held = from_medvae(spec, held)
+    return fitted(fresh, held, checkpoint), aside

@@ -5,22 +5,39 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from medddpm.errors import CheckpointError
 from medddpm.importing.reading import Checkpoint
-from medddpm.model.imported_spec import VaeSpec
+from medddpm.model.imported_spec import UNetSpec, VaeSpec
 
 _MOST_SAID = 5
-_ASIDE = ("channel_ds.", "channel_proj.", "loss.", "discriminator.")
+_OLD_PROJECTION = ".proj_attn."
+_PROJECTIONS = (_OLD_PROJECTION, ".attn.out_proj.")
+_OF_TRAINING = ("channel_ds.", "channel_proj.", "loss.", "discriminator.")
 """Of a MedVAE checkpoint: what serves its training, or other tasks, and no image."""
 
 
-def set_aside(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """MedVAE's weights without what an image does not pass through, and the names of that."""
-    aside = [name for name in tensors if name.startswith(_ASIDE)]
+def as_trained(spec: VaeSpec | UNetSpec, tensors: Mapping[str, Tensor]) -> VaeSpec | UNetSpec:
+    """The network as the weights' own library computed it.
+
+    MONAI GenerativeModels made a projection at the end of attention and never applied it (its
+    issue 503, MONAI's issue 7991), so its weights were never trained. MONAI applies it.
+    """
+    unused = spec.layout == "generative" and any(_OLD_PROJECTION in name for name in tensors)
+    return replace(spec, include_fc=False) if unused else spec
+
+
+def set_aside(
+    spec: VaeSpec | UNetSpec, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights without what an image does not pass through, and the names of that."""
+    parts = () if spec.include_fc else _PROJECTIONS
+    starts = _OF_TRAINING if spec.layout == "medvae" else ()
+    aside = [n for n in tensors if n.startswith(starts) or any(part in n for part in parts)]
     return {name: t for name, t in tensors.items() if name not in aside}, aside
 
 
@@ -51,7 +68,9 @@ def fitted(
     return {name: tensors[name] for name in wanted}
 
 
-def from_generative(network: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+def from_generative(
+    network: nn.Module, tensors: Mapping[str, Tensor], checkpoint: Checkpoint
+) -> dict[str, Tensor]:
     """Weights of MONAI GenerativeModels by the names that MONAI has now.
 
     MONAI's own `load_old_state_dict` renames. It passes over what is missing or left, so the
@@ -61,12 +80,12 @@ def from_generative(network: nn.Module, checkpoint: Checkpoint) -> dict[str, Ten
         CheckpointError: It names what is missing, unknown or of another shape.
     """
     known = network.state_dict()
-    if set(known) == set(checkpoint.tensors):
-        return fitted(network, checkpoint.tensors, checkpoint)
+    if set(known) == set(tensors):
+        return fitted(network, tensors, checkpoint)
     with torch.no_grad():
         for value in known.values():
             value.fill_(torch.nan)
-    left = {name: tensor.float() for name, tensor in checkpoint.tensors.items()}
+    left = {name: tensor.float() for name, tensor in tensors.items()}
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             network.load_old_state_dict(left)  # type: ignore[operator]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from medddpm.errors import CheckpointError, ConfigError, OutputError
 from medddpm.importing.convert import import_weights
-from medddpm.importing.names import fitted, from_generative, from_medvae, set_aside
+from medddpm.importing.names import as_trained, fitted, from_generative, from_medvae, set_aside
 from medddpm.importing.reading import Checkpoint, read_foreign
 from medddpm.importing.settings import published, read_settings, unet_spec, vae_spec
 from medddpm.importing.unpickle import RefusedError, leave_network, read_checkpoint
@@ -41,12 +41,21 @@ def checkpoint(tensors: dict[str, Tensor]) -> Checkpoint:
 
 def old_name(name: str) -> str:
     """As MONAI GenerativeModels called what MONAI calls otherwise now."""
-    name = name.replace(".attn.out_proj.", ".proj_attn.").replace(".postconv.", ".conv.")
+    name = name.replace(".postconv.", ".conv.")
     name = re.sub(r"(transformer_blocks.*)\.out_proj\.", r"\1.to_out.0.", name)
     return re.sub(r"\.attn\.(to_[qkv])\.", r".\1.", name)
 
 
-def generative_vae() -> tuple[nn.Module, dict[str, Any]]:
+def old_state(network: nn.Module) -> dict[str, Tensor]:
+    """As GenerativeModels saves it: with a projection that it does not apply."""
+    state = {old_name(k): v for k, v in network.state_dict().items()}
+    unused = {k.replace(".to_q.", ".proj_attn."): v + 1 for k, v in state.items()}
+    blocks = {k: v for k, v in unused.items() if "proj_attn" in k and "transformer" not in k}
+    # its transformers, of conditioned networks, do apply theirs
+    return state | blocks
+
+
+def generative_vae(**more: Any) -> tuple[nn.Module, dict[str, Any]]:
     from monai.networks.nets.autoencoderkl import AutoencoderKL
 
     known = {
@@ -58,11 +67,11 @@ def generative_vae() -> tuple[nn.Module, dict[str, Any]]:
         "latent_channels": 2,
         "norm_num_groups": 4,
     }
-    network = AutoencoderKL(**known, channels=[8, 16])
+    network = AutoencoderKL(**known, channels=[8, 16], **more)
     return foreign.randomised(network), known | {"num_channels": [8, 16]}
 
 
-def generative_unet() -> tuple[nn.Module, dict[str, Any]]:
+def generative_unet(**more: Any) -> tuple[nn.Module, dict[str, Any]]:
     from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 
     known = {
@@ -73,11 +82,9 @@ def generative_unet() -> tuple[nn.Module, dict[str, Any]]:
         "attention_levels": [False, True],
         "norm_num_groups": 4,
         "num_head_channels": 8,
-        "with_conditioning": True,
-        "cross_attention_dim": 5,
     }
-    network = DiffusionModelUNet(**known, channels=[8, 16])
-    return foreign.randomised(network), known | {"num_channels": [8, 16]}
+    network = DiffusionModelUNet(**known, channels=[8, 16], **more)
+    return foreign.randomised(network), known | {"num_channels": [8, 16]} | more
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
@@ -138,28 +145,31 @@ def test_a_maisi_diffusion_network_in_float16_with_its_scale_factor(tmp_path: Pa
 
 @pytest.mark.parametrize("old", [True, False])
 def test_an_autoencoder_of_generative_models(tmp_path: Path, old: bool) -> None:
-    theirs, known = generative_vae()
-    state = {old_name(k) if old else k: v for k, v in theirs.state_dict().items()}
-    assert (set(state) != set(theirs.state_dict())) == old
-    spec = vae_spec("generative", known)
+    theirs, known = generative_vae(include_fc=not old)
+    state = old_state(theirs) if old else theirs.state_dict()
+    spec = as_trained(vae_spec("generative", known), state)
+    held, aside = set_aside(spec, state)
+    assert bool(aside) == old
     network = build_imported(spec)
-    network.load_state_dict(from_generative(build_imported(spec), checkpoint(state)))
+    network.load_state_dict(from_generative(build_imported(spec), held, checkpoint(state)))
     with torch.no_grad():
         mean, _ = network.eval().encode(IMAGE)  # type: ignore[operator]
         torch.testing.assert_close(mean, theirs.encode(IMAGE)[0])  # type: ignore[operator]
         torch.testing.assert_close(network.decode(mean), theirs.decode(mean))  # type: ignore[operator]
 
 
-def test_a_diffusion_network_of_generative_models(tmp_path: Path) -> None:
-    theirs, known = generative_unet()
-    state = {old_name(k): v for k, v in theirs.state_dict().items()}
-    torch.save({"state_dict": state, "best_loss": 1.0}, tmp_path / "final.pth")
+@pytest.mark.parametrize("crossed", [True, False])
+def test_a_diffusion_network_of_generative_models(tmp_path: Path, crossed: bool) -> None:
+    conditioned = {"with_conditioning": True, "cross_attention_dim": 5}
+    more: dict[str, Any] = conditioned if crossed else {"include_fc": False}
+    theirs, known = generative_unet(**more)
+    torch.save({"state_dict": old_state(theirs), "best_loss": 1.0}, tmp_path / "final.pth")
     settings = foreign.written(tmp_path / "ldm.json", known)
     out = import_weights(
         tmp_path / "final.pth", "generative", tmp_path / "out", network=settings, **SAID
     )
     _, network = load_imported(out)
-    x, context = torch.randn(1, 3, 8, 8, 4), torch.randn(1, 1, 5)
+    x, context = torch.randn(1, 3, 8, 8, 4), torch.randn(1, 1, 5) if crossed else None
     with torch.no_grad():
         expected = theirs(x, torch.tensor([7.0]), context=context)
         torch.testing.assert_close(network(x, torch.tensor([7.0]), context=context), expected)
@@ -247,18 +257,20 @@ def test_a_mismatch_names_the_tensors(change: Callable[[Any], Any], said: str) -
 def test_a_mismatch_names_the_tensors_behind_old_names(
     change: Callable[[Any], Any], said: str
 ) -> None:
-    theirs, known = generative_vae()
-    state = {old_name(k): v for k, v in theirs.state_dict().items()}
+    theirs, known = generative_vae(include_fc=False)
+    state = old_state(theirs)
     change(state)
+    spec = as_trained(vae_spec("generative", known), state)
+    held, _ = set_aside(spec, state)
     with pytest.raises(CheckpointError, match=said):
-        from_generative(build_imported(vae_spec("generative", known)), checkpoint(state))
+        from_generative(build_imported(spec), held, checkpoint(state))
 
 
 def test_a_mismatch_names_the_tensors_of_a_medvae() -> None:
-    held, _ = set_aside(foreign.medvae_weights())
+    spec = vae_spec("medvae", foreign.MEDVAE)
+    held, _ = set_aside(spec, foreign.medvae_weights())
     held["encoder.down.5.block.0.conv1.weight"] = torch.ones(1)
     del held["decoder.up.0.block.1.conv2.bias"]
-    spec = vae_spec("medvae", foreign.MEDVAE)
     with pytest.raises(CheckpointError, match=r"blocks\.8\.conv2\.conv\.bias.*encoder\.down\.5"):
         fitted(build_imported(spec), from_medvae(spec, held), checkpoint(held))
 
