@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import medddpm
 from medddpm import workflows
+from medddpm.share import share_dir
 
 
 def test_every_public_name_is_there() -> None:
@@ -32,6 +35,7 @@ NOT_FOR_A_RESTORATION = (
 )
 AT_THE_FIRST_TILE = """
 import sys
+import tomllib
 from pathlib import Path
 from medddpm.restoration.tile import TileRestorer
 
@@ -54,3 +58,29 @@ def test_a_restoration_does_not_wait_for_what_it_does_not_use(
     held = next(line for line in done.stdout.splitlines() if line.startswith("HELD")).split()
     assert {"torch", "medddpm.restoration.restorer"} <= set(held)
     assert [name for name in NOT_FOR_A_RESTORATION if name in held] == []
+
+
+ROOT = share_dir()
+OF_CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+"""What conda-forge calls otherwise than PyPI."""
+
+
+def test_the_conda_recipe_says_what_pyproject_says() -> None:
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
+    truth = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = truth["project"]
+
+    def of_conda(requirement: str) -> str:
+        name, _, version = requirement.partition(">=")
+        return f"{OF_CONDA.get(name, name)} >={version}"
+
+    python = f"python {project['requires-python']}"
+    wanted = [python, *map(of_conda, project["dependencies"])]
+    assert recipe["requirements"]["run"] == wanted
+    builders = map(of_conda, truth["build-system"]["requires"])
+    assert recipe["requirements"]["host"] == [python, "pip", *builders]
+    commands = [f"{name} = {path}" for name, path in project["scripts"].items()]
+    assert recipe["build"]["python"]["entry_points"] == commands
+    assert recipe["context"]["version"] == medddpm.__version__
+    assert recipe["about"]["license"] == project["license"]
+    assert recipe["about"]["summary"] == project["description"]
