@@ -34,11 +34,11 @@ def import_weights(
     out: Annotated[Path, typer.Option(help="Folder for what it becomes.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights, for their card.")],
     source: Annotated[str, typer.Option(help="Where they are from, for their card.")],
-    network: Annotated[
+    settings: Annotated[
         Path | None,
         typer.Option(
-            help="Settings that came with the weights, JSON or YAML; needed but for published "
-            "MAISI weights."
+            help="What came with the weights and describes their network, JSON or YAML; not "
+            "needed for MAISI as published."
         ),
     ] = None,
     scale: Annotated[
@@ -56,16 +56,9 @@ def import_weights(
 
     Exit codes: 0 ok; 2 usage; 3 an unreadable or unfit file; 5 output.
     """
+    from medddpm.importing.convert import Origin
     from medddpm.importing.convert import import_weights as run
 
-    path = run(
-        file,
-        kind,
-        out,
-        licence=licence,
-        source=source,
-        network=network,
-        scale=scale,
-        overwrite=overwrite,
-    )
+    origin = Origin(licence=licence, source=source)
+    path = run(file, kind, out, origin, settings=settings, scale=scale, overwrite=overwrite)
     say(str(path))

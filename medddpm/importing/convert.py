@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from medddpm.importing.reading import Checkpoint, read_foreign
 from medddpm.importing.settings import published, read_settings, unet_spec, vae_spec
 from medddpm.io.outputs import check_targets, staged
 from medddpm.model.imported_file import (
+    LONGEST_LINE,
     Imported,
     ImportedCard,
     Part,
@@ -27,14 +29,32 @@ Kind = Literal["maisi", "generative", "medvae"]
 _TELLTALE: dict[Part, str] = {"autoencoder": "encoder.", "diffusion": "time_embed."}
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Whose the weights are, as whoever imports them says; it goes into their card.
+
+    Raises:
+        ConfigError: One of them is empty or too long.
+    """
+
+    licence: str
+    source: str
+
+    def __post_init__(self) -> None:
+        for name, text in asdict(self).items():
+            if not text.strip() or len(text) > LONGEST_LINE:
+                raise ConfigError(
+                    f"say the {name} of these weights in 1 to {LONGEST_LINE} characters"
+                )
+
+
 def import_weights(
     path: Path,
     kind: Kind,
     out: Path,
+    origin: Origin,
     *,
-    licence: str,
-    source: str,
-    network: Path | None = None,
+    settings: Path | None = None,
     scale: tuple[float, float] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -47,50 +67,48 @@ def import_weights(
         path: A checkpoint of PyTorch, or safetensors.
         kind: Whose layout it has.
         out: A folder; made if only its last part is missing.
-        licence: Of the weights; it goes into the card.
-        source: Where they are from; it goes into the card.
-        network: The settings that came with the weights; those that NV-Generate publishes by
-            default, for MAISI alone.
+        origin: Licence and source of the weights.
+        settings: The file that came with the weights; what NV-Generate publishes by default, for
+            MAISI alone.
         scale: What stands for 0 and 1 of the intensity scale where an autoencoder was trained.
         overwrite: Replace what was imported into `out` before.
 
     Raises:
-        ConfigError: Licence or source is empty, or the settings describe no such network.
+        ConfigError: The settings are missing, or describe no such network.
         CheckpointError: The file is damaged, holds more than weights, or does not fit.
         OutputError: The result cannot be written.
     """
-    for name, text in (("licence", licence), ("source", source)):
-        if not text.strip() or len(text) > 500:
-            raise ConfigError(f"say the {name} of these weights in 1 to 500 characters")
-    settings = _given(kind, network)
+    given = _given(kind, settings)
     check_targets([out / "autoencoder.safetensors"], overwrite=True, inputs=[path])
     checkpoint = read_foreign(path)
     part = _part(checkpoint)
     target = out / f"{part}.safetensors"
     check_targets([target], overwrite=overwrite, inputs=[path])
-    settings = settings or published(part, checkpoint.tensors)
-    spec = vae_spec(kind, settings, scale) if part == "autoencoder" else unet_spec(kind, settings)
+    given = given or published(part, checkpoint.tensors)
+    spec = vae_spec(kind, given, scale) if part == "autoencoder" else unet_spec(kind, given)
     spec = as_trained(spec, checkpoint.tensors)
     tensors, aside = _converted(spec, checkpoint)
+    imported = Imported(spec, _card(kind, origin, checkpoint, aside))
+    number_type = getattr(torch, imported.card.number_type)
+    with staged(out, "import") as work:
+        written = work / target.name
+        save_imported(written, imported, {k: v.to(number_type) for k, v in tensors.items()})
+        load_imported(written)
+    return target
+
+
+def _card(kind: Kind, origin: Origin, checkpoint: Checkpoint, aside: list[str]) -> ImportedCard:
     types = {tensor.dtype for tensor in checkpoint.tensors.values()}
-    number_type = torch.float16 if types == {torch.float16} else torch.float32
-    card = ImportedCard(
+    return ImportedCard(
         kind=kind,
-        licence=licence.strip(),
-        source=source.strip(),
+        licence=origin.licence.strip(),
+        source=origin.source.strip(),
         sha256=checkpoint.sha256,
         scale_factor=checkpoint.numbers.get("scale_factor"),
         left_out=tuple(aside),
-        number_type=str(number_type).removeprefix("torch."),
+        number_type="float16" if types == {torch.float16} else "float32",
         network_access=checkpoint.network_access,
     )
-    with staged(out, "import") as work:
-        written = work / target.name
-        save_imported(
-            written, Imported(spec, card), {k: v.to(number_type) for k, v in tensors.items()}
-        )
-        load_imported(written)
-    return target
 
 
 def _part(checkpoint: Checkpoint) -> Part:
@@ -104,14 +122,13 @@ def _part(checkpoint: Checkpoint) -> Part:
     )
 
 
-def _given(kind: Kind, network: Path | None) -> dict[str, Any]:
+def _given(kind: Kind, settings: Path | None) -> dict[str, Any]:
     """The settings that were given; none where those that are published may serve."""
-    if network is not None:
-        return read_settings(network)
+    if settings is not None:
+        return read_settings(settings)
     if kind != "maisi":
         raise ConfigError(
-            f"weights of kind {kind} need --network FILE: the settings that came with them, as "
-            "JSON or YAML"
+            f"weights of kind {kind} need --settings FILE: what came with them, as JSON or YAML"
         )
     return {}
 

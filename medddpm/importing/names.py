@@ -63,7 +63,7 @@ def fitted(
     if said:
         raise CheckpointError(
             f"{checkpoint.path} does not fit the network that its settings describe. "
-            f"{'; '.join(said)}. Give --network FILE, the settings that came with these weights"
+            f"{'; '.join(said)}. Give --settings FILE, what came with these weights"
         )
     return {name: tensors[name] for name in wanted}
 
@@ -104,7 +104,7 @@ def from_generative(
 def _unfit(checkpoint: Checkpoint, why: str) -> CheckpointError:
     return CheckpointError(
         f"{checkpoint.path} does not fit the network that its settings describe. {why}. Give "
-        "--network FILE, the settings that came with these weights"
+        "--settings FILE, what came with these weights"
     )
 
 

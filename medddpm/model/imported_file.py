@@ -18,7 +18,8 @@ from medddpm.model.imported_spec import UNetSpec, VaeSpec
 from medddpm.model.weights_file import IMPORTED, damaged, faults, open_weights, parsed_header
 
 Part = Literal["autoencoder", "diffusion"]
-_Line = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"\S")]
+LONGEST_LINE = 500
+_Line = Annotated[str, StringConstraints(max_length=LONGEST_LINE, pattern=r"\S")]
 
 
 class ImportedCard(BaseModel):
@@ -43,7 +44,7 @@ class ImportedCard(BaseModel):
     sha256: str
     scale_factor: float | None = None
     left_out: tuple[str, ...] = ()
-    number_type: str = "float32"
+    number_type: Literal["float16", "float32"] = "float32"
     network_access: str = ""
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support import foreign
 
-from medddpm.importing.convert import import_weights
+from medddpm.importing.convert import Origin, import_weights
 from medddpm.model.imported_file import load_imported
 from medddpm.model.model import load_model
 
@@ -40,9 +40,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.save({"unet_state_dict": network.state_dict()}, folder / "theirs.pt")
         import_weights(
             *(folder / "theirs.pt", "maisi", folder / "ours"),
-            network=settings,
-            licence="NVIDIA Open Model",
-            source="a test",
+            Origin(licence="NVIDIA Open Model", source="a test"),
+            settings=settings,
         )
     return folder / "ours"
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from support import foreign
 
-from medddpm.importing.convert import import_weights
+from medddpm.importing.convert import Origin, import_weights
 from medddpm.model.imported_file import load_imported
 
 pytestmark = [
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-SAID = {"licence": "MIT", "source": "made for a test"}
+SAID = Origin(licence="MIT", source="made for a test")
 IMAGE = torch.linspace(0, 1, 16 * 16 * 8).view(1, 1, 16, 16, 8).sin()
 
 
@@ -70,7 +70,7 @@ def test_the_network_of_medvae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     theirs = foreign.randomised(_medvae_network(monkeypatch))
     torch.save({"state_dict": theirs.state_dict()}, tmp_path / "vae.ckpt")
     settings = foreign.written(tmp_path / "medvae.yaml", foreign.MEDVAE)
-    path = import_weights(tmp_path / "vae.ckpt", "medvae", tmp_path, network=settings, **SAID)
+    path = import_weights(tmp_path / "vae.ckpt", "medvae", tmp_path, SAID, settings=settings)
     _, ours = load_imported(path)
     with torch.no_grad():
         posterior = theirs.encode(IMAGE)  # type: ignore[operator]
@@ -90,7 +90,7 @@ def _imported(network: torch.nn.Module, kind: Any, known: dict[str, Any], out: P
     out.mkdir()
     torch.save(network.state_dict(), out / "final.pth")
     settings = foreign.written(out / "settings.json", known)
-    return load_imported(import_weights(out / "final.pth", kind, out, network=settings, **SAID))[1]
+    return load_imported(import_weights(out / "final.pth", kind, out, SAID, settings=settings))[1]
 
 
 def _medvae_network(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from support import foreign
 from torch import Tensor, nn
 
 from medddpm.errors import CheckpointError, ConfigError, OutputError
-from medddpm.importing.convert import import_weights
+from medddpm.importing.convert import Origin, import_weights
 from medddpm.importing.names import as_trained, fitted, from_generative, from_medvae, set_aside
 from medddpm.importing.reading import Checkpoint, read_foreign
 from medddpm.importing.settings import published, read_settings, unet_spec, vae_spec
@@ -30,7 +31,7 @@ from medddpm.model.imported_file import build_imported, load_imported, read_impo
 from medddpm.model.imported_vae import ImportedVae
 
 Cli = Callable[..., Any]
-SAID = {"licence": "CC-BY-4.0", "source": "made for a test"}
+SAID = Origin(licence="CC-BY-4.0", source="made for a test")
 WIDE = torch.linspace(0, 1, 8 * 64 * 8).view(1, 1, 8, 64, 8).sin()  # theirs cuts it in two
 IMAGE = torch.linspace(0, 1, 2 * 16 * 16 * 8).view(2, 1, 16, 16, 8).sin()
 
@@ -96,8 +97,8 @@ def test_a_maisi_autoencoder(cli: Cli, tmp_path: Path, wrapped: bool) -> None:
         state = {"epoch": 3, "unet_state_dict": state, "epoch_finished": True}
     torch.save(state, tmp_path / "autoencoder.pt")
     settings = foreign.written(tmp_path / "config.json", foreign.MAISI)
-    words = [item for name, text in SAID.items() for item in (f"--{name}", text)]
-    command = ("import", tmp_path / "autoencoder.pt", "--kind", "maisi", "--network", settings)
+    words = [item for name, text in asdict(SAID).items() for item in (f"--{name}", text)]
+    command = ("import", tmp_path / "autoencoder.pt", "--kind", "maisi", "--settings", settings)
     done = cli(*command, "--out", tmp_path / "out", *words)
     assert done.exit_code == 0, done.stderr
     imported, network = load_imported(tmp_path / "out" / "autoencoder.safetensors")
@@ -127,7 +128,7 @@ def test_a_maisi_diffusion_network_in_float16_with_its_scale_factor(tmp_path: Pa
     torch.save(state, tmp_path / "diff_unet.pt")
     settings = foreign.written(tmp_path / "config.json", foreign.MAISI)
     path = import_weights(
-        tmp_path / "diff_unet.pt", "maisi", tmp_path / "out", network=settings, **SAID
+        tmp_path / "diff_unet.pt", "maisi", tmp_path / "out", SAID, settings=settings
     )
     imported, network = load_imported(path)
     assert path.name == "diffusion.safetensors"
@@ -166,7 +167,7 @@ def test_a_diffusion_network_of_generative_models(tmp_path: Path, crossed: bool)
     torch.save({"state_dict": old_state(theirs), "best_loss": 1.0}, tmp_path / "final.pth")
     settings = foreign.written(tmp_path / "ldm.json", known)
     out = import_weights(
-        tmp_path / "final.pth", "generative", tmp_path / "out", network=settings, **SAID
+        tmp_path / "final.pth", "generative", tmp_path / "out", SAID, settings=settings
     )
     _, network = load_imported(out)
     x, context = torch.randn(1, 3, 8, 8, 4), torch.randn(1, 1, 5) if crossed else None
@@ -190,7 +191,7 @@ def test_a_medvae_of_lightning(tmp_path: Path) -> None:
     lines = [f"  {name}: {json.dumps(value)}" for name, value in foreign.MEDVAE["ddconfig"].items()]
     settings.write_text("\n".join(["embed_dim: 1", "ddconfig:", *lines]))
     path = import_weights(
-        tmp_path / "vae.ckpt", "medvae", tmp_path / "out", network=settings, **SAID
+        tmp_path / "vae.ckpt", "medvae", tmp_path / "out", SAID, settings=settings
     )
     imported, network = load_imported(path)
     theirs = foreign.MedVae(weights)
@@ -242,7 +243,7 @@ def test_a_mismatch_names_the_tensors(change: Callable[[Any], Any], said: str) -
     network = build_imported(vae_spec("maisi", foreign.MAISI))
     with pytest.raises(CheckpointError, match=said) as caught:
         fitted(network, weights, checkpoint(weights))
-    assert "--network" in str(caught.value)
+    assert "--settings" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +423,7 @@ def test_other_settings_that_cannot_be_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "more", "said"),
     [
-        ("generative", {}, "--network"),
+        ("generative", {}, "--settings"),
         ("maisi", {"licence": " "}, "licence"),
         ("maisi", {"source": "x" * 501}, "source"),
     ],
@@ -432,7 +433,7 @@ def test_what_an_import_must_be_told(
 ) -> None:
     save_file({"encoder.a": torch.ones(1)}, tmp_path / "a.safetensors")
     with pytest.raises(ConfigError, match=said):
-        import_weights(tmp_path / "a.safetensors", kind, tmp_path / "out", **(SAID | more))
+        import_weights(tmp_path / "a.safetensors", kind, tmp_path / "out", replace(SAID, **more))
     assert not (tmp_path / "out").exists()
 
 
@@ -440,17 +441,15 @@ def test_an_import_does_not_replace_what_it_reads(tmp_path: Path) -> None:
     save_file({"encoder.a": torch.ones(1)}, tmp_path / "autoencoder.safetensors")
     with pytest.raises(OutputError, match="never replaced"):
         import_weights(
-            tmp_path / "autoencoder.safetensors", "maisi", tmp_path, overwrite=True, **SAID
+            tmp_path / "autoencoder.safetensors", "maisi", tmp_path, SAID, overwrite=True
         )
     save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="neither an autoencoder nor"):
-        import_weights(tmp_path / "other.safetensors", "maisi", tmp_path / "out", **SAID)
+        import_weights(tmp_path / "other.safetensors", "maisi", tmp_path / "out", SAID)
 
 
 def test_a_header_that_asks_for_too_much(tmp_path: Path, tiny_weights: Path) -> None:
     spec = vae_spec("maisi", published("autoencoder", {}))
-    from dataclasses import asdict
-
     card = {"kind": "maisi", "licence": "x", "source": "x", "sha256": ""}
     header = {"version": 1, "autoencoder": asdict(spec), "card": card}
 
