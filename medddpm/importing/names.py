@@ -16,7 +16,6 @@ from medddpm.model.imported_spec import UNetSpec, VaeSpec
 
 _MOST_SAID = 5
 _OLD_PROJECTION = ".proj_attn."
-_PROJECTIONS = (_OLD_PROJECTION, ".attn.out_proj.")
 _OF_TRAINING = ("channel_ds.", "channel_proj.", "loss.", "discriminator.")
 """Of a MedVAE checkpoint: what serves its training, or other tasks, and no image."""
 
@@ -35,9 +34,12 @@ def set_aside(
     spec: VaeSpec | UNetSpec, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The weights without what an image does not pass through, and the names of that."""
-    parts = () if spec.include_fc else _PROJECTIONS
     starts = _OF_TRAINING if spec.layout == "medvae" else ()
-    aside = [n for n in tensors if n.startswith(starts) or any(part in n for part in parts)]
+    aside = [
+        name
+        for name in tensors
+        if name.startswith(starts) or (_OLD_PROJECTION in name and not spec.include_fc)
+    ]
     return {name: t for name, t in tensors.items() if name not in aside}, aside
 
 

@@ -58,7 +58,9 @@ def read_foreign(path: Path) -> Checkpoint:
 
 def _unpickled(path: Path, out: Path) -> dict[str, Any]:
     """Run the other process; returns what it said."""
-    command = [sys.executable, "-m", "medddpm.importing.unpickle", str(path.absolute()), str(out)]
+    # -P: no module is taken from the folder that the command runs in
+    reader = [sys.executable, "-P", "-m", "medddpm.importing.unpickle"]
+    command = [*reader, str(path.absolute()), str(out)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     try:
         said: dict[str, Any] = json.loads(done.stdout)

@@ -58,6 +58,8 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, float]]:
     wrapper = next((name for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
     weights = content[wrapper] if wrapper else content
     other = [str(name) for name, value in weights.items() if not isinstance(value, torch.Tensor)]
+    if wrapper and other:
+        raise RefusedError(f"holds no tensor under {wrapper} as {other[0]}")
     if other or not weights:
         names = ", ".join(map(str, content))[:_MOST_SAID]
         raise RefusedError(f"holds no weights under {' or '.join(_WRAPPERS)}; it holds {names}")
@@ -74,7 +76,6 @@ def _loaded(path: str) -> Any:
     from safetensors.torch import load_file
 
     damaged = (RuntimeError, SafetensorError, EOFError, OSError, LookupError, ValueError, TypeError)
-
     try:
         if path.endswith(".safetensors"):
             return load_file(path)

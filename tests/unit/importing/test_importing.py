@@ -330,6 +330,10 @@ def _no_weights(path: Path) -> None:
         (_cut_short, "cut short or damaged"),
         (_cut_short_of_old, "damaged"),
         (_no_weights, "it holds weights, epoch"),
+        (
+            lambda path: torch.save({"state_dict": {"a": 3}}, path),
+            "no tensor under state_dict as a",
+        ),
         (lambda path: torch.save([torch.ones(1)], path), "a list, not weights by name"),
         (lambda path: path.write_text("<html>not found</html>"), "damaged"),
         (lambda path: path.write_bytes(b""), "damaged"),
