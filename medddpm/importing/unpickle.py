@@ -61,11 +61,11 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, float]]:
     if wrapper and other:
         raise RefusedError(f"holds no tensor under {wrapper} as {other[0]}")
     if other or not weights:
-        names = ", ".join(map(str, content))[:_MOST_SAID]
-        raise RefusedError(f"holds no weights under {' or '.join(_WRAPPERS)}; it holds {names}")
+        held = ", ".join(map(str, content))[:_MOST_SAID]
+        raise RefusedError(f"holds no weights under {' or '.join(_WRAPPERS)}; it holds {held}")
     beside = {str(k): v for k, v in content.items() if wrapper and _is_number(v)}
-    names = {str(name).removeprefix(_PARALLEL): tensor for name, tensor in weights.items()}
-    return names, {name: float(value) for name, value in beside.items()}
+    tensors = {str(name).removeprefix(_PARALLEL): tensor for name, tensor in weights.items()}
+    return tensors, {name: float(value) for name, value in beside.items()}
 
 
 def _loaded(path: str) -> Any:
