@@ -15,6 +15,7 @@ from medddpm.cli import (
     data_report,
     export,
     generate,
+    import_weights,
     lesions,
     memorisation,
     prepare,
@@ -89,6 +90,7 @@ for part in (
         calibrate_guard,
         export,
         generate,
+        import_weights,
         shipped,
     ),
 ):

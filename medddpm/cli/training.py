@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,6 +42,10 @@ def train(
     replay: Annotated[
         Path | None, typer.Option(help="Scans that share a fine-tuning, against forgetting.")
     ] = None,
+    codec: Annotated[
+        Path | None,
+        typer.Option(help="Autoencoder of `medddpm import`, in place of one that is trained here."),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Train one stage on a folder of scans; Ctrl-C or SIGTERM saves, --resume goes on."""
@@ -53,12 +58,19 @@ def train(
             stage,
             data=data,
             out=out,
-            config=load_config(config, overrides or []),
+            config=load_config(config, [*_imported(codec), *(overrides or [])]),
             resume=resume,
             start=start,
             replay=replay,
             on_log=_Log(before),
         )
+
+
+def _imported(codec: Path | None) -> list[str]:
+    """What a config says of an imported autoencoder."""
+    if codec is None:
+        return []
+    return ["autoencoder.kind=imported", f"autoencoder.weights={json.dumps(str(codec))}"]
 
 
 class _Log:

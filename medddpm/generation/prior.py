@@ -11,6 +11,7 @@ from medddpm.diffusion.denoiser import Denoiser, as_denoiser
 from medddpm.diffusion.prediction import Prediction
 from medddpm.diffusion.schedule import Schedule
 from medddpm.generation.options import PriorSpec
+from medddpm.model.spec import DiffusionSpec
 from medddpm.model.unet import LatentUNet
 
 SCHEDULE = Schedule("cosine")
@@ -39,16 +40,14 @@ class HeadPrior(nn.Module):
         super().__init__()
         self.spec = spec
         self.grid = tuple(n // factor for n in spec.shape)
-        self.unet = LatentUNet(
-            latent_channels,
-            _NUM_PLACES + latent_channels,
-            spec.channels,
-            spec.num_blocks,
-            spec.embedding_width,
-            guess_gain=0.0,
-            num_conditions=0,
-            normed=True,
+        network = DiffusionSpec(
+            channels=spec.channels,
+            num_blocks=spec.num_blocks,
+            embedding_width=spec.embedding_width,
+            coloured=True,  # filters of unit norm
         )
+        seen = _NUM_PLACES + latent_channels
+        self.unet = LatentUNet(network, latent_channels, seen, guess_gain=0.0, num_conditions=0)
         self.mean: Tensor
         self.unit: Tensor
         self.places: Tensor

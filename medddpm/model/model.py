@@ -42,10 +42,15 @@ _LONGEST = 300
 
 def build_codec(spec: AutoencoderSpec) -> LatentCodec:
     """A fresh autoencoder behind its codec."""
-    if spec.kind == "monai":
+    vae: nn.Module
+    if spec.imported is not None:
+        from medddpm.model.imported_vae import ImportedVae
+
+        vae = ImportedVae(spec.imported)
+    elif spec.kind == "monai":
         from medddpm.model.monai_vae import StemmedAutoencoderKL
 
-        vae: nn.Module = StemmedAutoencoderKL(
+        vae = StemmedAutoencoderKL(
             spec.latent_channels, spec.factor, (spec.encoder_channels, spec.decoder_channels)
         )
     else:

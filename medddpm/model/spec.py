@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from medddpm.diffusion.prediction import Prediction
 from medddpm.diffusion.schedule import Schedule
 from medddpm.errors import ConfigError
+from medddpm.model.imported_spec import VaeSpec
 
 _FORBID: dict[str, str] = {"extra": "forbid"}
 _Width = Annotated[int, Interval(ge=1, le=4096)]
@@ -27,16 +28,21 @@ def _named_schedule(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class AutoencoderSpec:
-    """What rebuilds the autoencoder; `kind` "monai" is MONAI's AutoencoderKL behind the stem."""
+    """What rebuilds the autoencoder.
+
+    `kind` "monai" is MONAI's AutoencoderKL behind the stem, "imported" one that others trained;
+    `imported`, its factor and channels are then those of its file, not to be set by hand.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
-    kind: Literal["compact", "monai"] = "compact"
+    kind: Literal["compact", "monai", "imported"] = "compact"
     latent_channels: _Width = 16
     factor: Literal[2, 4, 8] = 4
     encoder_channels: _Width = 64
     decoder_channels: _Width = 96
     encoder_blocks: _Depth = 3
     decoder_blocks: _Depth = 5
+    imported: VaeSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class ModelSpec:
     """The whole model.
 
     Raises:
-        ConfigError: The fidelity decoder has no level on the grid of the latent.
+        ConfigError: The fidelity decoder has no level on the grid of the latent, or an imported
+            autoencoder is not described, or as another one.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
@@ -92,18 +99,30 @@ class ModelSpec:
                 f"fidelity.channels lists {len(self.fidelity.channels)} levels; a latent of factor "
                 f"{self.autoencoder.factor} needs {needed} or more"
             )
+        auto, vae = self.autoencoder, self.autoencoder.imported
+        if (auto.kind == "imported") != (vae is not None):
+            raise ConfigError("an autoencoder is described as imported, or it is of another kind")
+        if vae and (vae.factor, vae.latent_channels) != (auto.factor, auto.latent_channels):
+            raise ConfigError("an imported autoencoder has the factor and channels of its file")
 
     @property
     def least_weights(self) -> int:
         """How many weights the networks have at least: those of their residual blocks."""
-        auto, deep = self.autoencoder, self.autoencoder.kind == "compact"
-        blocks = [
-            (auto.encoder_channels, auto.encoder_blocks if deep else 1),
-            (auto.decoder_channels, auto.decoder_blocks if deep else int(auto.factor > 2)),
-        ]
-        total = sum(_BLOCK * count * width**2 for width, count in blocks)
+        total = _of_autoencoder(self.autoencoder)
         for unet in (self.diffusion, self.fidelity):
             both = (*unet.channels, *unet.channels[:-1])  # the way down, and up again
             total += unet.embedding_width**2
             total += sum(_BLOCK * unet.num_blocks * width**2 for width in both)
         return total
+
+
+def _of_autoencoder(auto: AutoencoderSpec) -> int:
+    """How many weights an autoencoder has at least."""
+    if auto.imported is not None:
+        return auto.imported.least_weights
+    deep = auto.kind == "compact"
+    blocks = [
+        (auto.encoder_channels, auto.encoder_blocks if deep else 1),
+        (auto.decoder_channels, auto.decoder_blocks if deep else int(auto.factor > 2)),
+    ]
+    return sum(_BLOCK * count * width**2 for width, count in blocks)

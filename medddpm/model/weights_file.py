@@ -24,6 +24,8 @@ from medddpm.model.spec import ModelSpec
 
 FORMAT_VERSION = 3
 _KEY = "medddpm"
+IMPORTED = "medddpm-imported"
+"""The metadata of a network that was imported; see `imported_file`."""
 _DEEPEST = 32
 _MOST_SAID = 3
 
@@ -87,12 +89,18 @@ def read_header(file: Any, path: Path) -> Header:
     Raises:
         CheckpointError: It is foreign, of another version, or holds what no header may hold.
     """
-    text = (file.metadata() or {}).get(_KEY)
+    metadata = file.metadata() or {}
+    text = metadata.get(_KEY)
+    if IMPORTED in metadata:
+        raise CheckpointError(
+            f"{path} is one imported network, not a whole model; `medddpm train diffusion --codec` "
+            "trains a model around an autoencoder"
+        )
     if text is None:
         raise CheckpointError(f"{path} is a safetensors file, but not one of medddpm")
-    header = _parsed(text, path)
+    header = parsed_header(text, path)
     if not isinstance(header, dict):
-        raise _damaged(path, f"its header is a {type(header).__name__}, not a mapping")
+        raise damaged(path, f"its header is a {type(header).__name__}, not a mapping")
     version = header.get("version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -102,23 +110,28 @@ def read_header(file: Any, path: Path) -> Header:
     try:
         checked = _Header.model_validate(header)
     except ValidationError as error:
-        raise _damaged(path, _faults(error)) from error
+        raise damaged(path, faults(error)) from error
     interval_table(header["card"])
     return Header(checked.spec, header["card"])
 
 
-def _parsed(text: str, path: Path) -> Any:
+def parsed_header(text: str, path: Path) -> Any:
+    """The JSON of a header, not deeper than any header is.
+
+    Raises:
+        CheckpointError: It is none.
+    """
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"its header is no JSON: {type(error).__name__}") from error
+        raise damaged(path, f"its header is no JSON: {type(error).__name__}") from error
     if _depth(header) > _DEEPEST:
-        raise _damaged(path, f"its header is nested more than {_DEEPEST} deep")
+        raise damaged(path, f"its header is nested more than {_DEEPEST} deep")
     try:
         text.encode("utf-8")
         json.dumps(header, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _damaged(path, "its header holds half a character") from error
+        raise damaged(path, "its header holds half a character") from error
     return header
 
 
@@ -135,7 +148,8 @@ def _holds(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def _faults(error: ValidationError) -> str:
+def faults(error: ValidationError) -> str:
+    """What a header holds that it may not hold, the first few of it."""
     found = error.errors(include_url=False)
     told = [
         f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
@@ -145,5 +159,6 @@ def _faults(error: ValidationError) -> str:
     return "; ".join(told) + (f"; and {more} more" if more else "")
 
 
-def _damaged(path: Path, why: str) -> CheckpointError:
+def damaged(path: Path, why: str) -> CheckpointError:
+    """The error that a file cannot be used as it is."""
     return CheckpointError(f"weights file {path} does not fit this release: {why}; fetch it again")

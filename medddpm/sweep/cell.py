@@ -34,7 +34,7 @@ from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import pick_device
 from medddpm.restoration.tile import TileRestorer
 from medddpm.sweep.grid import Cell
-from medddpm.training import StageName
+from medddpm.training.run import StageName
 from medddpm.training.scans import Scans
 from medddpm.training.validation import psnr_inside
 from medddpm.workflows.training import train

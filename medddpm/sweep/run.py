@@ -26,8 +26,8 @@ from medddpm.sweep.cell import (
 from medddpm.sweep.grid import Cell, make_grid
 from medddpm.sweep.page import sweep_page
 from medddpm.threads import available_cores
-from medddpm.training import StageName
 from medddpm.training.data import open_cache
+from medddpm.training.run import StageName
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval
 
+from medddpm.errors import ConfigError
 from medddpm.model.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec
 
 _FORBID: dict[str, str] = {"extra": "forbid"}
@@ -50,12 +51,27 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class AutoencoderOptions(AutoencoderSpec):
-    """The autoencoder and its training."""
+    """The autoencoder and its training.
 
+    Attributes:
+        weights: File of `medddpm import`, for `kind` "imported".
+
+    Raises:
+        ConfigError: One of `kind` and `weights` is set for an imported autoencoder, not both.
+    """
+
+    weights: str = ""
     steps: _Count = 4000
     batch: _Count = 4
     learning_rate: _Positive = 2e-4
     kl_weight: Annotated[float, Ge(0)] = 1e-6
+
+    def __post_init__(self) -> None:
+        if (self.kind == "imported") != bool(self.weights):
+            raise ConfigError(
+                "autoencoder.kind=imported and autoencoder.weights=FILE go together: set both, or "
+                "use --codec FILE"
+            )
 
 
 @dataclass(frozen=True)

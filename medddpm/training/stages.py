@@ -23,7 +23,7 @@ from medddpm.training.batches import (
     clean_batch,
     noisy_batch,
 )
-from medddpm.training.fabric import reduced
+from medddpm.training.latents import measure_latents
 from medddpm.training.losses import image_loss, latent_loss, observed
 from medddpm.training.options import (
     AutoencoderOptions,
@@ -108,26 +108,7 @@ class AutoencoderStage:
 
     def finish(self, fabric: Fabric) -> None:
         """Store the latent statistics of the training set; processes share the work."""
-        device = next(self.codec.parameters()).device
-        self.codec.to(device)  # the statistics too, which training left where they were
-        channels = self.codec.latent_channels
-        # Sums, sums of squares, and how many: one row each.
-        sums = torch.zeros(3, channels, dtype=torch.float64, device=device)
-        with torch.no_grad():
-            for number in range(fabric.global_rank, 60, fabric.world_size):
-                rng = np.random.default_rng([2, number])
-                x, _ = clean_batch(self.scans.train, 2, rng, self.scans.options)
-                raw = self.codec.raw(x.to(device))[0].double().transpose(0, 1).flatten(1)
-                parts = [
-                    raw.sum(1),
-                    raw.square().sum(1),
-                    torch.full_like(raw[:, 0], raw[0].numel()),
-                ]
-                sums += torch.stack(parts)
-        total, squares, count = reduced(fabric, sums, "sum")
-        self.codec.set_statistics(total, squares, int(count[0]))
-        x, _ = clean_batch(self.scans.train, 8, np.random.default_rng(2), self.scans.options)
-        self.codec.measure_noise_gain(x.to(device), 0.05, torch.Generator().manual_seed(3))
+        measure_latents(self.codec, self.scans, fabric)
 
 
 class DiffusionStage:

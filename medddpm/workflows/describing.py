@@ -34,9 +34,12 @@ def info(subject: str | Path, *, on_error: OnError | None = None) -> dict[str, A
 
 
 def _describe_weights(subject: str | Path) -> dict[str, Any]:
+    from medddpm.model.imported_file import is_imported
     from medddpm.model.model import find_weights, load_model
 
     path = find_weights(subject)
+    if is_imported(path):
+        return _describe_imported(path)
     model = load_model(path)
     networks = {"codec": model.codec, "unet": model.unet, "fidelity": model.fidelity}
     parameters = {
@@ -48,6 +51,17 @@ def _describe_weights(subject: str | Path) -> dict[str, Any]:
         "parameters": parameters,
         "spec": asdict(model.spec),
         "card": model.card,
+    }
+
+
+def _describe_imported(path: Path) -> dict[str, Any]:
+    from medddpm.model.imported_file import read_imported
+
+    imported = read_imported(path)
+    return {
+        "network": imported.part,
+        "spec": asdict(imported.spec),
+        "card": imported.card.model_dump(mode="json"),
     }
 
 
@@ -79,6 +93,8 @@ def info_text(found: Mapping[str, Any]) -> str:
     """What `info` found, in a few lines for a person."""
     if "weights" in found:
         return _weights_text(found)
+    if "network" in found:
+        return _imported_text(found)
     return "\n".join(_scan_text(scan) for scan in found["scans"])
 
 
@@ -92,6 +108,22 @@ def _weights_text(found: Mapping[str, Any]) -> str:
         f"Trained stages: {', '.join(map(_printable, card.get('stages', ()))) or 'none'}",
         f"Intervals: {_intervals(card.get('calibration'))}",
         f"Guard: {', '.join(card.get('guard') or ()) or 'not calibrated, wide ranges hold'}",
+        "All of it: --json",
+    ]
+    return "\n".join(lines)
+
+
+def _imported_text(found: Mapping[str, Any]) -> str:
+    card, spec = found["card"], found["spec"]
+    use = (
+        f"a codec of {spec['latent_channels']} latent channels: train diffusion --codec"
+        if found["network"] == "autoencoder"
+        else "a diffusion network of others; it restores nothing by itself"
+    )
+    lines = [
+        f"imported {found['network']} ({card['kind']}), {use}",
+        f"Licence: {_printable(card['licence'])}",
+        f"Source: {_printable(card['source'])}",
         "All of it: --json",
     ]
     return "\n".join(lines)

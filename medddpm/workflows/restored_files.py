@@ -30,7 +30,6 @@ from medddpm.io.sidecar import (
 from medddpm.model.model import find_weights
 from medddpm.restoration.restorer import Restored
 from medddpm.volume import Volume
-from medddpm.workflows.dicom_outputs import write_dicom_outputs
 from medddpm.workflows.noise_files import NoiseFiles
 from medddpm.workflows.number_type import in_type, type_of
 from medddpm.workflows.restored_scan import RestoredScan
@@ -145,6 +144,9 @@ def write_images(
         dicom: How DICOM is written.
     """
     if format == "dicom":
+        # Here, because it brings the pictures of its page, for which a scan need not wait.
+        from medddpm.workflows.dicom_outputs import write_dicom_outputs
+
         write_dicom_outputs(restored, volume, target, facts, dicom)
         return
     write_volume(restored.volume, target.image, stored=type_of(facts, volume))

@@ -14,9 +14,9 @@ from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, write_json
 from medddpm.io.provenance import versions
 from medddpm.model.model import find_weights, load_model
-from medddpm.training import StageName, begin_from, train_stage
 from medddpm.training.fabric import end_others, launch, leave, on_first_process
 from medddpm.training.options import Options
+from medddpm.training.run import StageName, begin_from, train_stage
 
 
 def train(

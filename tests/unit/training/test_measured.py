@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from medddpm.errors import ConfigError
 from medddpm.model.model import load_model
-from medddpm.training import train_stage
 from medddpm.training.data import PackedScans, build_cache, find_scans
 from medddpm.training.measured import MeasuredScans, measure_noise, pack_repeats
 from medddpm.training.options import (
@@ -25,6 +24,7 @@ from medddpm.training.options import (
     Options,
     TrainOptions,
 )
+from medddpm.training.run import train_stage
 from medddpm.volume import Volume
 
 Save = Callable[..., Path]

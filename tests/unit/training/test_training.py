@@ -19,7 +19,6 @@ from medddpm.errors import CheckpointError, ConfigError, SamplingDivergedError
 from medddpm.io import read_volume
 from medddpm.preprocess.noise_law import NoiseKind
 from medddpm.restoration.restorer import Restorer
-from medddpm.training import train_stage
 from medddpm.training.batches import clean_batch, noisy_batch, seed_of
 from medddpm.training.data import PackedScans, augment, check_split, crop
 from medddpm.training.guard import AdaptiveClip
@@ -33,6 +32,7 @@ from medddpm.training.options import (
     Options,
     TrainOptions,
 )
+from medddpm.training.run import train_stage
 from medddpm.training.state import Ema
 from medddpm.volume import Volume
 
