@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ _PREVIEW_STEPS = 24
 _PROBE = 0.3
 """Noise that tells what a channel does, in its standard deviations over training patches."""
 _SHOWN = 3
+_POSES = 4
+"""Of each head, to measure how heads differ at each place."""
 
 
 class PriorStage:
@@ -53,7 +56,7 @@ class PriorStage:
         options: PriorOptions,
     ) -> None:
         self.network: nn.Module = prior
-        self.prior, self.heads, self.options = prior, heads, options
+        self.prior, self.heads, self.options = prior, list(heads), options
         self.codec = codec.eval().requires_grad_(False)
         self.steps, self.batch = options.steps, options.batch
         self.learning_rate = options.learning_rate
@@ -63,6 +66,10 @@ class PriorStage:
         """Store the mean head of the training set, and what each channel does to the image."""
         latents = [self._encoded(placed(head, self.options)) for head in self.heads]
         self.prior.set_statistics(torch.cat(latents), self._gain(latents[0]))
+        rng = np.random.default_rng(4)
+        poses = [(head, random_pose(self.options, rng)) for head in self.heads * _POSES]
+        posed = [placed(head, self.options, pose) for head, pose in poses]
+        self.prior.set_spread(torch.cat([self.standardised(x) for x in posed]))
 
     @torch.no_grad()
     def _gain(self, z: Tensor) -> Tensor:

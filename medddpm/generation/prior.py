@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medddpm.diffusion.denoiser import Denoiser, as_denoiser
-from medddpm.diffusion.prediction import Prediction
+from medddpm.diffusion.prediction import Prediction, target
 from medddpm.diffusion.schedule import Schedule
 from medddpm.generation.options import PriorSpec
 from medddpm.model.spec import DiffusionSpec
@@ -17,6 +18,8 @@ from medddpm.model.unet import LatentUNet
 SCHEDULE = Schedule("cosine")
 PREDICTION: Prediction = "v"
 _NUM_PLACES = 3
+_LEAST_SPREAD = 1e-4
+"""Of the mean variance among heads: no place is wholly fixed."""
 
 
 class HeadPrior(nn.Module):
@@ -27,6 +30,11 @@ class HeadPrior(nn.Module):
     noise in the image, and the coarse shape, which stands out of the noise longest, is drawn
     first. The network is told where each latent voxel lies and what the mean head
     holds there, so that a convolution knows front from back.
+
+    What follows from the variance among heads at each place alone, a Wiener filter, is in closed
+    form; the network learns the rest, in units of what that leaves open (the preconditioning of
+    Karras et al. 2022, section 5, with a sigma_data for each element). Where all heads are alike,
+    as in the air, nothing is left to draw.
 
     Args:
         spec: Network and grid.
@@ -50,9 +58,11 @@ class HeadPrior(nn.Module):
         self.unet = LatentUNet(network, latent_channels, seen, guess_gain=0.0, num_conditions=0)
         self.mean: Tensor
         self.unit: Tensor
+        self.spread: Tensor
         self.places: Tensor
         self.register_buffer("mean", torch.zeros(latent_channels, *self.grid))
         self.register_buffer("unit", torch.ones(latent_channels))
+        self.register_buffer("spread", torch.ones(latent_channels, *self.grid))
         axes = [torch.linspace(-1, 1, n) for n in self.grid]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         self.register_buffer("places", places, persistent=False)
@@ -69,6 +79,12 @@ class HeadPrior(nn.Module):
         weighed = (latents - self.mean) * gain[:, None, None, None]
         self.unit.copy_(weighed.square().mean().sqrt().clamp_min(1e-12) / gain.clamp_min(1e-6))
 
+    @torch.no_grad()
+    def set_spread(self, u: Tensor) -> None:
+        """Store the variance at each place of standardised heads (N, C, *grid), smoothed."""
+        variance = F.avg_pool3d(u.square().mean(0), 3, stride=1, padding=1, count_include_pad=False)
+        self.spread.copy_(variance.clamp_min(_LEAST_SPREAD))
+
     def standardised(self, z: Tensor) -> Tensor:
         """Latents (B, C, *grid) as differences from the mean head; their mean variance is 1."""
         return (z - self.mean) / self.unit[:, None, None, None]
@@ -84,11 +100,21 @@ class HeadPrior(nn.Module):
 
     def forward(self, u: Tensor, angle: Tensor) -> Tensor:
         """Predicted v (B, C, *grid) of noisy differences at atan2(sigma, alpha) = `angle` (B,)."""
+        alpha, sigma = (f(angle.float())[:, None, None, None, None] for f in (torch.cos, torch.sin))
+        total = alpha.square() * self.spread + sigma.square()
         none = torch.zeros(len(u), 0, device=u.device)
-        out: Tensor = self.unet(u, angle, self.condition(len(u)), none)
-        return out
+        out = self.unet(u / total.sqrt(), angle, self.condition(len(u)), none)
+        x0, eps = alpha * self.spread / total * u, sigma / total * u
+        guess = target(x0, eps, alpha, sigma, self.prediction)
+        answer: Tensor = guess + (self.spread / total).sqrt() * out
+        return answer
 
     def denoiser(self, batch: int) -> Denoiser:
         """The denoiser that a sampler takes, of `batch` draws at once."""
         none = torch.zeros(batch, 0, device=self.mean.device)
-        return as_denoiser(self.unet, PREDICTION, cond=self.condition(batch), conditions=none)
+
+        def network(u: Tensor, angle: Tensor, _: Tensor, __: Tensor) -> Tensor:
+            answer: Tensor = self(u, angle)
+            return answer
+
+        return as_denoiser(network, self.prediction, cond=none, conditions=none)

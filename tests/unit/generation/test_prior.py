@@ -11,9 +11,11 @@ import torch
 from unit.generation.conftest import SETTINGS
 
 from medddpm.config import load_config
+from medddpm.diffusion.samplers import dpm_solver_pp_2m
+from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.errors import CheckpointError, ConfigError, OutputError
 from medddpm.generation.options import PriorSpec
-from medddpm.generation.prior import HeadPrior
+from medddpm.generation.prior import SCHEDULE, HeadPrior
 from medddpm.generation.prior_file import find_prior, load_prior
 from medddpm.workflows import train
 
@@ -103,3 +105,30 @@ def test_files_that_hold_no_prior(prior_run: Path, tiny_weights: Path, tmp_path:
         load_prior(short)
     with pytest.raises(ConfigError, match="no prior is called"):
         find_prior("t9w")
+
+
+def test_without_a_trained_network_the_prior_is_a_wiener_filter() -> None:
+    """E[x0 | z] of independent Gaussians is alpha S / (alpha^2 S + sigma^2) z."""
+    torch.manual_seed(0)
+    prior = HeadPrior(PriorSpec(shape=(32, 32, 32), channels=(8, 8), embedding_width=16), 4, 4)
+    generator = torch.Generator().manual_seed(1)
+    spread = torch.rand(4, 1, 1, 1, generator=generator) * torch.ones(4, 8, 8, 8)
+    prior.set_spread(spread.sqrt()[None])
+    torch.nn.init.zeros_(prior.unet.unet.scale)
+    z = torch.randn(2, 4, 8, 8, 8, generator=generator)
+    level = NoiseLevel(alpha=0.6, sigma=0.8)
+    x0 = prior.denoiser(2)(z, level).detach()
+    assert torch.allclose(x0, 0.6 * spread / (0.36 * spread + 0.64) * z, atol=1e-5)
+
+
+def test_nothing_is_drawn_where_all_heads_are_alike() -> None:
+    torch.manual_seed(0)
+    prior = HeadPrior(PriorSpec(shape=(32, 32, 32), channels=(8, 8), embedding_width=16), 4, 4)
+    u = torch.randn(6, 4, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    u[..., :3] = 0
+    prior.set_spread(u)
+    z = torch.randn(1, 4, 8, 8, 8, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        drawn = dpm_solver_pp_2m(prior.denoiser(1), z, SCHEDULE.steps(8))
+    assert float(drawn[..., :2].abs().max()) < 0.1
+    assert float(drawn[..., 4:].std()) > 0.3
