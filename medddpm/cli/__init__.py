@@ -15,6 +15,7 @@ from medddpm.cli import (
     data_report,
     export,
     lesions,
+    marking,
     memorisation,
     prepare,
     reconstruct,
@@ -77,6 +78,7 @@ for part in (
         benchmark_raw,
         lesions,
         repeats,
+        marking,
     ),
     *(
         prepare,
