@@ -4,9 +4,9 @@
     python tests/tools/mark_trial.py attacks SCANS --limit 6
 
 SCANS are clean NIfTI files. `unmarked` searches random crops for keys that nobody marked them with
-and counts scores beyond each level, beside what chance and the bound allow. `attacks` marks each
-scan, does something to it, and looks for the mark; `--restore` also has `medddpm restore` do its
-worst. Both print a table.
+and counts scores beyond each level, beside what chance and the bound allow. `attacks` marks the
+middle of each scan, does something to it, and looks for the mark; with `--restore` it is what
+`medddpm restore` does. Both print a table.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import permutations, product
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from medddpm.volume import Geometry, Volume
 
 LEVELS = (3.0, 4.0, 5.0, 5.5, 6.0, 6.5)
 EDGE = 64
-WAYS = 12
+WAYS = 4
 KEY = Key(bytes(range(32)))
 Attack = Callable[[Volume], Volume]
 
@@ -78,40 +79,63 @@ def all_scores(crop: Volume, key: Key, rng: np.random.Generator) -> Iterator[np.
         yield search.scores(lattice, work._carried(matrix))
 
 
+@dataclass
+class Tally:
+    """Scores of unmarked crops."""
+
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(len(LEVELS)))
+    places: int = 0
+    highest: list[float] = field(default_factory=list)
+    searched: list[float] = field(default_factory=list)
+
+    def add(self, crop: Volume, key: Key, rng: np.random.Generator, whole: bool) -> None:
+        best = -math.inf
+        for z in all_scores(crop, key, rng):
+            high = z[z >= LEVELS[0]]
+            self.counts += [np.count_nonzero(high >= level) for level in LEVELS]
+            self.places += z.size
+            best = max(best, float(z.max()))
+        self.highest.append(best)
+        if whole:
+            self.searched.append(detect(crop, key).z)
+
+    def tell(self) -> None:
+        print(f"\n{len(self.highest)} crops, {self.places:.3g} places, threshold {THRESHOLD:.2f}")
+        print("| z | places at or above | expected of a normal law | bound |\n|---|---|---|---|")
+        for level, count in zip(LEVELS, self.counts, strict=True):
+            normal = self.places * stats.norm.sf(level)
+            bound = self.places * math.exp(-(level**2) / 2)
+            print(f"| {level:g} | {count:.0f} | {normal:.4g} | {bound:.3g} |")
+        above = sum(z >= THRESHOLD for z in [*self.highest, *self.searched])
+        print(f"highest: {max(self.highest):.2f}; above the threshold: {above}")
+        if self.searched:
+            num, high = len(self.searched), max(self.searched)
+            print(f"whole search of {num} crops: highest {high:.2f}")
+
+
+def a_crop(volume: Volume, rng: np.random.Generator) -> Volume:
+    """Anywhere but in air, which says nothing."""
+    mean = float(volume.data.mean())
+    for _ in range(20):
+        crop = cut(volume, [int(rng.integers(max(1, n - EDGE + 1))) for n in volume.data.shape])
+        if float(crop.data.mean()) > 0.5 * mean:
+            break
+    return crop
+
+
 def unmarked(paths: list[Path], crops: int, every: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    counts, places, highest, searched = np.zeros(len(LEVELS)), 0, [], []
-    number = 0
-    while number < crops:
-        volume = first_frame(paths[int(rng.integers(len(paths)))])
-        mean = float(volume.data.mean())
-        for _ in range(min(30, crops - number)):
-            for _ in range(20):  # crops of air say nothing
-                corner = [int(rng.integers(max(1, n - EDGE + 1))) for n in volume.data.shape]
-                crop = cut(volume, corner)
-                if float(crop.data.mean()) > 0.5 * mean:
-                    break
-            key = KEY if number % 2 else Key(rng.bytes(32))
-            best = -math.inf
-            for z in all_scores(crop, key, rng):
-                high = z[z >= LEVELS[0]]
-                counts += [np.count_nonzero(high >= level) for level in LEVELS]
-                places += z.size
-                best = max(best, float(z.max()))
-            highest.append(best)
-            if every and number % every == 0:
-                searched.append(detect(crop, key).z)
-            number += 1
-        print(f"{number} crops, highest {max(highest):.2f}", flush=True)
-    print(f"\n{crops} crops of {len(paths)} scans, {places:.3g} places, threshold {THRESHOLD:.2f}")
-    print("| z | places at or above | expected of a normal law | bound |\n|---|---|---|---|")
-    for level, count in zip(LEVELS, counts, strict=True):
-        normal, bound = places * stats.norm.sf(level), places * math.exp(-(level**2) / 2)
-        print(f"| {level:g} | {count:.0f} | {normal:.4g} | {bound:.3g} |")
-    above = sum(z >= THRESHOLD for z in [*highest, *searched])
-    print(f"highest of these: {max(highest):.2f}; above the threshold: {above}")
-    if searched:
-        print(f"whole search of {len(searched)} crops: highest {max(searched):.2f}")
+    """Ends after so many crops, or at Ctrl-C; half of the keys are one key."""
+    rng, tally = np.random.default_rng(seed), Tally()
+    try:
+        while (number := len(tally.highest)) < crops:
+            volume = first_frame(paths[int(rng.integers(len(paths)))])
+            for index in range(number, min(number + 30, crops)):
+                key = KEY if index % 2 else Key(rng.bytes(32))
+                tally.add(a_crop(volume, rng), key, rng, bool(every) and index % every == 0)
+            print(f"{len(tally.highest)} crops, highest {max(tally.highest):.2f}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted")
+    tally.tell()
 
 
 def with_noise(volume: Volume, level: float = 0.05) -> Volume:
@@ -253,11 +277,12 @@ def restorations() -> dict[str, Attack]:
     }
 
 
-def attack(paths: list[Path], only: str, restore: bool) -> None:
-    trials = restorations() if restore else attacks(first_frame(paths[-1]))
+def attack(paths: list[Path], other: Path, only: str, block: int, restore: bool) -> None:
+    trials = restorations() if restore else attacks(first_frame(other))
     found: dict[str, list[search.Found]] = {name: [] for name in trials if only in name}
     for path in paths:
         volume = first_frame(path)
+        volume = cut(volume, middle(volume, block), block)
         marked = mark(volume, KEY)
         body = Body.of(volume.data)
         scale, inside = body.scale(), body.mask
@@ -297,6 +322,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--skip", action="append", default=[], help="Part of a name.")
     parser.add_argument("--only", default="", help="Attacks with this in their name.")
+    parser.add_argument("--block", type=int, default=144, help="Edge of what is marked.")
     parser.add_argument("--restore", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     told = parser.parse_args()
@@ -304,7 +330,8 @@ def main() -> None:
     if told.what == "unmarked":
         unmarked(paths, told.crops, told.every, told.seed)
     else:
-        attack(paths, told.only, told.restore)
+        other = scans(told.scans, [*told.skip, *(path.name for path in paths)], 1)
+        attack(paths, other[0], told.only, told.block, told.restore)
 
 
 if __name__ == "__main__":
