@@ -58,7 +58,9 @@ _COARSE = 2
 """Lattice points a step of the coarse search, which sees waves of over 4.5 mm only."""
 _COARSE_HIGH = 0.22
 _BLOCK_MM = (32, 40)
-"""Half the edge of the cube that is turned, in the coarse and in the fine search."""
+"""Half the edge of the cube that is turned, in the coarse and in the fine search, at 1 mm."""
+_LARGEST_BLOCK = 2.0
+"""Times as large at most, for larger voxels: they carry long waves alone, and few of them."""
 _AROUND = 7
 """Waves along each axis over which the power of the host is averaged."""
 
@@ -177,6 +179,9 @@ class _Search:
 
     def __init__(self, volume: Volume, key: Key) -> None:
         self.affine = np.array(volume.affine)
+        size = float(np.prod(volume.spacing)) ** (1 / 3)
+        larger = min(max(size / PITCH_MM, 1.0), _LARGEST_BLOCK)
+        self.coarse, self.fine = (2 * round(half * larger / 2) for half in _BLOCK_MM)
         self.even = evened(volume.frame(0), volume.spacing)
         self.pattern = spectrum(key)
         strength = np.abs(self.even)
@@ -207,7 +212,7 @@ class _Search:
         ]
         coarse = []
         for number, pose in enumerate(grid):
-            coarse.append(self._score(pose, _COARSE, _BLOCK_MM[0]))
+            coarse.append(self._score(pose, _COARSE, self.coarse))
             report("turning", number + 1, len(grid))
         best = [grid[i] for i in np.argsort(coarse)[::-1][:_KEPT]]
         z, pose = max((self._climb(pose) for pose in best), key=lambda pair: pair[0])
@@ -215,9 +220,9 @@ class _Search:
 
     def _climb(self, pose: _Pose) -> tuple[float, _Pose]:
         """The best pose near one, and its score."""
-        z = self._score(pose, 1, _BLOCK_MM[1])
+        z = self._score(pose, 1, self.fine)
         for degrees, part in _FINER:
-            steps = [(self._score(p, 1, _BLOCK_MM[1]), p) for p in pose.around(degrees, part)]
+            steps = [(self._score(p, 1, self.fine), p) for p in pose.around(degrees, part)]
             z, pose = max([(z, pose), *steps], key=lambda pair: pair[0])
         return z, pose
 

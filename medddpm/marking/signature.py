@@ -93,7 +93,7 @@ def sign(content: Mapping[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
     """The content of a sidecar with its signature.
 
     Args:
-        content: What the sidecar says; `output.voxels_sha256` in it binds it to the scan.
+        content: What the sidecar says; `voxels_sha256` in it binds it to the scan.
         key: The signer's.
     """
     told: dict[str, Any] = plain({k: v for k, v in content.items() if k != FIELD})

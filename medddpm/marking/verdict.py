@@ -12,14 +12,14 @@ import numpy as np
 
 from medddpm.io import read_volume
 from medddpm.io.outputs import file_stem
-from medddpm.io.provenance import voxel_checksum
-from medddpm.io.synthetic_label import synthetic_label
+from medddpm.io.provenance import checksum, source_files, voxel_checksum
+from medddpm.io.synthetic_label import LABEL, synthetic_label
 from medddpm.marking import signature
 from medddpm.marking.detect import THRESHOLD, Found, OnProgress, detect
 from medddpm.marking.key import Key
 from medddpm.volume import Geometry, Volume
 
-Voxels = Literal["as signed", "other", "not told"]
+Voxels = Literal["as told", "other", "not told"]
 _LARGEST = 10_000_000
 """Bytes of a sidecar."""
 
@@ -34,7 +34,7 @@ class Provenance:
         synthetic: Whether the sidecar says so.
         signature: Of the sidecar, see `signature.verify`.
         signer: Fingerprint of the public key that it was signed with.
-        voxels: Whether the scan holds the voxels whose hash the sidecar names.
+        voxels: Whether the scan has the hash that the sidecar names, of its voxels or its files.
     """
 
     label: str = ""
@@ -143,16 +143,21 @@ def _provenance(path: Path, volume: Volume, public_key: bytes | None) -> Provena
     stem = file_stem(path) if path.is_file() else path.resolve().name
     sidecar = path.resolve().parent / f"{stem}.json"
     content = _content(sidecar)
-    synthetic = content.get("synthetic") is True
+    synthetic = content.get("label") == LABEL
     verdict, signer = signature.verify(content, public_key)
     if not synthetic and verdict == "none":
         return Provenance(label)
-    output = content.get("output")
-    named = output.get("voxels_sha256") if isinstance(output, dict) else None
-    voxels: Voxels = "not told"
-    if named is not None:
-        voxels = "as signed" if named == voxel_checksum(volume) else "other"
-    return Provenance(label, sidecar, synthetic, verdict, signer, voxels)
+    return Provenance(label, sidecar, synthetic, verdict, signer, _voxels(content, volume))
+
+
+def _voxels(content: dict[str, Any], volume: Volume) -> Voxels:
+    """Whether a scan is what a sidecar is about, by the hash of its voxels or that of its files."""
+    if "voxels_sha256" in content:
+        return "as told" if content["voxels_sha256"] == voxel_checksum(volume) else "other"
+    files = source_files(volume)
+    if "sha256" in content and files:
+        return "as told" if content["sha256"] == checksum(files) else "other"
+    return "not told"
 
 
 def _content(sidecar: Path) -> dict[str, Any]:
@@ -197,7 +202,7 @@ _SIGNATURES: dict[signature.Verdict, str] = {
     "bad": "its signature does not fit what it says",
 }
 _VOXELS: dict[Voxels, str] = {
-    "as signed": "it is about these voxels",
+    "as told": "it is about these voxels",
     "other": "it is about other voxels than this scan has now",
     "not told": "it does not say which voxels it is about",
 }

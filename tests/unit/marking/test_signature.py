@@ -21,10 +21,10 @@ from medddpm.marking.signature import (
 )
 
 CONTENT: dict[str, Any] = {
-    "synthetic": True,
+    "label": "SYNTHETIC",
     "spacing": [1.0, 0.1 + 0.2, 1e-7],
     "who": "Zoë",
-    "output": {"voxels_sha256": "ab" * 32},
+    "voxels_sha256": "ab" * 32,
 }
 
 
@@ -45,9 +45,9 @@ def test_what_was_signed_is_known_again_from_disk(pair: tuple[Path, Path], tmp_p
 @pytest.mark.parametrize(
     "change",
     [
-        {"synthetic": False},
+        {"label": ""},
         {"extra": 1},
-        {"output": {"voxels_sha256": "cd" * 32}},
+        {"voxels_sha256": "cd" * 32},
         {"signature": {"algorithm": "Ed25519"}},
         {"signature": "yes"},
         {"signature": None},

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from medddpm.io import read_volume, write_volume
+from medddpm.io import checksum, read_volume, write_volume
 from medddpm.io.provenance import voxel_checksum
 from medddpm.io.synthetic_label import synthetic_label
 from medddpm.marking import detect as search
@@ -46,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def write_sidecar(scan: Path, **more: object) -> tuple[Path, Path]:
     """A signed sidecar, and the public key."""
     private, public = new_signing_key(scan.with_name("signer"))
-    told = {"synthetic": True, "output": {"voxels_sha256": voxel_checksum(read_volume(scan))}}
+    told = {"label": "SYNTHETIC", "voxels_sha256": voxel_checksum(read_volume(scan))}
     sidecar = scan.with_name("drawn.json")
     sidecar.write_text(json.dumps(sign({**told, **more}, read_signing_key(private))))
     return sidecar, public
@@ -80,7 +80,7 @@ def test_a_signed_sidecar_is_said(cli: Callable[..., Any], drawn: Path) -> None:
 
 
 def test_other_voxels_and_a_changed_sidecar_are_said(cli: Callable[..., Any], drawn: Path) -> None:
-    sidecar, public = write_sidecar(drawn, synthetic=False)
+    sidecar, public = write_sidecar(drawn, label="")
     image: Any = nib.load(drawn)
     data = image.get_fdata()
     nib.save(nib.nifti1.Nifti1Image(data[::-1], image.affine), drawn)
@@ -101,7 +101,7 @@ def test_json_says_the_same(cli: Callable[..., Any], drawn: Path, key_file: Path
     assert facts["mark"]["z"] > facts["mark"]["threshold"]
     assert facts["mark"]["false_alarm"] <= 1e-6
     assert facts["provenance"]["signature"] == "good"
-    assert facts["provenance"]["voxels"] == "as signed"
+    assert facts["provenance"]["voxels"] == "as told"
 
 
 def test_a_lost_header_is_told_by_the_voxel_size(
@@ -147,18 +147,26 @@ def test_what_is_no_image_is_said(cli: Callable[..., Any], tmp_path: Path, save_
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", "no json", '{"output": 5, "synthetic": true}', '{"synthetic": "yes"}', "5"]
+    "content", ["[]", "no json", '{"label": "SYNTHETIC"}', '{"label": ["SYNTHETIC"]}', "5"]
 )
 def test_a_strange_json_file_beside_a_scan_does_no_harm(drawn: Path, content: str) -> None:
     drawn.with_name("drawn.json").write_text(content)
     told = inspect_file(drawn).provenance
-    assert told.synthetic == ('"synthetic": true' in content)
+    assert told.synthetic == (content == '{"label": "SYNTHETIC"}')
     assert (told.signature, told.voxels) == ("none", "not told")
 
 
 def test_a_sidecar_of_a_restoration_is_no_provenance_of_a_synthetic_scan(drawn: Path) -> None:
     drawn.with_name("drawn.json").write_text('{"statement": "restored"}')
     assert inspect_file(drawn).provenance.sidecar is None
+
+
+def test_a_sidecar_may_name_the_file_in_place_of_its_voxels(drawn: Path) -> None:
+    sidecar = drawn.with_name("drawn.json")
+    for digest, voxels in ((checksum([drawn]), "as told"), ("ab" * 32, "other")):
+        sidecar.write_text(json.dumps({"label": "SYNTHETIC", "sha256": digest}))
+        told = inspect_file(drawn).provenance
+        assert (told.voxels, told.is_sound) == (voxels, voxels == "as told")
 
 
 @pytest.mark.parametrize("field", ["descrip", "intent_name"])
