@@ -23,7 +23,7 @@ from medddpm.model.interval import NOMINAL
 from medddpm.model.model import find_weights
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.reconstruction.interval import interval_scale
-from medddpm.reconstruction.masks import MaskKind, sampling_lines
+from medddpm.reconstruction.masks import MaskKind, middle, sampling_lines
 from medddpm.reconstruction.methods import SPARSE, TIKHONOV, Solved, solve_frame
 from medddpm.reconstruction.options import METHODS, Method, ReconstructOptions
 from medddpm.reconstruction.plug_and_play import PlugOptions
@@ -140,6 +140,7 @@ def benchmark_raw(
             setting = {name: getattr(options, name) for name in _SETTINGS}
             prior = _networks_of(method, networks, options)
             parts = cells | setting | {"source": source, "iterations": _ITERATIONS, "prior": prior}
+            parts |= {"calibration": "acs x acs"}
 
             def measured(
                 case: Row = cells, factor: float = factor, case_of: MakeCase = case_of
@@ -205,6 +206,9 @@ def _full_case(volume: Volume, sigma: float, options: RawBenchmark) -> _Case:
     Calibration sees the lines that every mask keeps, and no others.
     """
     raw = simulate_raw(volume, sigma, coils=options.coils, seed=options.seed)
+    raw = replace(
+        raw, calibration=(raw.kspace, raw.mask & middle(raw.mask.shape[-2:], options.acs))
+    )
     image = volume.frame(0)
     first = max(0, (len(image) - options.planes) // 2)
     part = slice(first, min(len(image), first + options.planes))

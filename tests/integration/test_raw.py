@@ -122,7 +122,7 @@ def test_cg_sense_is_restored_and_an_unknown_method_is_named_before_the_work(
 ) -> None:
     args = [
         *("benchmark-raw", str(clean_nifti), "--out", str(tmp_path / "bench"), "--R", "2"),
-        *("--mask", "vd2d", "--sigma", "0.03", "--coils", "3", "--acs", "12", "--planes", "8"),
+        *("--mask", "vd2d", "--sigma", "0.03", "--coils", "3", "--acs", "12", "--planes", "32"),
         *("--method", "cg-sense", "--weights", str(tiny_weights)),
     ]
     done = runner.invoke(app, [*args, "--method", "cg-sense-restored"])
