@@ -56,6 +56,10 @@ from medddpm.volume import Volume
 
 KIND = "reconstruction"
 """What its sidecar calls itself, so that `replay` tells it from that of a restoration."""
+_NIFTI_ALONE = (
+    "phase, g-factor and the maps of an ensemble are written as NIfTI alone; leave --format dicom "
+    "out, or --phase, --g-factor and --mode ensemble"
+)
 
 
 @dataclass(frozen=True)
@@ -176,10 +180,7 @@ def reconstruct(
     wanted |= dict.fromkeys(get_args(Quantity), options.mode == "ensemble")
     parts = [target.part(name) for name, is_wanted in wanted.items() if is_wanted]
     if format == "dicom" and parts:
-        raise ConfigError(
-            "phase, g-factor and the maps of an ensemble are written as NIfTI alone; leave "
-            "--format dicom out, or --phase, --g-factor and --mode ensemble"
-        )
+        raise ConfigError(_NIFTI_ALONE)
     inputs = [raw, *([Path(noise_scan)] if noise_scan is not None else [])]
     page = [target.html] if report else []
     check_targets(
@@ -203,30 +204,15 @@ def reconstruct(
         compare=report,
         on_progress=step,
     )
-    facts: dict[str, Any] = {
-        "kind": KIND,
-        "statement": STATEMENT,
-        "time": now(),
-        "input": {**describe_raw(scan), "path": relative_path(scan.source or raw, target.folder)},
-        **done.facts,
-        "run": {
-            "restore": asdict(restore or RestoreOptions()),
-            "format": format,
-            "dicom": asdict(dicom or DicomOptions()) if format == "dicom" else None,
-            "phase": phase,
-            "replicas": replicas,
-            **_named_files(weights, noise_scan, target.folder),
-        },
-        "units": "signal over the noise of a fully measured image",
-        "weights": digest,
-        "device": used,
-        "versions": versions(),
-        "machine": machine(),
-        "output": {
-            "voxels_sha256": voxel_checksum(done.magnitude),
-            "maps": {name: target.part(name).name for name in done.maps},
-        },
+    run = {
+        "restore": asdict(restore or RestoreOptions()),
+        "format": format,
+        "dicom": asdict(dicom or DicomOptions()) if format == "dicom" else None,
+        "phase": phase,
+        "replicas": replicas,
+        **_named_files(weights, noise_scan, target.folder),
     }
+    facts = _sidecar(scan, raw, done, target) | {"run": run, "weights": digest, "device": used}
     magnitude = done.magnitude
     if format == "dicom":
         magnitude = identified(magnitude, scan, facts["input"]["sha256"])
@@ -259,6 +245,24 @@ def page_of(name: str, done: Reconstructed, facts: dict[str, Any]) -> str:
     if "std" in done.maps:
         spreads = {"std": done.maps["std"].frame(0), **spreads}
     return reconstruction_page(name, facts, scans, spreads, done.magnitude.geometry)
+
+
+def _sidecar(scan: RawScan, raw: Path, done: Reconstructed, target: Target) -> dict[str, Any]:
+    """What a reconstruction says of itself, but for how it was asked for."""
+    return {
+        "kind": KIND,
+        "statement": STATEMENT,
+        "time": now(),
+        "input": {**describe_raw(scan), "path": relative_path(scan.source or raw, target.folder)},
+        **done.facts,
+        "units": "signal over the noise of a fully measured image",
+        "versions": versions(),
+        "machine": machine(),
+        "output": {
+            "voxels_sha256": voxel_checksum(done.magnitude),
+            "maps": {name: target.part(name).name for name in done.maps},
+        },
+    }
 
 
 def describe_raw(scan: RawScan) -> dict[str, Any]:
