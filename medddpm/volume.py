@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medddpm.errors import GeometryError, ShapeError, VolumeReadError
 
 Array = NDArray[np.float32]
-Format = Literal["nifti", "mgh", "dicom", "array"]
+Format = Literal["nifti", "mgh", "dicom", "raw", "array"]
 
 _AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from medddpm.model.interval import NOMINAL
 from medddpm.model.model import find_weights
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.reconstruction.interval import interval_scale
-from medddpm.reconstruction.masks import MaskKind, sampling_lines
+from medddpm.reconstruction.masks import MaskKind, middle, sampling_lines
 from medddpm.reconstruction.methods import SPARSE, TIKHONOV, Solved, solve_frame
 from medddpm.reconstruction.options import METHODS, Method, ReconstructOptions
 from medddpm.reconstruction.plug_and_play import PlugOptions
@@ -35,11 +35,17 @@ from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
 
+RESTORED: Literal["cg-sense-restored"] = "cg-sense-restored"
+"""CG-SENSE, then `restore` on its magnitude alone, which is what to do without this method."""
+Compared = Method | Literal["cg-sense-restored"]
+COMPARED: tuple[Compared, ...] = (*METHODS[:-1], RESTORED, METHODS[-1])
 _FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of a method's own weight: the best of five is quoted."""
+"""Of a method's own weight: the best of them is quoted."""
+_OTHER_FACTORS = {"cg-sense": (*_FACTORS, 8.0, 16.0, 32.0), RESTORED: (0.25, 1.0, 4.0)}
+"""The best weight of CG-SENSE grows with the noise, and is over four times its own at 0.05."""
 _MARGIN, _MULTIPLE = 3, 16
 """Voxels of air around the head at least, and what its field of view is a multiple of."""
-_ITERATIONS = {"cg-sense": 15, "tv": 30, "l1-wavelet": 30}
+_ITERATIONS = {"cg-sense": 15, RESTORED: 15, "tv": 30, "l1-wavelet": 30}
 _COLUMNS = ("case", "mask", "R", "sigma", "method", "weight", "psnr", "ssim", "nrmse", "seconds")
 _SETTINGS = ("coils", "acs", "planes", "seed")
 Row = dict[str, Any]
@@ -53,7 +59,7 @@ class RawBenchmark:
         masks: Kinds of undersampling.
         accelerations: R.
         sigmas: Noise, as fractions of the intensity scale.
-        methods: Reconstructions; those with a weight run with five.
+        methods: What is compared; those with a weight run with several, and the best is quoted.
         coils: Of the simulated receiver.
         acs: Lines of calibration.
         planes: Planes across the readout that are reconstructed, in the middle; the whole head is
@@ -62,18 +68,28 @@ class RawBenchmark:
         plug: How "ours" runs.
         samples: Draws of an ensemble of "ours", whose interval is held against the truth; 0 for
             the expected image alone.
+
+    Raises:
+        ConfigError: A method is unknown, or one draw alone is asked for.
     """
 
     masks: tuple[MaskKind, ...] = ("vd2d", "vd1d")
     accelerations: tuple[float, ...] = (4.0, 8.0)
     sigmas: tuple[float, ...] = (0.02, 0.05)
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[Compared, ...] = COMPARED
     coils: int = 8
     acs: int = 24
     planes: int = 32
     seed: int = 0
     plug: PlugOptions = field(default_factory=PlugOptions)
     samples: int = 0
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method not in COMPARED:
+                raise ConfigError(f"method {method!r} is unknown; choose of {', '.join(COMPARED)}")
+        if self.samples == 1:
+            raise ConfigError("one draw has no spread; give --samples 2 or more, or 0 for none")
 
 
 def benchmark_raw(
@@ -104,11 +120,9 @@ def benchmark_raw(
         on_row: Called with each row.
 
     Raises:
-        ConfigError: There is no scan, or one draw alone is asked for.
+        ConfigError: There is no scan.
     """
     options, out, data = options or RawBenchmark(), Path(out), Path(data)
-    if options.samples == 1:
-        raise ConfigError("one draw has no spread; give --samples 2 or more, or 0 for none")
     files = find_images(data, deep=False) if data.is_dir() else [data]
     if not files:
         raise ConfigError(f"{data} holds no NIfTI file")
@@ -124,14 +138,15 @@ def benchmark_raw(
             told = (file_stem(file), kind, f"{r:g}", f"{sigma:g}", method, f"{factor:g}")
             cells = dict(zip(_COLUMNS, told, strict=False))
             setting = {name: getattr(options, name) for name in _SETTINGS}
-            prior = networks | _draws(options) if method == "ours" else None
+            prior = _networks_of(method, networks, options)
             parts = cells | setting | {"source": source, "iterations": _ITERATIONS, "prior": prior}
+            parts |= {"calibration": "acs x acs"}
 
             def measured(
                 case: Row = cells, factor: float = factor, case_of: MakeCase = case_of
             ) -> Kept:
                 found = case_of(float(case["sigma"]), case["mask"], float(case["R"]))
-                model = restorer() if case["method"] == "ours" else None
+                model = restorer() if case["method"] in (RESTORED, "ours") else None
                 return Kept(case | _run(found, case["method"], factor, options, model, restore))
 
             rows.append(keep(out / "rows" / f"{key_of(parts)}.json", measured))
@@ -154,7 +169,7 @@ def best_rows(rows: Sequence[Row]) -> list[Row]:
 def table_text(rows: Sequence[Row]) -> str:
     """Markdown: a line a mask, R and noise, PSNR in dB a method, averaged over scans."""
     best = best_rows(rows)
-    methods = [m for m in METHODS if any(row["method"] == m for row in best)]
+    methods = [m for m in COMPARED if any(row["method"] == m for row in best)]
     lines = [
         "| mask | R | sigma | " + " | ".join(methods) + " |",
         "|---" * (3 + len(methods)) + "|",
@@ -191,6 +206,9 @@ def _full_case(volume: Volume, sigma: float, options: RawBenchmark) -> _Case:
     Calibration sees the lines that every mask keeps, and no others.
     """
     raw = simulate_raw(volume, sigma, coils=options.coils, seed=options.seed)
+    raw = replace(
+        raw, calibration=(raw.kspace, raw.mask & middle(raw.mask.shape[-2:], options.acs))
+    )
     image = volume.frame(0)
     first = max(0, (len(image) - options.planes) // 2)
     part = slice(first, min(len(image), first + options.planes))
@@ -218,7 +236,7 @@ def _undersampled(full: _Case, kind: MaskKind, r: float, options: RawBenchmark) 
 
 def _run(
     case: _Case,
-    method: Method,
+    method: Compared,
     factor: float,
     options: RawBenchmark,
     restorer: Restorer | None,
@@ -227,7 +245,10 @@ def _run(
     problem = case.problem
     weight = SPARSE.get(method, TIKHONOV) * factor
     settings = ReconstructOptions(
-        method, weight=weight, iterations=_ITERATIONS.get(method), plug=options.plug
+        "cg-sense" if method == RESTORED else method,
+        weight=weight,
+        iterations=_ITERATIONS.get(method),
+        plug=options.plug,
     )
     prior = None
     if method == "ours" and restorer is not None:
@@ -236,9 +257,11 @@ def _run(
             settings = replace(settings, mode="ensemble", samples=options.samples)
     began = time.perf_counter()
     solved = solve_frame(problem, settings, prior)
-    seconds = time.perf_counter() - began
     unit = np.float32(problem.scale * case.unit)
     found = solved.image[0].abs().numpy() * unit
+    if method == RESTORED and restorer is not None:
+        found = _restored(found, problem.spacing, restorer, restore)
+    seconds = time.perf_counter() - began
     scores = evaluate_images(case.clean, found, case.mask, 1.0).inside
     return _coverage(case, found, solved, unit) | {
         "psnr": round(scores.psnr, 3),
@@ -248,9 +271,24 @@ def _run(
     }
 
 
-def _draws(options: RawBenchmark) -> Row:
-    """What an ensemble adds to the key of a row."""
-    return {"samples": options.samples} if options.samples else {}
+def _restored(
+    image: NDArray[np.float32],
+    spacing: tuple[float, float, float],
+    restorer: Restorer,
+    restore: RestoreOptions | None,
+) -> NDArray[np.float32]:
+    """A magnitude as `restore` has it, which finds the noise by itself."""
+    volume = Volume(image, Geometry(image.shape, np.diag([*spacing, 1.0])))
+    return restorer.restore(volume, options=restore).volume.data
+
+
+def _networks_of(method: Compared, networks: Row, options: RawBenchmark) -> Row | None:
+    """What the networks and their settings add to the key of a row."""
+    if method == RESTORED:
+        return {name: value for name, value in networks.items() if name != "plug"}
+    if method != "ours":
+        return None
+    return networks | ({"samples": options.samples} if options.samples else {})
 
 
 def _coverage(case: _Case, mean: NDArray[np.float32], solved: Solved, unit: np.float32) -> Row:
@@ -269,13 +307,11 @@ def _coverage(case: _Case, mean: NDArray[np.float32], solved: Solved, unit: np.f
     }
 
 
-def _wanted(options: RawBenchmark) -> list[tuple[Method, float]]:
+def _wanted(options: RawBenchmark) -> list[tuple[Compared, float]]:
     """Methods with the factors of their weights."""
-    plain = ("zero-filled", "ours")
+    factors = dict.fromkeys(("zero-filled", "ours"), (1.0,)) | _OTHER_FACTORS
     return [
-        (method, factor)
-        for method in options.methods
-        for factor in ((1.0,) if method in plain else _FACTORS)
+        (method, factor) for method in options.methods for factor in factors.get(method, _FACTORS)
     ]
 
 

@@ -31,7 +31,9 @@ def benchmark_raw(
     sigma: Fractions = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="zero-filled, cg-sense, tv, l1-wavelet or ours; repeatable."),
+        typer.Option(
+            help="zero-filled, cg-sense, tv, l1-wavelet, cg-sense-restored or ours; repeatable."
+        ),
     ] = None,
     coils: Annotated[int, typer.Option(min=1, help="Of the simulated receiver.")] = 8,
     acs: Annotated[int, typer.Option(min=0, help="Lines of calibration.")] = 24,

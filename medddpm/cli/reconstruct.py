@@ -41,6 +41,10 @@ def register(app: typer.Typer) -> None:
 def reconstruct(
     raw: RawPath,
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A .nii.gz file or a folder.")],
+    format: Annotated[
+        Literal["nifti", "dicom"],
+        typer.Option(help="dicom: a derived series of the patient that the raw data name."),
+    ] = "nifti",
     method: Annotated[
         Literal["ours", "cg-sense", "tv", "l1-wavelet", "zero-filled"] | None,
         typer.Option(help="ours: plug-and-play with the shipped restorer."),
@@ -99,6 +103,8 @@ def reconstruct(
             phase=phase,
             replicas=g_factor,
             report=report,
+            format=format,
+            dicom=config.dicom,
             overwrite=overwrite,
             on_progress=step,
         )

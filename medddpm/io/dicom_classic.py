@@ -14,6 +14,7 @@ from pydicom.uid import MRImageStorage
 from medddpm.io.dicom_attributes import KEPT, REQUIRED, from_groups
 from medddpm.io.dicom_pixels import Stored, describe_pixels, set_pixels
 from medddpm.io.dicom_series import (
+    REWRITTEN,
     DerivedSeries,
     add_missing,
     code,
@@ -94,7 +95,7 @@ def _repair(dataset: Dataset) -> None:
 def _set_derivation(dataset: Dataset, series: DerivedSeries, slope: float, index: int) -> None:
     """How the image came about (C.7.6.1.1.3 and C.12.1)."""
     dataset.DerivationDescription = derivation_text(series, slope)
-    if series.algorithm.model:
+    if series.derivation != REWRITTEN:
         dataset.DerivationCodeSequence = Sequence([code(*series.derivation)])
     source = source_items(series, index)
     if source is not None:

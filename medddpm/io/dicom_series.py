@@ -31,6 +31,7 @@ SCHEME = "99MEDDDPM"
 # CID 7203 is extensible and has no code for any of these.
 DENOISING = ("DENOISE", SCHEME, "Denoising")
 ENSEMBLE = ("ENSEMBLE", SCHEME, "Statistic of an ensemble of denoised images")
+RECONSTRUCTED = ("RECONSTRUCTED", SCHEME, "Reconstruction from k-space")
 REWRITTEN = ("REWRITTEN", SCHEME, "Written anew")
 _MOST_IS = 2**31  # an integer string (PS3.5 6.2) is smaller
 
@@ -64,6 +65,30 @@ def algorithm_of(facts: Facts | None) -> Algorithm:
         return Algorithm()
     kept = {key: value for key, value in facts.options.items() if key != "memory_gb"}
     return Algorithm(facts.weights.name, facts.weights.sha256, json.dumps(kept, sort_keys=True))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was done to the images of a series.
+
+    Attributes:
+        description: Put after that of the source.
+        done: As in "denoised by latent diffusion".
+        derivation: Code of it.
+        algorithm: What did it.
+    """
+
+    description: str
+    done: str
+    derivation: tuple[str, str, str]
+    algorithm: Algorithm
+
+
+def work_of(facts: Facts | None) -> Work:
+    """A restoration, or a conversion where no model was used."""
+    algorithm = algorithm_of(facts)
+    description = "AI-denoised" if algorithm.model else "converted"
+    return Work(description, "denoised", DENOISING, algorithm)
 
 
 @dataclass(frozen=True)
@@ -112,8 +137,11 @@ def plan_series(
         shift: Added to the number of the source.
         kind: Tells series of the same values apart.
         done: What the algorithm did, as in "denoised by latent diffusion".
-        derivation: Code of it; replaced where there is no algorithm.
+        derivation: Code of it. What a model was to do, and none did, was written anew;
+            `RECONSTRUCTED` needs none.
     """
+    if not algorithm.model and derivation != RECONSTRUCTED:
+        done, derivation = "written anew", REWRITTEN
     source, _ = source_of(volume, 0)
     digest = hashlib.sha256(volume.data.tobytes()).hexdigest()
     origin = text(source, "SeriesInstanceUID") or volume.case_id
@@ -126,7 +154,7 @@ def plan_series(
         algorithm=algorithm,
         entropy=f"{origin} {algorithm.model} {digest} {volume.affine.tolist()}{kind}",
         done=done,
-        derivation=derivation if algorithm.model else REWRITTEN,
+        derivation=derivation,
     )
 
 
@@ -134,8 +162,10 @@ def source_of(volume: Volume, index: int) -> tuple[Dataset, int]:
     """The source header of slice `index`, time slowest, and the frame in it.
 
     Returns:
-        An empty header if the source was not DICOM.
+        An empty header if the source was neither DICOM nor raw data that name a patient.
     """
+    if volume.format == "raw" and volume.native is not None:
+        return volume.native, 0
     if volume.format != "dicom" or not volume.native:
         return Dataset(), 0
     number, frame = volume.native.places[index % len(volume.native.places)]
@@ -310,7 +340,7 @@ def source_series(series: DerivedSeries) -> Sequence | None:
 def derivation_text(series: DerivedSeries, slope: float = 1.0) -> str:
     """How the image came about, for people (C.7.6.1.1.3)."""
     scaling = "" if slope == 1 else f" Stored values are intensities divided by {slope:.6g}."
-    done = "written anew; no model was applied by the writer."
+    done = f"{series.done}; no model was applied by the writer."
     if series.algorithm.model:
         done = (
             f"{series.done} by latent diffusion (model {series.algorithm.model}), whose "

@@ -18,11 +18,11 @@ from medddpm.io.dicom_enhanced import enhanced_image
 from medddpm.io.dicom_pixels import TransferSyntax, check_pixels, compress, frames_of, to_stored
 from medddpm.io.dicom_quiet import quiet_pydicom
 from medddpm.io.dicom_series import (
-    Algorithm,
-    algorithm_of,
+    Work,
     check_rectangular,
     plan_series,
     source_of,
+    work_of,
 )
 from medddpm.io.files import atomic_path, check_output, is_folder
 from medddpm.volume import Volume
@@ -57,6 +57,7 @@ def write_dicom(
     overwrite: bool = False,
     facts: Facts | None = None,
     options: DicomOptions | None = None,
+    work: Work | None = None,
 ) -> Path:
     """Write a derived MR series.
 
@@ -74,6 +75,7 @@ def write_dicom(
         facts: A restoration's report; name and SHA-256 of its weights are those of the derivation,
             and its options are kept as parameters. Without one the series is a converted one.
         options: Kind of objects and encoding.
+        work: What was done, in place of what facts say.
 
     Returns:
         The folder.
@@ -88,10 +90,9 @@ def write_dicom(
     check_dicom(volume, options)
     if not (overwrite and is_derived_series(folder)):
         check_output(folder, overwrite)
-    algorithm = algorithm_of(facts)
-    description = "AI-denoised" if algorithm.model else "converted"
+    work = work or work_of(facts)
     with quiet_pydicom(), atomic_path(folder, is_folder=True) as partial:
-        for index, dataset in enumerate(_objects(volume, description, algorithm, options)):
+        for index, dataset in enumerate(_objects(volume, work, options)):
             compress(dataset, options.transfer_syntax)
             dataset.save_as(partial / f"{index + 1:05d}.dcm", enforce_file_format=True)
     return folder
@@ -130,14 +131,19 @@ def _is_enhanced(volume: Volume, options: DicomOptions) -> bool:
     return options.objects == "source" and "PerFrameFunctionalGroupsSequence" in source
 
 
-def _objects(
-    volume: Volume, suffix: str, algorithm: Algorithm, options: DicomOptions
-) -> Iterator[Dataset]:
-    stored = to_stored(volume)
-    if _is_enhanced(volume, options):
-        yield enhanced_image(plan_series(volume, suffix, algorithm, kind=" enhanced"), stored)
+def _objects(volume: Volume, work: Work, options: DicomOptions) -> Iterator[Dataset]:
+    stored, is_enhanced = to_stored(volume), _is_enhanced(volume, options)
+    series = plan_series(
+        volume,
+        work.description,
+        work.algorithm,
+        kind=" enhanced" if is_enhanced else "",
+        done=work.done,
+        derivation=work.derivation,
+    )
+    if is_enhanced:
+        yield enhanced_image(series, stored)
         return
-    series = plan_series(volume, suffix, algorithm)
     padding = None if stored.padding is None else frames_of(stored.padding)
     for index, frame in enumerate(frames_of(stored.values)):
         part = None if padding is None else padding[index]

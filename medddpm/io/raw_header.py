@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from medddpm.errors import VolumeReadError
+from medddpm.io.raw_identity import identity_of
 
 Matrix = tuple[int, int, int]
 Extent = tuple[float, float, float]
@@ -25,6 +26,7 @@ class Encoding:
         trajectory: "cartesian", "epi", "radial", ...
         centres: Numbers of the middle lines along ky and kz; None where they are not told.
         facts: Acceleration factors and such, JSON-able.
+        identity: Patient, study and system by keyword of DICOM, see `identity_of`.
     """
 
     matrix: Matrix
@@ -34,6 +36,7 @@ class Encoding:
     trajectory: str = "cartesian"
     centres: tuple[int | None, int | None] = (None, None)
     facts: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 def parse_header(text: str | bytes, name: str) -> Encoding:
@@ -77,6 +80,7 @@ def parse_header(text: str | bytes, name: str) -> Encoding:
         (encoding.findtext("trajectory") or "cartesian").strip().lower(),
         (_whole(encoding, f"{limits}1/center"), _whole(encoding, f"{limits}2/center")),
         {key: value for key, value in facts.items() if value not in (None, [None, None])},
+        identity_of(root),
     )
 
 

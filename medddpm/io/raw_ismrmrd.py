@@ -106,6 +106,7 @@ def _assembled(
         printable(path.stem) or "scan",
         {**encoding.facts, "averages": grid.averages},
         trajectory,
+        encoding.identity,
     )
 
 

@@ -58,6 +58,7 @@ class RawScan:
         case_id: Stable name without patient data.
         facts: What else is known of the measurement, JSON-able.
         trajectory: Where the samples lie, if not on the grid of the encoded matrix.
+        identity: Patient, study and system by keyword of DICOM; it goes into DICOM alone.
 
     Raises:
         ShapeError: The arrays do not fit each other.
@@ -79,6 +80,7 @@ class RawScan:
     case_id: str = "scan"
     facts: dict[str, Any] = field(default_factory=dict, repr=False)
     trajectory: Trajectory | None = None
+    identity: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         name = self.source or self.case_id

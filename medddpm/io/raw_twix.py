@@ -21,6 +21,8 @@ from medddpm.io.raw_scan import RawScan, affine_of, stack_of
 _FRAME = ("contrast", "phase", "repetition", "set")
 _SIDES = ("dSag", "dCor", "dTra")
 _CARTESIAN = 1
+_OTHER_KINDS = {2: "radial", 4: "spiral", 8: "blade"}
+"""Of ucTrajectory in the protocol."""
 
 
 def read_twix(path: str | Path) -> RawScan:
@@ -75,8 +77,12 @@ def _parsed(path: Path) -> list[Any]:
 def _read(scan: Any, noise: Sequence[NDArray[Any]], path: Path) -> RawScan:
     protocol = scan["hdr"]["MeasYaps"]
     space, slices = protocol["sKSpace"], protocol["sSliceArray"]["asSlice"]
-    if int(space.get("ucTrajectory", _CARTESIAN)) != _CARTESIAN:
-        raise VolumeReadError(f"{path} is not Cartesian; Cartesian k-space is read, so far")
+    kind = int(space.get("ucTrajectory", _CARTESIAN))
+    if kind != _CARTESIAN:
+        raise VolumeReadError(
+            f"{path} is not Cartesian ({_OTHER_KINDS.get(kind, kind)}), and twix does not tell "
+            "where its samples lie; convert it to ISMRMRD with the trajectory in its readouts"
+        )
     blocks = [m for m in scan["mdb"] if m.is_image_scan() or m.is_flag_set("PATREFSCAN")]
     if not blocks:
         raise VolumeReadError(f"{path} holds no line of an image")

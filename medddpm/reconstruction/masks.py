@@ -48,23 +48,29 @@ def sampling_lines(
     rng = np.random.default_rng(seed)
     flat = kind in ("vd1d", "uniform")
     size = (shape[0], 1) if flat else shape
-    middle = _middle(size, acs)
+    centre = middle(size, acs)
     wanted = size[0] * size[1] / acceleration
     if kind == "uniform":
         step = round(acceleration)
-        chosen = ((np.arange(size[0]) - size[0] // 2) % step == 0)[:, None] | middle
+        chosen = ((np.arange(size[0]) - size[0] // 2) % step == 0)[:, None] | centre
     else:
-        if middle.sum() > wanted:
+        if centre.sum() > wanted:
             raise ConfigError(
-                f"{acs} lines of calibration are {middle.sum()} of {middle.size}, more than R "
+                f"{acs} lines of calibration are {centre.sum()} of {centre.size}, more than R "
                 f"{acceleration:g} leaves; give fewer, or a smaller R"
             )
         pick = _random if kind != "poisson" else _disc
-        chosen = pick(size, wanted, middle, rng)
+        chosen = pick(size, wanted, centre, rng)
     return np.broadcast_to(chosen, shape).copy()
 
 
-def _middle(shape: tuple[int, int], acs: int) -> Lines:
+def middle(shape: tuple[int, int], acs: int) -> Lines:
+    """(ky, kz), so many lines in the middle of both axes.
+
+    Args:
+        shape: Lines along ky and kz.
+        acs: Lines of the middle.
+    """
     parts = []
     for length in shape:
         start = length // 2 - min(acs, length) // 2
@@ -81,41 +87,41 @@ def _radius(shape: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def _random(
-    shape: tuple[int, int], wanted: float, middle: Lines, rng: np.random.Generator
+    shape: tuple[int, int], wanted: float, centre: Lines, rng: np.random.Generator
 ) -> Lines:
     """Each line on its own, by a density whose sum is what is wanted; then exactly so many."""
     density = (1 - _radius(shape) * (1 - 1e-3)) ** _POWER
     low, high = 0.0, 1e6
     for _ in range(_BISECTIONS):
         factor = (low + high) / 2
-        probability = np.where(middle, 1.0, np.minimum(1, factor * density))
+        probability = np.where(centre, 1.0, np.minimum(1, factor * density))
         low, high = (factor, high) if probability.sum() < wanted else (low, factor)
     # Efraimidis and Spirakis 2006: the largest keys are a weighted sample without replacement.
-    keys = np.where(middle, np.inf, np.log(rng.random(shape)) / np.maximum(probability, 1e-12))
+    keys = np.where(centre, np.inf, np.log(rng.random(shape)) / np.maximum(probability, 1e-12))
     order = np.argsort(-keys, axis=None, kind="stable")
-    chosen = np.zeros(middle.size, bool)
+    chosen = np.zeros(centre.size, bool)
     chosen[order[: round(wanted)]] = True
     return chosen.reshape(shape)
 
 
-def _disc(shape: tuple[int, int], wanted: float, middle: Lines, rng: np.random.Generator) -> Lines:
+def _disc(shape: tuple[int, int], wanted: float, centre: Lines, rng: np.random.Generator) -> Lines:
     """Points in random order, each kept if none that was kept before lies within its distance."""
-    order = rng.permutation(np.flatnonzero(~middle))
+    order = rng.permutation(np.flatnonzero(~centre))
     spread = 1 + (_GROWTH - 1) * _radius(shape)
     low, high = 0.0, 20.0
-    best = middle
+    best = centre
     for _ in range(_POISSON_BISECTIONS):
         distance = (low + high) / 2
-        found = _darts(order, distance * spread, middle)
+        found = _darts(order, distance * spread, centre)
         if abs(found.sum() - wanted) < abs(best.sum() - wanted):
             best = found
         low, high = (distance, high) if found.sum() > wanted else (low, distance)
     return best
 
 
-def _darts(order: NDArray[np.intp], reach: NDArray[np.float64], middle: Lines) -> Lines:
-    chosen, free = middle.copy(), ~middle
-    height, width = middle.shape
+def _darts(order: NDArray[np.intp], reach: NDArray[np.float64], centre: Lines) -> Lines:
+    chosen, free = centre.copy(), ~centre
+    height, width = centre.shape
     for place in order:
         y, z = divmod(int(place), width)
         if not free[y, z]:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from medddpm.errors import ConfigError
-from medddpm.io import Quantity, check_output, checksum, read_volume, without_padding, write_volume
-from medddpm.io.outputs import Target, check_targets, plan_targets, staged, write_html, write_json
+from medddpm.io import (
+    DicomOptions,
+    Quantity,
+    check_output,
+    checksum,
+    read_volume,
+    without_padding,
+    write_dicom,
+    write_volume,
+)
+from medddpm.io.dicom_series import RECONSTRUCTED, Algorithm, Work
+from medddpm.io.outputs import (
+    OutputFormat,
+    Target,
+    check_targets,
+    plan_targets,
+    staged,
+    write_html,
+    write_json,
+)
 from medddpm.io.provenance import (
     STATEMENT,
     machine,
@@ -20,6 +39,7 @@ from medddpm.io.provenance import (
     voxel_checksum,
 )
 from medddpm.io.raw import read_noise, read_raw
+from medddpm.io.raw_identity import check_identity, identified
 from medddpm.io.raw_ismrmrd_write import write_ismrmrd
 from medddpm.io.raw_scan import RawScan
 from medddpm.model.model import find_weights
@@ -36,6 +56,10 @@ from medddpm.volume import Volume
 
 KIND = "reconstruction"
 """What its sidecar calls itself, so that `replay` tells it from that of a restoration."""
+_NIFTI_ALONE = (
+    "phase, g-factor and the maps of an ensemble are written as NIfTI alone; leave --format dicom "
+    "out, or --phase, --g-factor and --mode ensemble"
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,7 @@ class ReconstructedScan:
     """What was written.
 
     Attributes:
-        image: NIfTI file of the magnitude.
+        image: NIfTI file of the magnitude, or the folder of its DICOM files.
         phase: NIfTI file of the phase, if it was asked for.
         g_factor: NIfTI file of the g-factor, if it was asked for.
         sidecar: JSON report.
@@ -120,6 +144,8 @@ def reconstruct(
     phase: bool = False,
     replicas: int = 0,
     report: bool = False,
+    format: OutputFormat = "nifti",
+    dicom: DicomOptions | None = None,
     overwrite: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> ReconstructedScan:
@@ -127,7 +153,7 @@ def reconstruct(
 
     Args:
         raw: ISMRMRD or fastMRI HDF5, BART cfl, or Siemens twix.
-        output: A folder or a .nii.gz file.
+        output: A folder, or of NIfTI a .nii.gz file.
         options: Method and settings; the defaults if not given.
         restore: Tiles and memory of the networks.
         weights: A shipped name or a weights file; for method "ours".
@@ -136,24 +162,37 @@ def reconstruct(
         phase: Write the phase too.
         replicas: Write a map of the g-factor too, from so many; 0 for none.
         report: Write an HTML page too, with the plain methods beside the result.
+        format: Of the image; "dicom" is a derived series of the patient and study that the raw
+            data name.
+        dicom: How DICOM is written.
         overwrite: Replace outputs that exist.
         on_progress: Called with the task, steps done and all steps.
 
     Raises:
         VolumeReadError: The raw data cannot be read.
         ShapeError: It has no calibration lines, or the noise scan other coils.
+        ConfigError: DICOM is asked for, and the raw data name no patient or no place, or there are
+            maps to be written.
     """
     raw, options = Path(raw), options or ReconstructOptions()
-    target = plan_targets([raw], output, format="nifti", label="desc-reconstructed")[0]
+    target = plan_targets([raw], output, format=format, label="desc-reconstructed")[0]
     wanted = {"phase": phase, "gfactor": replicas > 0}
     wanted |= dict.fromkeys(get_args(Quantity), options.mode == "ensemble")
     parts = [target.part(name) for name, is_wanted in wanted.items() if is_wanted]
+    if format == "dicom" and parts:
+        raise ConfigError(_NIFTI_ALONE)
     inputs = [raw, *([Path(noise_scan)] if noise_scan is not None else [])]
     page = [target.html] if report else []
-    targets = [target.image, target.sidecar, *parts, *page]
-    check_targets(targets, overwrite=overwrite, inputs=inputs)
+    check_targets(
+        [target.image, target.sidecar, *parts, *page],
+        overwrite=overwrite,
+        inputs=inputs,
+        folders=[target.image] if format == "dicom" else (),
+    )
     noise = None if noise_scan is None else read_noise(noise_scan)
     scan = read_raw(raw)
+    if format == "dicom":
+        check_identity(scan)
     prior, used, digest = _prior(options, restore, weights, device)
     step = None if on_progress is None else _named(on_progress)
     done = reconstruct_scan(
@@ -167,16 +206,21 @@ def reconstruct(
     )
     run = {
         "restore": asdict(restore or RestoreOptions()),
+        "format": format,
+        "dicom": asdict(dicom or DicomOptions()) if format == "dicom" else None,
         "phase": phase,
         "replicas": replicas,
         **_named_files(weights, noise_scan, target.folder),
     }
-    facts = _facts(raw, scan, target, done, {"run": run, "weights": digest, "device": used})
-    images = {target.image: done.magnitude}
+    facts = _sidecar(scan, raw, done, target) | {"run": run, "weights": digest, "device": used}
+    magnitude = done.magnitude
+    if format == "dicom":
+        magnitude = identified(magnitude, scan, facts["input"]["sha256"])
+    images = {target.image: magnitude}
     images |= {target.part("phase"): done.phase} if phase else {}
     images |= {} if done.g_factor is None else {target.part("gfactor"): done.g_factor}
     images |= {target.part(name): value for name, value in done.maps.items()}
-    _write(target, images, facts, done if report else None)
+    _write(target, images, facts, done if report else None, dicom)
     return ReconstructedScan(
         target.image,
         target.part("phase") if phase else None,
@@ -201,6 +245,24 @@ def page_of(name: str, done: Reconstructed, facts: dict[str, Any]) -> str:
     if "std" in done.maps:
         spreads = {"std": done.maps["std"].frame(0), **spreads}
     return reconstruction_page(name, facts, scans, spreads, done.magnitude.geometry)
+
+
+def _sidecar(scan: RawScan, raw: Path, done: Reconstructed, target: Target) -> dict[str, Any]:
+    """What a reconstruction says of itself, but for how it was asked for."""
+    return {
+        "kind": KIND,
+        "statement": STATEMENT,
+        "time": now(),
+        "input": {**describe_raw(scan), "path": relative_path(scan.source or raw, target.folder)},
+        **done.facts,
+        "units": "signal over the noise of a fully measured image",
+        "versions": versions(),
+        "machine": machine(),
+        "output": {
+            "voxels_sha256": voxel_checksum(done.magnitude),
+            "maps": {name: target.part(name).name for name in done.maps},
+        },
+    }
 
 
 def describe_raw(scan: RawScan) -> dict[str, Any]:
@@ -302,50 +364,35 @@ def _prior(
     )
 
 
-def _facts(
-    raw: Path, scan: RawScan, target: Target, done: Reconstructed, ran: dict[str, Any]
-) -> dict[str, Any]:
-    """Content of the sidecar.
-
-    Args:
-        raw: Where it was read.
-        scan: What was read.
-        target: Where the image goes.
-        done: The images.
-        ran: What it ran with: "run", "weights" and "device".
-    """
-    path = relative_path(scan.source or raw, target.folder)
-    return {
-        "kind": KIND,
-        "statement": STATEMENT,
-        "time": now(),
-        "input": {**describe_raw(scan), "path": path},
-        **done.facts,
-        "run": ran["run"],
-        "units": "signal over the noise of a fully measured image",
-        "weights": ran["weights"],
-        "device": ran["device"],
-        "versions": versions(),
-        "machine": machine(),
-        "output": {
-            "voxels_sha256": voxel_checksum(done.magnitude),
-            "maps": {name: target.part(name).name for name in done.maps},
-        },
-    }
-
-
 def _write(
-    target: Target, images: dict[Path, Volume], facts: dict[str, Any], page: Reconstructed | None
+    target: Target,
+    images: dict[Path, Volume],
+    facts: dict[str, Any],
+    page: Reconstructed | None,
+    dicom: DicomOptions | None,
 ) -> None:
     """All files or none; the checksums of the images go to facts."""
     with staged(target.folder) as folder:
         for path, image in images.items():
-            write_volume(image, folder / path.name)
+            if image.format == "raw":
+                write_dicom(image, folder / path.name, options=dicom, work=_work(facts))
+            else:
+                write_volume(image, folder / path.name)
         sums = {path.name: output_checksum(folder / path.name) for path in images}
         facts["output"]["files"] = sums
         if page is not None:
             write_html(folder / target.html.name, page_of(target.stem, page, facts))
         write_json(folder / target.sidecar.name, facts)
+
+
+def _work(facts: dict[str, Any]) -> Work:
+    """What a derived series says of itself."""
+    method, digest = facts["options"]["method"], facts["weights"]
+    done = "reconstructed from k-space"
+    if digest is None:
+        return Work("reconstructed", f"{done} by {method}", RECONSTRUCTED, Algorithm())
+    used = json.dumps(facts["options"], sort_keys=True)
+    return Work("AI-reconstructed", done, RECONSTRUCTED, Algorithm(method, digest, used))
 
 
 def _named_files(

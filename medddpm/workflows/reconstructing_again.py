@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from medddpm.errors import CheckpointError, ConfigError, VolumeReadError
-from medddpm.io import checksum
+from medddpm.io import DicomOptions, checksum
 from medddpm.io.outputs import NIFTI_SUFFIXES
 from medddpm.io.provenance import machine, versions
 from medddpm.model.model import find_weights, read_card
@@ -64,6 +64,8 @@ def replay_reconstruction(
         before: dict[str, str] = output["files"]
         named = _weights(sidecar, facts, weights)
         phase, replicas = bool(run["phase"]), int(run["replicas"])
+        is_dicom = run.get("format") == "dicom"
+        dicom = TypeAdapter(DicomOptions).validate_python(run["dicom"]) if is_dicom else None
     except (KeyError, TypeError, ValidationError) as error:
         why = " ".join(str(error).split())
         raise VolumeReadError(
@@ -74,7 +76,7 @@ def replay_reconstruction(
     with tempfile.TemporaryDirectory(prefix="medddpm-") as folder:
         done = reconstruct(
             raw,
-            Path(folder) / f"{stem}{suffix}",
+            folder if is_dicom else Path(folder) / f"{stem}{suffix}",
             options=options,
             restore=restore,
             weights=named,
@@ -82,10 +84,13 @@ def replay_reconstruction(
             noise_scan=scan,
             phase=phase,
             replicas=replicas,
+            format="dicom" if is_dicom else "nifti",
+            dicom=dicom,
             on_progress=on_progress,
         )
         now = done.facts
-    files = now["output"]["files"]
+    named = done.sidecar.name.removesuffix(".json")  # of raw data that may have been renamed
+    files = {stem + name.removeprefix(named): sha for name, sha in now["output"]["files"].items()}
     other = [name for name in sorted({*before, *files}) if before.get(name) != files.get(name)]
     same_voxels = output["voxels_sha256"] == now["output"]["voxels_sha256"] and not other
     differences = [f"the bytes of {name} differ" for name in other]

@@ -106,15 +106,35 @@ def test_methods_are_compared_and_a_rerun_goes_on(clean_nifti: Path, tmp_path: P
     assert done.exit_code == 0, done.output
     assert "| vd2d | 2 | 0.03 |" in done.output
     rows = (tmp_path / "bench" / "results.csv").read_text().splitlines()
-    assert len(rows) == 1 + 1 + 5
+    assert len(rows) == 1 + 1 + 8
     again = runner.invoke(app, args)
     assert again.exit_code == 0
     assert (tmp_path / "bench" / "results.csv").read_text().splitlines() == rows
-    assert len(list((tmp_path / "bench" / "rows").iterdir())) == 6
+    assert len(list((tmp_path / "bench" / "rows").iterdir())) == 9
     other = runner.invoke(app, [*args, "--seed", "1"])
     assert other.exit_code == 0
     assert (tmp_path / "bench" / "results.csv").read_text().splitlines() != rows
-    assert len(list((tmp_path / "bench" / "rows").iterdir())) == 12
+    assert len(list((tmp_path / "bench" / "rows").iterdir())) == 18
+
+
+def test_cg_sense_is_restored_and_an_unknown_method_is_named_before_the_work(
+    clean_nifti: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    args = [
+        *("benchmark-raw", str(clean_nifti), "--out", str(tmp_path / "bench"), "--R", "2"),
+        *("--mask", "vd2d", "--sigma", "0.03", "--coils", "3", "--acs", "12", "--planes", "32"),
+        *("--method", "cg-sense", "--weights", str(tiny_weights)),
+    ]
+    done = runner.invoke(app, [*args, "--method", "cg-sense-restored"])
+    assert done.exit_code == 0, done.output
+    assert "| mask | R | sigma | cg-sense | cg-sense-restored |" in done.output
+    with (tmp_path / "bench" / "results.csv").open(encoding="utf-8") as file:
+        rows = {(row["method"], row["weight"]): row for row in csv.DictReader(file)}
+    assert float(rows["cg-sense-restored", "1"]["psnr"]) != float(rows["cg-sense", "1"]["psnr"])
+    assert float(rows["cg-sense-restored", "1"]["psnr"]) > 10
+    wrong = runner.invoke(app, [*args, "--method", "grappa"])
+    assert wrong.exit_code == 2
+    assert "cg-sense-restored" in wrong.output
 
 
 def test_the_interval_of_an_ensemble_is_held_against_the_truth(

@@ -107,8 +107,8 @@ def test_radial_empty_and_incomplete_protocols_are_refused(
         read_twix(source)
 
     block = Block(data(rng), 0)
-    with pytest.raises(VolumeReadError, match="not Cartesian"):
-        reads(scan([block], ucTrajectory=2))
+    with pytest.raises(VolumeReadError, match=r"not Cartesian \(spiral\).*convert it to ISMRMRD"):
+        reads(scan([block], ucTrajectory=4))
     with pytest.raises(VolumeReadError, match="no line of an image"):
         reads(scan([Block(data(rng), 0, flags=("NOISEADJSCAN",))]))
     bare = scan([block])
