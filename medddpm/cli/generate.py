@@ -21,6 +21,12 @@ def register(app: typer.Typer) -> None:
 @reports_errors
 def generate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write into.")],
+    key: Annotated[
+        Path, typer.Option(help="Key of the mark that every scan carries; see key new -h.")
+    ],
+    signing_key: Annotated[
+        Path | None, typer.Option(help="Sign the sidecars; see key new --kind signature.")
+    ] = None,
     count: Annotated[int, typer.Option(help="How many heads.")] = 1,
     prior: Annotated[str, typer.Option(help="A shipped name, or a file of train prior.")] = "t1w",
     contrast: Annotated[
@@ -46,7 +52,7 @@ def generate(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw synthetic heads from a prior; each is labelled, and none is a copy of a training scan.
+    """Draw synthetic heads from a prior: labelled, marked, and no copies of training scans.
 
     A prior that learned few people says nothing about a population: see docs/synthetic.md.
 
@@ -55,18 +61,15 @@ def generate(
     """
     with progress("generate") as step:
         from medddpm.generation.drawing import DrawOptions
+        from medddpm.workflows.generating import Seal, Tools, Wanted
         from medddpm.workflows.generating import generate as run
 
         done = run(
             out,
-            count=count,
-            prior=prior,
-            weights=weights,
-            contrast=contrast,
-            like=like,
+            Seal(key, signing_key),
+            Wanted(count, contrast, like, allow_copies),
+            tools=Tools(prior, weights, parse_device(device)),
             options=DrawOptions(**given(steps=steps, spacing=spacing, change=change, seed=seed)),
-            allow_copies=allow_copies,
-            device=parse_device(device),
             overwrite=overwrite,
             on_progress=lambda done, total: step("heads", done, total),
         )

@@ -36,6 +36,7 @@ class PriorCard(BaseModel):
         factor: Of that autoencoder.
         scans: Training scans, by name.
         held: Held-out scans, by name.
+        consent: Training scans by what their subjects said to synthetic scans.
         steps: Of the training.
         hours: Of the training.
         explained: Share of the variance among held-out heads that it finds again, see `PriorStage`.
@@ -52,6 +53,7 @@ class PriorCard(BaseModel):
     factor: int
     scans: tuple[str, ...]
     held: tuple[str, ...]
+    consent: dict[str, int]
     steps: int
     hours: float
     explained: dict[str, float]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 
 from medddpm.data.cache import find_scans
-from medddpm.data.manifest import bids_subject
+from medddpm.data.consent import for_generators
+from medddpm.data.manifest import bids_subject, read_manifest
 from medddpm.errors import ConfigError
 from medddpm.generation.copies import embedding, nearest, threshold_of
 from medddpm.generation.heads import Head, packed_heads, placed, random_pose
@@ -33,9 +35,21 @@ _POSES = 20
 
 
 @dataclass(frozen=True)
+class _Scan:
+    name: str
+    path: Path
+    contrast: str
+    subject: str
+    held: bool = False
+    consent: str = "not asked"
+
+
+@dataclass(frozen=True)
 class _Halves:
     train: list[Head]
     held: list[Head]
+    subjects: list[tuple[str, str]]
+    consent: dict[str, int]
 
 
 def train_prior(
@@ -52,7 +66,8 @@ def train_prior(
     """Train the prior into `out`/prior.safetensors; returns that path.
 
     Args:
-        data: Folder of NIfTI scans; those whose name ends in the contrast are taken.
+        data: A folder of NIfTI scans, those whose name ends in the contrast are taken; or what
+            `medddpm prepare` wrote, where consent to synthetic scans and the split are known.
         out: Run folder; `out`/heads holds the packed scans, `out`/prior the state.
         model: Its autoencoder makes the latents.
         options: Of the prior.
@@ -65,7 +80,7 @@ def train_prior(
         ConfigError: No scan of that contrast, none held out, or a subject on both sides.
     """
     halves = _halves(data, out / "heads", options, holdout)
-    add_subjects(out / PriorStage.name, ((bids_subject(h.name), h.name) for h in halves.train))
+    add_subjects(out / PriorStage.name, halves.subjects)
     torch.manual_seed(train.seed)
     auto = model.spec.autoencoder
     prior = HeadPrior(options, model.codec.latent_channels, auto.factor)
@@ -106,6 +121,7 @@ def _measured(stage: PriorStage, halves: _Halves, steps: int, hours: float) -> T
         factor=stage.codec.factor,
         scans=tuple(h.name for h in halves.train),
         held=tuple(h.name for h in halves.held),
+        consent=halves.consent,
         steps=steps,
         hours=round(hours, 3),
         explained=explained,
@@ -116,25 +132,50 @@ def _measured(stage: PriorStage, halves: _Halves, steps: int, hours: float) -> T
 
 
 def _halves(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[str]) -> _Halves:
-    scans = {file_stem(path): path for path in find_scans(data)}
-    chosen = {n: p for n, p in scans.items() if n.casefold().endswith(options.contrast.casefold())}
+    scans = _consented(data) if (data / "manifest.csv").is_file() else _found(data)
+    chosen = [scan for scan in scans if scan.contrast.casefold() == options.contrast.casefold()]
     if not chosen:
-        ends = sorted({name.rpartition("_")[2] for name in scans})
+        known = sorted({scan.contrast for scan in scans})
         raise ConfigError(
-            f"no scan in {data} is of contrast {options.contrast!r}: names end in {ends[:8]}; set "
+            f"no scan in {data} is of contrast {options.contrast!r}, there are {known[:8]}; set "
             "prior.contrast to one of them"
         )
-    held = [n for n in chosen if any(fnmatch.fnmatch(n, pattern) for pattern in holdout)]
-    train = [n for n in chosen if n not in held]
+    held = [s for s in chosen if s.held or any(fnmatch.fnmatch(s.name, p) for p in holdout)]
+    train = [scan for scan in chosen if scan not in held]
     if not held or not train:
         raise ConfigError(
             f"data.holdout {list(holdout)} leaves {len(train)} scans to train on and {len(held)} "
             "held out; at least one of each is needed"
         )
-    both = {bids_subject(n) for n in held} & {bids_subject(n) for n in train} - {""}
+    both = {scan.subject for scan in held} & {scan.subject for scan in train} - {""}
     if both:
         raise ConfigError(f"{sorted(both)[0]} is trained on and held out; mend data.holdout")
     return _Halves(
-        packed_heads([chosen[n] for n in train], cache, options.spacing),
-        packed_heads([chosen[n] for n in held], cache, options.spacing),
+        packed_heads([scan.path for scan in train], cache, options.spacing),
+        packed_heads([scan.path for scan in held], cache, options.spacing),
+        [(scan.subject, scan.name) for scan in train],
+        dict(Counter(scan.consent for scan in train)),
     )
+
+
+def _found(data: Path) -> list[_Scan]:
+    """The scans of a plain folder; BIDS names say their contrast and subject."""
+    named = [(file_stem(path), path) for path in find_scans(data)]
+    return [_Scan(n, p, n.rpartition("_")[2], bids_subject(n)) for n, p in named]
+
+
+def _consented(data: Path) -> list[_Scan]:
+    """The scans of a prepared folder whose subjects were not asked, or allowed synthetic scans."""
+    rows = [row for row in for_generators(read_manifest(data / "manifest.csv")) if row.split]
+    return [
+        _Scan(
+            row.scan,
+            data / row.file,
+            row.contrast,
+            row.subject,
+            held=row.split != "train",
+            consent=row.synthetic or "not asked",
+        )
+        for row in rows
+        if row.split != "test"
+    ]

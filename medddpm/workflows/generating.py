@@ -14,13 +14,61 @@ from medddpm.generation.prior_file import TrainedPrior, find_prior, load_prior
 from medddpm.io import read_volume, write_volume
 from medddpm.io.nifti import nifti_header
 from medddpm.io.outputs import Target, check_targets, staged, write_json
-from medddpm.io.provenance import checksum, versions
+from medddpm.io.provenance import checksum, versions, voxel_checksum
+from medddpm.io.synthetic_label import LABEL
+from medddpm.marking.embed import mark
+from medddpm.marking.key import Key, read_key
+from medddpm.marking.signature import read_signing_key, sign
 from medddpm.restoration.restorer import Restorer
 
-LABEL = "SYNTHETIC"
 STATEMENT = (
     "Drawn by a machine-learning model: no person was scanned. For research; not a medical device."
 )
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What says that a scan is synthetic, beside the words in its header.
+
+    Attributes:
+        key: File of `medddpm key new`: every scan carries its invisible mark.
+        signing_key: File of `medddpm key new --kind signature`: signs the sidecars.
+    """
+
+    key: str | Path
+    signing_key: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is drawn.
+
+    Attributes:
+        count: How many heads.
+        contrast: Refuse a prior of another one; the prior's own if not given.
+        like: A scan to make variants of, on a grid around its head.
+        allow_copies: Write copies of training scans too; their sidecars say so.
+    """
+
+    count: int = 1
+    contrast: str | None = None
+    like: str | Path | None = None
+    allow_copies: bool = False
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What draws.
+
+    Attributes:
+        prior: A shipped name or a file of `medddpm train prior`.
+        weights: The model with the prior's autoencoder.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+    """
+
+    prior: str | Path = "t1w"
+    weights: str | Path = "default"
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -38,87 +86,101 @@ class Generated:
     written: bool
 
 
+@dataclass(frozen=True)
+class _Keys:
+    mark: Key
+    signer: Any
+
+
 def generate(
     out: str | Path,
+    seal: Seal,
+    wanted: Wanted | None = None,
     *,
-    count: int = 1,
-    prior: str | Path = "t1w",
-    weights: str | Path = "default",
-    contrast: str | None = None,
-    like: str | Path | None = None,
+    tools: Tools | None = None,
     options: DrawOptions | None = None,
-    allow_copies: bool = False,
-    device: str = "auto",
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Generated]:
-    """Write `count` synthetic heads into a folder, each with a sidecar.
+    """Write synthetic heads into a folder, each with a mark, a label and a sidecar.
 
     Every draw is compared with the training scans first; one that is more like one of them than
     another person's scan is a copy, and is not written.
 
     Args:
         out: Folder; made if missing.
-        count: How many are drawn.
-        prior: A shipped name or a file of `medddpm train prior`.
-        weights: The model with the prior's autoencoder.
-        contrast: What is expected; the prior's own if not given.
-        like: A scan to make variants of, on a grid around its head.
+        seal: Keys of the mark and of the signature.
+        wanted: What; one head if not given.
+        tools: What draws; the shipped ones if not given.
         options: How; the defaults if not given.
-        allow_copies: Write copies too; their sidecars say so.
-        device: "auto", "cpu", "cuda" or "cuda:1".
         overwrite: Replace outputs that exist.
         on_progress: Called with how many are done, and of how many.
 
     Raises:
-        ConfigError: The count is below 1, or no prior was trained for this contrast or spacing.
+        ConfigError: The count is below 1, a key is none, or no prior was trained for this contrast
+            or spacing.
         CheckpointError: The prior or the weights cannot be read.
         OutputError: An output exists, or cannot be written.
     """
-    if count < 1:
-        raise ConfigError(f"count is {count}; at least one head is drawn")
+    wanted, tools = wanted or Wanted(), tools or Tools()
     options = options or DrawOptions()
-    path = find_prior(prior)
+    if wanted.count < 1:
+        raise ConfigError(f"count is {wanted.count}; at least one head is drawn")
+    signer = None if seal.signing_key is None else read_signing_key(seal.signing_key)
+    keys = _Keys(read_key(seal.key), signer)
+    path = find_prior(tools.prior)
     trained = load_prior(path)
-    if contrast is not None and contrast.casefold() != trained.card.contrast.casefold():
-        raise ConfigError(
-            f"prior {path.name} was trained on {trained.card.contrast}, not on {contrast}; give "
-            "another --prior"
-        )
-    artist = Artist(trained, Restorer.from_pretrained(weights, device), options)
-    targets = [_target(Path(out), trained, options.seed + number) for number in range(count)]
+    _check_contrast(trained, path, wanted.contrast)
+    artist = Artist(trained, Restorer.from_pretrained(tools.weights, tools.device), options)
+    targets = [_target(Path(out), trained, options.seed + n) for n in range(wanted.count)]
+    like = wanted.like
     check_targets(
         [path for t in targets for path in (t.image, t.sidecar)],
         overwrite=overwrite,
-        inputs=[Path(like)] if like is not None else [],
+        inputs=[] if like is None else [Path(like)],
     )
     head = None if like is None else head_of(read_volume(like), trained.prior.spec.spacing)
     facts = _facts(trained, path, artist, options, head)
     done = []
     for number, target in enumerate(targets):
         draw = artist.draw(number, target.stem, head)
-        written = allow_copies or head is not None or not draw.likeness.is_copy
+        written = wanted.allow_copies or head is not None or not draw.likeness.is_copy
         if written:
-            _write(target, draw, facts)
+            _write(target, draw, facts, keys)
         done.append(Generated(target.image, draw, written))
         if on_progress:
-            on_progress(number + 1, count)
+            on_progress(number + 1, wanted.count)
     return done
+
+
+def _check_contrast(trained: TrainedPrior, path: Path, contrast: str | None) -> None:
+    own = trained.card.contrast
+    if contrast is not None and contrast.casefold() != own.casefold():
+        raise ConfigError(
+            f"prior {path.name} was trained on {own}, not on {contrast}; give another --prior"
+        )
 
 
 def _target(out: Path, trained: TrainedPrior, seed: int) -> Target:
     return Target(out, f"synthetic-{seed:04d}_{trained.card.contrast}", ".nii.gz")
 
 
-def _write(target: Target, draw: Draw, facts: dict[str, Any]) -> None:
-    header = nifti_header(draw.volume)
+def _write(target: Target, draw: Draw, facts: dict[str, Any], keys: _Keys) -> None:
+    marked = mark(draw.volume, keys.mark)
+    header = nifti_header(marked)
     header["intent_name"] = LABEL.encode()
-    volume = replace(draw.volume, native=header)
+    volume = replace(marked, native=header)
     likeness = asdict(draw.likeness) | {"is_copy": draw.likeness.is_copy}
+    own = {
+        "seed": draw.seed,
+        "nearest_training_scan": likeness,
+        "voxels_sha256": voxel_checksum(volume),
+    }
+    told = facts | own
     with staged(target.folder) as folder:
-        image = write_volume(volume, folder / target.image.name)
-        own = {"seed": draw.seed, "nearest_training_scan": likeness, "sha256": checksum([image])}
-        write_json(folder / target.sidecar.name, facts | own)
+        write_volume(volume, folder / target.image.name)
+        signed = told if keys.signer is None else sign(told, keys.signer)
+        write_json(folder / target.sidecar.name, signed)
 
 
 def _facts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +15,63 @@ from numpy.testing import assert_allclose
 
 from medddpm.errors import ConfigError, OutputError
 from medddpm.generation.drawing import DrawOptions
-from medddpm.workflows import generate
+from medddpm.generation.heads import head_of, placed
+from medddpm.generation.prior_file import load_prior
+from medddpm.io import read_volume
+from medddpm.marking.key import new_key, read_key
+from medddpm.marking.signature import new_signing_key, read_public_key
+from medddpm.marking.verdict import inspect_file
+from medddpm.model.model import load_model
+from medddpm.workflows.generating import Seal, Tools, Wanted, generate
 
 FEW = DrawOptions(steps=2, seed=5)
+ANY = Wanted(allow_copies=True)
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Seal:
+    """A key for the mark and one that signs."""
+    folder = tmp_path_factory.mktemp("keys")
+    new_key(folder / "mark.key")
+    new_signing_key(folder / "sign.key")
+    return Seal(folder / "mark.key", folder / "sign.key")
 
 
 @pytest.fixture
-def given(prior_run: Path, tiny_weights: Path) -> dict[str, Any]:
-    """Prior and weights that belong together."""
-    return {"prior": prior_run / "prior.safetensors", "weights": tiny_weights, "options": FEW}
+def given(prior_run: Path, tiny_weights: Path, keys: Seal) -> dict[str, Any]:
+    """Prior, weights and keys that belong together."""
+    tools = Tools(prior_run / "prior.safetensors", tiny_weights)
+    return {"seal": keys, "tools": tools, "options": FEW}
 
 
 def _data(path: Path) -> Any:
     return np.asarray(nib.load(path).dataobj)
 
 
-def test_heads_are_labelled_and_repeatable(
-    given: dict[str, Any], with_threshold: Callable[[float], Path], tmp_path: Path
+def _with(given: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The same with other tools."""
+    return given | {"tools": replace(given["tools"], **changes)}
+
+
+def test_heads_are_labelled_marked_signed_and_repeatable(
+    given: dict[str, Any], keys: Seal, with_threshold: Callable[[float], Path], tmp_path: Path
 ) -> None:
-    given["prior"] = with_threshold(1.0)
-    done = generate(tmp_path / "a", count=2, **given)
-    again = generate(tmp_path / "b", count=2, **given)
+    given = _with(given, prior=with_threshold(1.0))
+    done = generate(tmp_path / "a", wanted=Wanted(2), **given)
+    again = generate(tmp_path / "b", wanted=Wanted(2), **given)
     assert [d.image.name for d in done] == [f"synthetic-000{n}_T1w.nii.gz" for n in (5, 6)]
     first, second = (_data(d.image) for d in done)
     assert first.shape == (32, 32, 32)
     assert not np.allclose(first, second)
     for a, b in zip(done, again, strict=True):
         assert a.image.read_bytes() == b.image.read_bytes()
-        assert nib.load(a.image).header["intent_name"].item() == b"SYNTHETIC"
+    public = read_public_key(Path(f"{keys.signing_key}.pub"))
+    verdict = inspect_file(done[1].image, read_key(keys.key), public_key=public)
+    assert verdict.mark is not None
+    assert verdict.mark.marked
+    assert verdict.provenance.label == "intent_name"
+    assert verdict.provenance.signature == "good"
+    assert verdict.provenance.voxels == "as told"
     sidecar = json.loads((tmp_path / "a" / "synthetic-0006_T1w.json").read_text())
     assert sidecar["label"] == "SYNTHETIC"
     assert sidecar["seed"] == 6
@@ -53,50 +83,52 @@ def test_heads_are_labelled_and_repeatable(
 
 def test_copies_are_not_written(
     given: dict[str, Any],
+    keys: Seal,
     with_threshold: Callable[[float], Path],
     tmp_path: Path,
     cli: Callable[..., Any],
 ) -> None:
-    given["prior"] = with_threshold(-1.0)
-    words = ("--prior", given["prior"], "--weights", given["weights"], "--steps", 2)
+    prior, weights = with_threshold(-1.0), given["tools"].weights
+    words = ("--prior", prior, "--weights", weights, "--steps", 2, "--key", keys.key)
     said = cli("generate", tmp_path / "out", *words)
     assert said.exit_code == 6
     assert "copy of a training scan" in said.stderr
     assert not (tmp_path / "out").exists()
     allowed = cli("generate", tmp_path / "out", *words, "--allow-copies")
-    assert allowed.exit_code == 0
+    assert allowed.exit_code == 0, allowed.stderr
     sidecar = json.loads((tmp_path / "out" / "synthetic-0000_T1w.json").read_text())
     assert sidecar["nearest_training_scan"]["is_copy"]
+
+
+def test_without_a_key_nothing_is_drawn(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    said = cli("generate", tmp_path / "out")
+    assert said.exit_code == 2
+    assert "--key" in said.stderr
 
 
 def test_variant_of_a_scan_lies_where_the_scan_lies(
     given: dict[str, Any], heads_folder: Path, tmp_path: Path
 ) -> None:
     """With no change it is the scan itself, through the autoencoder; with more it moves away."""
-    from medddpm.generation.heads import head_of, placed
-    from medddpm.generation.prior_file import load_prior
-    from medddpm.io import read_volume
-    from medddpm.model.model import load_model
-
     scan = heads_folder / "sub-05_T1w.nii.gz"
+    head = head_of(read_volume(scan), 6.0)
     images = []
     for change in (0.0, 0.3, 1.0):
         given["options"] = DrawOptions(steps=2, change=change)
-        done = generate(tmp_path / f"{change}", like=scan, **given)
+        done = generate(tmp_path / f"{change}", wanted=Wanted(like=scan), **given)
         images.append(_data(done[0].image))
-        head = head_of(read_volume(scan), 6.0)
         assert_allclose(nib.load(done[0].image).affine, head.on_grid(6.0, (32, 32, 32)), atol=1e-4)
-    spec = load_prior(given["prior"]).prior.spec
-    codec = load_model(given["weights"]).codec
+    spec = load_prior(given["tools"].prior).prior.spec
+    codec = load_model(given["tools"].weights).codec
     same = codec.decode(codec.encode(placed(head, spec))).clamp_min(0)[0, 0].numpy()
-    assert_allclose(images[0], 1000 * same, atol=0.5)
-    apart = [float(np.square(image - images[0]).mean()) for image in images[1:]]
-    assert 0 < apart[0] < apart[1]
+    apart = [float(np.abs(image - 1000 * same).mean()) for image in images]
+    assert apart[0] < 0.05 * 1000 * same.mean()  # the mark alone
+    assert apart[0] < apart[1] < apart[2]
 
 
 def test_finer_grid_covers_the_same_field_of_view(given: dict[str, Any], tmp_path: Path) -> None:
     given["options"] = DrawOptions(steps=2, spacing=3.0)
-    done = generate(tmp_path, allow_copies=True, **given)
+    done = generate(tmp_path, wanted=ANY, **given)
     image = nib.load(done[0].image)
     assert image.shape == (64, 64, 64)
     assert_allclose(image.affine @ [31.5, 31.5, 31.5, 1], [0, 0, 0, 1], atol=1e-4)
@@ -106,19 +138,22 @@ def test_finer_grid_covers_the_same_field_of_view(given: dict[str, Any], tmp_pat
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"count": 0}, "at least one"),
-        ({"contrast": "T2w"}, "was trained on T1w, not on T2w"),
+        ({"wanted": Wanted(0)}, "at least one"),
+        ({"wanted": Wanted(contrast="T2w")}, "was trained on T1w, not on T2w"),
         ({"options": DrawOptions(spacing=1.0)}, "draws 3 to 6 mm"),
         ({"options": DrawOptions(spacing=9.0)}, "draws 3 to 6 mm"),
         ({"weights": "default"}, "other weights"),
         ({"prior": "t9w"}, "no prior is called"),
+        ({"seal": Seal(Path("nothing.key"))}, "nothing.key"),
     ],
 )
 def test_what_cannot_be_drawn(
     given: dict[str, Any], tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
+    tools = {k: v for k, v in changes.items() if k in ("weights", "prior")}
+    others = {k: v for k, v in changes.items() if k not in tools}
     with pytest.raises(ConfigError, match=said):
-        generate(tmp_path / "out", **(given | changes))
+        generate(tmp_path / "out", **(_with(given, **tools) | others))
     assert not (tmp_path / "out").exists()
 
 
@@ -126,5 +161,5 @@ def test_outputs_that_exist_are_kept(given: dict[str, Any], tmp_path: Path) -> N
     kept = tmp_path / "synthetic-0005_T1w.nii.gz"
     kept.write_bytes(b"mine")
     with pytest.raises(OutputError, match="exists already"):
-        generate(tmp_path, allow_copies=True, **given)
+        generate(tmp_path, wanted=ANY, **given)
     assert kept.read_bytes() == b"mine"

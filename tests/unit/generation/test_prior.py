@@ -11,6 +11,7 @@ import torch
 from unit.generation.conftest import SETTINGS
 
 from medddpm.config import load_config
+from medddpm.data.manifest import ScanRow, Split, write_manifest
 from medddpm.diffusion.samplers import dpm_solver_pp_2m
 from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.errors import CheckpointError, ConfigError, OutputError
@@ -72,7 +73,7 @@ def test_second_run_into_the_folder_needs_resume(heads_folder: Path, prior_run: 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("prior.contrast=T2w", "names end in"),
+        ("prior.contrast=T2w", "there are"),
         ("data.holdout=[]", "0 held out"),
         ("data.holdout=['*']", "0 scans to train on"),
     ],
@@ -83,6 +84,37 @@ def test_folder_that_cannot_be_learned(
     config = load_config(None, [*SETTINGS, change])
     with pytest.raises(ConfigError, match=said):
         train("prior", data=heads_folder, out=tmp_path, config=config, start=tiny_weights)
+
+
+def test_consent_and_split_of_a_manifest_decide(
+    heads_folder: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """Who said no to synthetic scans is not learned; the test scans are left alone."""
+    data = tmp_path / "data"
+    shutil.copytree(heads_folder, data)
+    told: dict[int, tuple[str, Split]] = {n: ("yes", "train") for n in (1, 3, 4)}
+    told |= {2: ("no", "train"), 5: ("yes", "test"), 6: ("yes", "val")}
+    rows = [
+        ScanRow(
+            *(f"sub-0{number}_T1w", f"pseudonym-{number}"),
+            contrast="T1w",
+            file=f"sub-0{number}_T1w.nii.gz",
+            consent="yes",
+            synthetic=synthetic,
+            split=split,
+        )
+        for number, (synthetic, split) in told.items()
+    ]
+    write_manifest(data / "manifest.csv", rows)
+    config = load_config(None, [*SETTINGS, "data.holdout=[]"])
+    out = tmp_path / "run"
+    train("prior", data=data, out=out, config=config, start=tiny_weights)
+    card = load_prior(out / "prior.safetensors").card
+    assert card.scans == ("sub-01_T1w", "sub-03_T1w", "sub-04_T1w")
+    assert card.held == ("sub-06_T1w",)
+    assert card.consent == {"yes": 3}
+    seen = json.loads((out / "prior" / "run.json").read_text())["subjects"]
+    assert set(seen) == {"pseudonym-1", "pseudonym-3", "pseudonym-4"}
 
 
 def test_one_subject_on_both_sides_is_refused(
