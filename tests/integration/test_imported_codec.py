@@ -40,7 +40,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.save({"unet_state_dict": network.state_dict()}, folder / "theirs.pt")
         import_weights(
             *(folder / "theirs.pt", "maisi", folder / "ours"),
-            Origin(licence="NVIDIA Open Model", source="a test"),
+            Origin(licence="CC-BY-4.0 (of a test)", source="a test"),
             settings=settings,
         )
     return folder / "ours"
@@ -68,7 +68,7 @@ def test_an_imported_autoencoder_is_the_codec_of_a_training(
     assert model.spec.autoencoder.kind == "imported"
     assert (model.codec.factor, model.codec.latent_channels) == (4, 3)
     described = json.loads(cli("info", weights, "--json").stdout)["card"]
-    assert described["codec"]["licence"] == "NVIDIA Open Model"
+    assert described["codec"]["licence"] == "CC-BY-4.0 (of a test)"
     assert set(described["stages"]) == {"diffusion", "fidelity"}
     # its latents are standardised by the training scans
     assert not torch.equal(model.codec.latent_std, torch.ones(3))
@@ -116,8 +116,8 @@ def test_info_says_whose_an_imported_network_is(cli: Cli, imported: Path) -> Non
     for part, size in (("autoencoder", "latent"), ("diffusion", "diffusion")):
         path = imported / f"{part}.safetensors"
         found = json.loads(cli("info", path, "--json").stdout)
-        assert found["card"]["licence"] == "NVIDIA Open Model"
+        assert found["card"]["licence"] == "CC-BY-4.0 (of a test)"
         assert found["network"] == part
         text = cli("info", path).stdout
-        assert "NVIDIA Open Model" in text
+        assert "CC-BY-4.0 (of a test)" in text
         assert size in text
