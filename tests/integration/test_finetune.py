@@ -15,6 +15,11 @@ from safetensors.torch import load_file
 Cli = Callable[..., Any]
 
 
+@pytest.fixture
+def phantom_shape() -> tuple[int, int, int]:
+    return (40, 44, 36)
+
+
 def tune(cli: Cli, stage: str, scans: Path, run: Path, *options: object, steps: int = 3) -> Any:
     settings = [f"{stage}.steps={steps}", "train.device=cpu", "train.validate_every=3"]
     words = [word for setting in settings for word in ("--set", setting)]
