@@ -16,6 +16,11 @@ Head = Callable[..., NDArray[np.float32]]
 
 
 @pytest.fixture
+def phantom_shape() -> tuple[int, int, int]:
+    return (40, 44, 36)
+
+
+@pytest.fixture
 def scan(head: Head) -> Volume:
     x = head((40, 44, 36))
     return Volume(x, Geometry(x.shape, np.diag([1.0, 1.0, 1.2, 1.0])), case_id="head")

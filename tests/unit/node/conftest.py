@@ -31,6 +31,11 @@ def clean(no_sockets_left: None) -> None:
 
 
 @pytest.fixture
+def phantom_shape() -> tuple[int, int, int]:
+    return (40, 44, 36)
+
+
+@pytest.fixture
 def options() -> NodeOptions:
     return NodeOptions(quiet_s=0, cut_off_s=0, retry_s=0, commitment=False, max_refusals=2)
 

@@ -59,6 +59,11 @@ SMALL = {
 
 
 @pytest.fixture
+def phantom_shape() -> tuple[int, int, int]:
+    return (40, 44, 36)
+
+
+@pytest.fixture
 def data(tmp_path: Path, phantom: Volume, save_nifti: Callable[..., Path]) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
