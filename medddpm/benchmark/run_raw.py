@@ -42,7 +42,7 @@ COMPARED: tuple[Compared, ...] = (*METHODS[:-1], RESTORED, METHODS[-1])
 _FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of a method's own weight: the best of them is quoted."""
 _OTHER_FACTORS = {"cg-sense": (*_FACTORS, 8.0, 16.0, 32.0), RESTORED: (0.25, 1.0, 4.0)}
-"""The best weight of CG-SENSE grows with the noise, and is over four times its own at 0.05."""
+"""The best weight of CG-SENSE grows with the noise: at 0.05 it is two to four times its own."""
 _MARGIN, _MULTIPLE = 3, 16
 """Voxels of air around the head at least, and what its field of view is a multiple of."""
 _ITERATIONS = {"cg-sense": 15, RESTORED: 15, "tv": 30, "l1-wavelet": 30}

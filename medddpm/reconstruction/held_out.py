@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,11 +27,13 @@ class HeldOut:
         whole: The problem with these samples, and others.
         mask: (B or 1, X, Y, Z), 1 where a sample was kept out, as the mask of `whole.sense`.
         share: Of the measured samples.
+        lines: How many lines, planes or readouts they are.
     """
 
     whole: Problem
     mask: Tensor
     share: float
+    lines: int
 
     def error(self, image: Tensor) -> float:
         """Root mean square error of the prediction in units of the noise: 1 is noise alone.
@@ -61,6 +64,24 @@ class HeldOut:
     def predicted(self, image: Tensor) -> Tensor:
         """What was held out as an image (B, X, Y, Z) tells it, shaped as `whole.data`."""
         return self.whole.sense.masked(self.mask).forward(image)
+
+
+def held_out_notices(held: dict[str, Any] | None) -> list[str]:
+    """What is to be known of the check itself, one sentence each.
+
+    A single line is no sample: with a 1D mask of R 8 it told zero-filled k-space from no other
+    method (docs/reconstruct.md).
+
+    Args:
+        held: Facts of what was held out, if anything was.
+    """
+    if held is None or held["lines"] > 1:
+        return []
+    return [
+        "one line alone was held out, which tells nothing of what is lost between the lines: trust "
+        "neither the held-out error nor a 90 % interval; hold out a larger share, or measure more "
+        "lines outside of the calibration"
+    ]
 
 
 def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, HeldOut]:
@@ -98,7 +119,9 @@ def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, He
     out[chosen[:, 0], chosen[:, 1]] = True
     if is_full:
         only = problem.undersampled(out)
-        return problem.undersampled(~out), HeldOut(only, only.sense.mask, count / lines.numel())
+        return problem.undersampled(~out), HeldOut(
+            only, only.sense.mask, count / lines.numel(), count
+        )
     held, kept = mask * out, mask * ~out
     lost = float(held.square().sum() / mask.square().sum())
     fewer = replace(
@@ -107,7 +130,7 @@ def hold_out(problem: Problem, share: float, seed: int = 0) -> tuple[Problem, He
         data=problem.data * (kept > 0)[:, None],
         acceleration=problem.acceleration / (1 - lost),
     )
-    return fewer, HeldOut(problem, held, lost)
+    return fewer, HeldOut(problem, held, lost, count)
 
 
 def _middle(lines: Tensor, sizes: tuple[int, ...]) -> Tensor:

@@ -123,6 +123,7 @@ def solve_frame(
 def _held_facts(held: HeldOut, image: Tensor, images: Sequence[Tensor]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "share": round(held.share, 4),
+        "lines": held.lines,
         "error_in_noise": round(held.error(image), 4),
     }
     each = [round(held.error(one), 4) for one in images]

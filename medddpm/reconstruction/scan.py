@@ -18,7 +18,7 @@ from medddpm.io.raw_scan import RawScan, Trajectory
 from medddpm.model.interval import NOMINAL
 from medddpm.operators.fourier import cropped, on_matrix, without_oversampling
 from medddpm.reconstruction.gridless import make_gridless_problem
-from medddpm.reconstruction.held_out import hold_out
+from medddpm.reconstruction.held_out import held_out_notices, hold_out
 from medddpm.reconstruction.interval import interval_scale
 from medddpm.reconstruction.methods import DrawingPrior, solve, solve_frame
 from medddpm.reconstruction.noise_map import g_factor_map
@@ -109,7 +109,9 @@ def reconstruct_scan(
             g_map = np.abs(on_recon_grid(g.to(torch.complex64), scan))
         if compare and frame == 0:
             others = _others(problem, options, scan, solved.facts)
-        facts.append({"frame": scan.frames[frame], **_facts_of(problem), **solved.facts})
+        facts.append(
+            {"frame": scan.frames[frame], **_facts_of(problem, solved.facts), **solved.facts}
+        )
         if on_progress:
             on_progress(frame + 1, count)
     whole = images[0] if count == 1 else np.stack(images, axis=-1)
@@ -134,9 +136,9 @@ def reconstruct_scan(
     return Reconstructed(volume, phase, g_volume, found, maps, others)
 
 
-def _facts_of(problem: Problem) -> dict[str, Any]:
-    """What is known of a frame before it is solved, JSON-able."""
-    notices = wrap_notices(problem)
+def _facts_of(problem: Problem, solved: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a frame beside how it was solved, JSON-able."""
+    notices = [*wrap_notices(problem), *held_out_notices(solved.get("held_out"))]
     return {
         "acceleration": round(problem.acceleration, 3),
         "scale_in_noise": round(problem.scale, 3),

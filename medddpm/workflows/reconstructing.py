@@ -181,6 +181,8 @@ def reconstruct(
     parts = [target.part(name) for name, is_wanted in wanted.items() if is_wanted]
     if format == "dicom" and parts:
         raise ConfigError(_NIFTI_ALONE)
+    if format == "dicom" and dicom is not None and dicom.report != "none":
+        raise ConfigError("dicom.report is a page of restore; --report writes one beside the image")
     inputs = [raw, *([Path(noise_scan)] if noise_scan is not None else [])]
     page = [target.html] if report else []
     check_targets(

@@ -118,3 +118,6 @@ def test_maps_do_not_go_into_dicom(raw: Path, tmp_path: Path, cli: Callable[...,
     done = reconstructed(cli, with_subject(raw), tmp_path / "out", "--phase")
     assert done.exit_code == 2
     assert "as NIfTI alone" in done.stderr
+    page = reconstructed(cli, raw, tmp_path / "out", "--set", "dicom.report=pdf")
+    assert page.exit_code == 2
+    assert "--report" in page.stderr

@@ -11,7 +11,7 @@ from torch import Tensor
 from medddpm.errors import ConfigError
 from medddpm.operators.fourier import fft
 from medddpm.preprocess.acquisition import simulated_coils
-from medddpm.reconstruction.held_out import hold_out
+from medddpm.reconstruction.held_out import held_out_notices, hold_out
 from medddpm.reconstruction.masks import sampling_lines
 from medddpm.reconstruction.methods import solve_frame
 from medddpm.reconstruction.options import ReconstructOptions
@@ -155,6 +155,19 @@ def test_calibration_is_never_held_out() -> None:
     assert not middle.any()
     with pytest.raises(ConfigError, match="cannot be held out"):
         hold_out(whole, 0.9)
+
+
+def test_one_line_alone_is_said_to_check_nothing() -> None:
+    plain = ReconstructOptions(method="zero-filled", held_out=0.05)
+    lines = every("vd1d", 1.5)  # 21 of 32
+    told = {
+        share: solve_frame(problem(4, lines), replace(plain, held_out=share)).facts["held_out"]
+        for share in (0.05, 0.1)
+    }
+    assert (told[0.05]["lines"], told[0.1]["lines"]) == (1, 2)
+    (notice,) = held_out_notices(told[0.05])
+    assert "one line alone was held out" in notice
+    assert held_out_notices(told[0.1]) == held_out_notices(None) == []
 
 
 def test_the_modes_of_a_frame() -> None:
