@@ -66,6 +66,8 @@ _AROUND = 7
 _LEAST_POWER = 0.03
 """Of the mean: waves that a blurred or interpolated image has nothing of do not count for more."""
 
+_TINY = 1e-30
+
 Lattice = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
@@ -156,7 +158,7 @@ def scores(folded: Lattice, pattern: Spectrum) -> Lattice:
     )
     band = pattern != 0
     least = _LEAST_POWER * float(power[band].mean()) if band.any() else 0.0
-    matched = image * np.conj(pattern) / np.maximum(power, max(least, np.finfo(np.float32).tiny))
+    matched = image * np.conj(pattern) / np.maximum(power, max(least, _TINY))
     deviation = sqrt(2 * float(np.sum(np.square(np.abs(matched), dtype=np.float64))))
     if deviation == 0:
         return np.zeros((PERIOD,) * 3, dtype=np.float32)
