@@ -63,6 +63,10 @@ _LARGEST_BLOCK = 2.0
 """Times as large at most, for larger voxels: they carry long waves alone, and few of them."""
 _AROUND = 7
 """Waves along each axis over which the power of the host is averaged."""
+_LEAST_POWER = 0.03
+"""Of the mean: waves that a blurred or interpolated image has nothing of do not count for more."""
+
+_TINY = 1e-30
 
 Lattice = NDArray[np.float32]
 Matrix = NDArray[np.float64]
@@ -152,7 +156,9 @@ def scores(folded: Lattice, pattern: Spectrum) -> Lattice:
     power = ndimage.uniform_filter(
         np.square(np.abs(image)), _AROUND, mode=("wrap", "wrap", "nearest")
     )
-    matched = image * np.conj(pattern) / np.maximum(power, np.finfo(np.float32).tiny)
+    band = pattern != 0
+    least = _LEAST_POWER * float(power[band].mean()) if band.any() else 0.0
+    matched = image * np.conj(pattern) / np.maximum(power, max(least, _TINY))
     deviation = sqrt(2 * float(np.sum(np.square(np.abs(matched), dtype=np.float64))))
     if deviation == 0:
         return np.zeros((PERIOD,) * 3, dtype=np.float32)
