@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
 @reports_errors
 def generate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write into.")],
+    prior: Annotated[Path, typer.Option(help="File of `medddpm train prior`; none is shipped.")],
     key: Annotated[
         Path, typer.Option(help="Key of the mark that every scan carries; see key new -h.")
     ],
@@ -28,7 +29,6 @@ def generate(
         Path | None, typer.Option(help="Sign the sidecars; see key new --kind signature.")
     ] = None,
     count: Annotated[int, typer.Option(help="How many heads.")] = 1,
-    prior: Annotated[str, typer.Option(help="A shipped name, or a file of train prior.")] = "t1w",
     contrast: Annotated[
         str | None, typer.Option(help="Refuse a prior of another contrast, such as T1w.")
     ] = None,
@@ -66,9 +66,9 @@ def generate(
 
         done = run(
             out,
+            Tools(prior, weights, parse_device(device)),
             Seal(key, signing_key),
             Wanted(count, contrast, like, allow_copies),
-            tools=Tools(prior, weights, parse_device(device)),
             options=DrawOptions(**given(steps=steps, spacing=spacing, change=change, seed=seed)),
             overwrite=overwrite,
             on_progress=lambda done, total: step("heads", done, total),

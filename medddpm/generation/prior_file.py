@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medddpm.errors import CheckpointError, ConfigError
+from medddpm.errors import CheckpointError
 from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import HeadPrior
 from medddpm.io import atomic_path
@@ -109,6 +108,10 @@ def load_prior(path: Path) -> TrainedPrior:
     Raises:
         CheckpointError: It is missing, damaged, no prior, or does not fit its own header.
     """
+    if not path.is_file():
+        raise CheckpointError(
+            f"prior {path} does not exist; none is shipped, `medddpm train prior` makes one"
+        )
     with open_weights(path) as file:
         text = (file.metadata() or {}).get(_KEY)
         if text is None:
@@ -127,22 +130,3 @@ def load_prior(path: Path) -> TrainedPrior:
     if not all(torch.isfinite(t).all() for t in (*tensors.values(), memory)):
         raise CheckpointError(f"prior {path} is damaged: it holds NaN or infinity; fetch it again")
     return TrainedPrior(prior.eval().requires_grad_(False), memory, header.card)
-
-
-def find_prior(name: str | Path) -> Path:
-    """The file of a shipped prior such as "t1w", or the path itself.
-
-    Raises:
-        ConfigError: No shipped prior has this name.
-    """
-    path = Path(name)
-    if path.suffix or path.exists():
-        return path
-    shipped = Path(str(files("medddpm") / "weights" / "priors" / f"{name}.safetensors"))
-    if not shipped.is_file():
-        known = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
-        raise ConfigError(
-            f"no prior is called {str(name)!r}; shipped: {known}, or train one with "
-            "`medddpm train prior` and give its file"
-        )
-    return shipped

@@ -10,7 +10,7 @@ from typing import Any
 from medddpm.errors import ConfigError
 from medddpm.generation.drawing import Artist, Draw, DrawOptions
 from medddpm.generation.heads import Head, head_of
-from medddpm.generation.prior_file import TrainedPrior, find_prior, load_prior
+from medddpm.generation.prior_file import TrainedPrior, load_prior
 from medddpm.io import read_volume, write_volume
 from medddpm.io.nifti import nifti_header
 from medddpm.io.outputs import Target, check_targets, staged, write_json
@@ -61,12 +61,12 @@ class Tools:
     """What draws.
 
     Attributes:
-        prior: A shipped name or a file of `medddpm train prior`.
+        prior: File of `medddpm train prior`; none is shipped.
         weights: The model with the prior's autoencoder.
         device: "auto", "cpu", "cuda" or "cuda:1".
     """
 
-    prior: str | Path = "t1w"
+    prior: str | Path
     weights: str | Path = "default"
     device: str = "auto"
 
@@ -94,10 +94,10 @@ class _Keys:
 
 def generate(
     out: str | Path,
+    tools: Tools,
     seal: Seal,
     wanted: Wanted | None = None,
     *,
-    tools: Tools | None = None,
     options: DrawOptions | None = None,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -109,9 +109,9 @@ def generate(
 
     Args:
         out: Folder; made if missing.
+        tools: What draws.
         seal: Keys of the mark and of the signature.
         wanted: What; one head if not given.
-        tools: What draws; the shipped ones if not given.
         options: How; the defaults if not given.
         overwrite: Replace outputs that exist.
         on_progress: Called with how many are done, and of how many.
@@ -122,13 +122,12 @@ def generate(
         CheckpointError: The prior or the weights cannot be read.
         OutputError: An output exists, or cannot be written.
     """
-    wanted, tools = wanted or Wanted(), tools or Tools()
-    options = options or DrawOptions()
+    wanted, options = wanted or Wanted(), options or DrawOptions()
     if wanted.count < 1:
         raise ConfigError(f"count is {wanted.count}; at least one head is drawn")
     signer = None if seal.signing_key is None else read_signing_key(seal.signing_key)
     keys = _Keys(read_key(seal.key), signer)
-    path = find_prior(tools.prior)
+    path = Path(tools.prior)
     trained = load_prior(path)
     _check_contrast(trained, path, wanted.contrast)
     artist = Artist(trained, Restorer.from_pretrained(tools.weights, tools.device), options)

@@ -101,7 +101,7 @@ def test_copies_are_not_written(
 
 
 def test_without_a_key_nothing_is_drawn(tmp_path: Path, cli: Callable[..., Any]) -> None:
-    said = cli("generate", tmp_path / "out")
+    said = cli("generate", tmp_path / "out", "--prior", tmp_path / "any.safetensors")
     assert said.exit_code == 2
     assert "--key" in said.stderr
 
@@ -143,7 +143,6 @@ def test_finer_grid_covers_the_same_field_of_view(given: dict[str, Any], tmp_pat
         ({"options": DrawOptions(spacing=1.0)}, "draws 3 to 6 mm"),
         ({"options": DrawOptions(spacing=9.0)}, "draws 3 to 6 mm"),
         ({"weights": "default"}, "other weights"),
-        ({"prior": "t9w"}, "no prior is called"),
         ({"seal": Seal(Path("nothing.key"))}, "nothing.key"),
     ],
 )

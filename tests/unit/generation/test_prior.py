@@ -17,7 +17,7 @@ from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.errors import CheckpointError, ConfigError, OutputError
 from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import SCHEDULE, HeadPrior
-from medddpm.generation.prior_file import find_prior, load_prior
+from medddpm.generation.prior_file import load_prior
 from medddpm.workflows import train
 
 
@@ -135,8 +135,8 @@ def test_files_that_hold_no_prior(prior_run: Path, tiny_weights: Path, tmp_path:
     short.write_bytes((prior_run / "prior.safetensors").read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged or cut short"):
         load_prior(short)
-    with pytest.raises(ConfigError, match="no prior is called"):
-        find_prior("t9w")
+    with pytest.raises(CheckpointError, match="none is shipped"):
+        load_prior(tmp_path / "nothing.safetensors")
 
 
 def test_without_a_trained_network_the_prior_is_a_wiener_filter() -> None:
