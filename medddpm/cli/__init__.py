@@ -12,6 +12,7 @@ from medddpm.cli import (
     calibrate,
     calibrate_guard,
     cohort,
+    compare,
     data_report,
     export,
     generate,
@@ -89,6 +90,7 @@ for part in (
         calibrate_guard,
         export,
         generate,
+        compare,
         shipped,
     ),
 ):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -29,13 +27,18 @@ class HeadPrior(nn.Module):
         spec: Network and grid.
         latent_channels: Of the codec.
         factor: Of the codec.
+        prediction: What the network answers.
     """
 
-    prediction: ClassVar[Prediction] = PREDICTION
-
-    def __init__(self, spec: PriorSpec, latent_channels: int, factor: int) -> None:
+    def __init__(
+        self,
+        spec: PriorSpec,
+        latent_channels: int,
+        factor: int,
+        prediction: Prediction = PREDICTION,
+    ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.prediction = spec, prediction
         self.grid = tuple(n // factor for n in spec.shape)
         self.unet = LatentUNet(
             latent_channels,
@@ -76,7 +79,7 @@ class HeadPrior(nn.Module):
         return one.expand(batch, *one.shape[1:])
 
     def forward(self, u: Tensor, angle: Tensor) -> Tensor:
-        """Predicted v (B, C, *grid) of noisy differences at atan2(sigma, alpha) = `angle` (B,)."""
+        """Prediction (B, C, *grid) of noisy differences; `angle` (B,) is atan2(sigma, alpha)."""
         none = torch.zeros(len(u), 0, device=u.device)
         out: Tensor = self.unet(u, angle, self.condition(len(u)), none)
         return out
@@ -84,4 +87,4 @@ class HeadPrior(nn.Module):
     def denoiser(self, batch: int) -> Denoiser:
         """The denoiser that a sampler takes, of `batch` draws at once."""
         none = torch.zeros(batch, 0, device=self.mean.device)
-        return as_denoiser(self.unet, PREDICTION, cond=self.condition(batch), conditions=none)
+        return as_denoiser(self.unet, self.prediction, cond=self.condition(batch), conditions=none)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from medddpm.data.cache import find_scans
 from medddpm.data.manifest import bids_subject
@@ -33,9 +34,29 @@ _POSES = 20
 
 
 @dataclass(frozen=True)
-class _Halves:
+class Halves:
+    """The heads of one contrast.
+
+    Attributes:
+        train: That are learned.
+        held: That training never sees.
+    """
+
     train: list[Head]
     held: list[Head]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What tells copies.
+
+    Attributes:
+        memory: (N, D) embeddings of the training scans and their mirror images.
+        threshold: Similarity above which a draw is a copy.
+    """
+
+    memory: Tensor
+    threshold: float
 
 
 def train_prior(
@@ -64,7 +85,7 @@ def train_prior(
     Raises:
         ConfigError: No scan of that contrast, none held out, or a subject on both sides.
     """
-    halves = _halves(data, out / "heads", options, holdout)
+    halves = heads_of(data, out / "heads", options, holdout)
     add_subjects(out / PriorStage.name, ((bids_subject(h.name), h.name) for h in halves.train))
     torch.manual_seed(train.seed)
     auto = model.spec.autoencoder
@@ -82,21 +103,27 @@ def train_prior(
     return path
 
 
-def _measured(stage: PriorStage, halves: _Halves, steps: int, hours: float) -> TrainedPrior:
-    """The prior with its memory of the training scans, and what tells copies."""
-    prior, options = stage.prior, stage.options
+def known_heads(stage: PriorStage, halves: Halves) -> Known:
+    """The memory of the training scans, and how like them held-out heads are in random poses."""
     sides = [replaced for head in halves.train for replaced in stage.both_sides(head)]
     memory = embedding(torch.cat(sides)).half()
+    return Known(memory, threshold_of(_likeness(stage, halves.held, memory)))
+
+
+def _likeness(stage: PriorStage, heads: Sequence[Head], memory: Tensor) -> Tensor:
+    """To the training scans, of heads in random poses, (N,)."""
     rng = np.random.default_rng(3)
+    options = stage.options
+    posed = [placed(h, options, random_pose(options, rng)) for h in heads for _ in range(_POSES)]
+    return torch.cat([nearest(stage.standardised(x), memory) for x in posed])
 
-    def near(heads: Sequence[Head]) -> torch.Tensor:
-        posed = [
-            placed(h, options, random_pose(options, rng)) for h in heads for _ in range(_POSES)
-        ]
-        return torch.cat([nearest(stage.standardised(x), memory) for x in posed])
 
-    threshold = threshold_of(near(halves.held))
-    recognised = float((near(halves.train) > threshold).float().mean())
+def _measured(stage: PriorStage, halves: Halves, steps: int, hours: float) -> TrainedPrior:
+    """The prior with its memory of the training scans, and what tells copies."""
+    prior, options = stage.prior, stage.options
+    known = known_heads(stage, halves)
+    near = _likeness(stage, halves.train, known.memory)
+    recognised = float((near > known.threshold).float().mean())
     with torch.no_grad():
         explained = stage.explained(torch.device("cpu"))
     card = PriorCard(
@@ -109,13 +136,18 @@ def _measured(stage: PriorStage, halves: _Halves, steps: int, hours: float) -> T
         steps=steps,
         hours=round(hours, 3),
         explained=explained,
-        threshold=threshold,
+        threshold=known.threshold,
         recognised=recognised,
     )
-    return TrainedPrior(prior, memory, card)
+    return TrainedPrior(prior, known.memory, card)
 
 
-def _halves(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[str]) -> _Halves:
+def heads_of(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[str]) -> Halves:
+    """The scans of one contrast below a folder, packed into `cache` as heads.
+
+    Raises:
+        ConfigError: No scan of that contrast, none held out, or a subject on both sides.
+    """
     scans = {file_stem(path): path for path in find_scans(data)}
     chosen = {n: p for n, p in scans.items() if n.casefold().endswith(options.contrast.casefold())}
     if not chosen:
@@ -134,7 +166,7 @@ def _halves(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[st
     both = {bids_subject(n) for n in held} & {bids_subject(n) for n in train} - {""}
     if both:
         raise ConfigError(f"{sorted(both)[0]} is trained on and held out; mend data.holdout")
-    return _Halves(
+    return Halves(
         packed_heads([chosen[n] for n in train], cache, options.spacing),
         packed_heads([chosen[n] for n in held], cache, options.spacing),
     )
