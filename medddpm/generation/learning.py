@@ -24,6 +24,8 @@ from medddpm.training.validation import chunked, write_preview
 _PROBED = (0.3, 0.8, 1.3)
 """Angles of the noise levels at which the error on held-out heads is measured, in radians."""
 _PREVIEW_STEPS = 24
+_PROBE = 0.3
+"""Noise that tells what a channel does, in its standard deviations over training patches."""
 _SHOWN = 3
 
 
@@ -63,9 +65,20 @@ class PriorStage:
         self.held = torch.cat([placed(head, options) for head in held])
 
     def start(self) -> None:
-        """Store the mean head of the training set, and the deviation from it."""
+        """Store the mean head of the training set, and what each channel does to the image."""
         latents = [self._encoded(placed(head, self.options)) for head in self.heads]
-        self.prior.set_statistics(torch.cat(latents))
+        self.prior.set_statistics(torch.cat(latents), self._gain(latents[0]))
+
+    @torch.no_grad()
+    def _gain(self, z: Tensor) -> Tensor:
+        """(C,) change of the image, root mean square, for a unit of noise on each channel of z."""
+        noise = _PROBE * torch.randn(z.shape[2:], generator=torch.Generator().manual_seed(0)).to(z)
+        plain, gains = self.codec.decode(z), []
+        for channel in range(z.shape[1]):
+            moved = z.clone()
+            moved[:, channel] += noise
+            gains.append((self.codec.decode(moved) - plain).square().mean().sqrt() / _PROBE)
+        return torch.stack(gains)
 
     def standardised(self, x: Tensor) -> Tensor:
         """What the prior draws, of images (B, 1, *shape)."""

@@ -24,9 +24,9 @@ class PriorSpec:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
-    shape: Annotated[tuple[int, ...], Len(3, 3)] = (80, 96, 80)
-    spacing: Annotated[float, Interval(ge=0.5, le=8)] = 2.0
-    channels: Annotated[tuple[_Width, ...], Len(1, 5)] = (64, 128, 256)
+    shape: Annotated[tuple[int, ...], Len(3, 3)] = (48, 48, 48)
+    spacing: Annotated[float, Interval(ge=0.5, le=8)] = 4.0
+    channels: Annotated[tuple[_Width, ...], Len(1, 5)] = (96, 160, 256)
     num_blocks: Annotated[int, Interval(ge=1, le=16)] = 1
     embedding_width: Annotated[int, Interval(ge=8, le=1024)] = 128
 
@@ -44,7 +44,7 @@ class PriorOptions(PriorSpec):
 
     contrast: str = "T1w"
     steps: Annotated[int, Ge(1)] = 20_000
-    batch: Annotated[int, Ge(1)] = 2
+    batch: Annotated[int, Ge(1)] = 4
     learning_rate: Annotated[float, Gt(0)] = 5e-3
     turn: Annotated[float, Ge(0)] = 5.0
     stretch: Annotated[float, Ge(0)] = 0.05

@@ -19,8 +19,10 @@ _NUM_PLACES = 3
 class HeadPrior(nn.Module):
     """Latent diffusion of one field of view (Rombach et al. 2022), without a scan as condition.
 
-    What is drawn is the difference from the mean head of the training set, channel by channel in
-    units of its deviation. The network is told where each latent voxel lies and what the mean head
+    What is drawn is the difference from the mean head of the training set. Each channel counts by
+    what it does to the image, up to fifty times more or less: white noise on it is then about white
+    noise in the image, and the coarse shape, which stands out of the noise longest, is drawn
+    first. The network is told where each latent voxel lies and what the mean head
     holds there, so that a convolution knows front from back.
 
     Args:
@@ -51,27 +53,33 @@ class HeadPrior(nn.Module):
             normed=True,
         )
         self.mean: Tensor
-        self.std: Tensor
+        self.unit: Tensor
         self.places: Tensor
         self.register_buffer("mean", torch.zeros(latent_channels, *self.grid))
-        self.register_buffer("std", torch.ones(latent_channels))
+        self.register_buffer("unit", torch.ones(latent_channels))
         axes = [torch.linspace(-1, 1, n) for n in self.grid]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         self.register_buffer("places", places, persistent=False)
 
     @torch.no_grad()
-    def set_statistics(self, latents: Tensor) -> None:
-        """Store mean head and deviation from (N, C, *grid) latents of the training set."""
+    def set_statistics(self, latents: Tensor, gain: Tensor) -> None:
+        """Store the mean head, and what one unit of each channel stands for.
+
+        Args:
+            latents: (N, C, *grid) of the training set.
+            gain: (C,), what a unit of each channel changes in the image, root mean square.
+        """
         self.mean.copy_(latents.mean(0))
-        self.std.copy_((latents - self.mean).square().mean((0, 2, 3, 4)).sqrt().clamp_min(1e-6))
+        weighed = (latents - self.mean) * gain[:, None, None, None]
+        self.unit.copy_(weighed.square().mean().sqrt().clamp_min(1e-12) / gain.clamp_min(1e-6))
 
     def standardised(self, z: Tensor) -> Tensor:
-        """Latents (B, C, *grid) of the codec as differences from the mean head, variance 1."""
-        return (z - self.mean) / self.std[:, None, None, None]
+        """Latents (B, C, *grid) as differences from the mean head; their mean variance is 1."""
+        return (z - self.mean) / self.unit[:, None, None, None]
 
     def latent(self, u: Tensor) -> Tensor:
         """Latents of the codec from standardised differences."""
-        return u.float() * self.std[:, None, None, None] + self.mean
+        return u.float() * self.unit[:, None, None, None] + self.mean
 
     def condition(self, batch: int) -> Tensor:
         """(B, 3 + C, *grid): place, and mean head."""

@@ -22,7 +22,7 @@ from medddpm.model.weights_file import open_weights
 
 PRIOR_VERSION = 1
 _KEY = "medddpm_prior"
-_KEPT_EXACT = ("mean", "std")
+_KEPT_EXACT = ("mean", "unit")
 
 
 class PriorCard(BaseModel):

@@ -18,13 +18,17 @@ from medddpm.generation.prior_file import find_prior, load_prior
 from medddpm.workflows import train
 
 
-def test_standardised_latents_have_mean_0_variance_1_and_come_back() -> None:
+def test_standardised_latents_count_by_what_they_do_to_the_image_and_come_back() -> None:
     prior = HeadPrior(PriorSpec(shape=(16, 16, 16), channels=(8, 8), embedding_width=16), 4, 4)
     z = 3 + 2 * torch.randn(6, 4, 4, 4, 4, generator=torch.Generator().manual_seed(1))
-    prior.set_statistics(z)
+    gain = torch.tensor([1.0, 0.5, 0.1, 0.1])
+    prior.set_statistics(z, gain)
     u = prior.standardised(z)
     assert torch.allclose(u.mean(0), torch.zeros(4, 4, 4, 4), atol=1e-5)
-    assert torch.allclose(u.square().mean((0, 2, 3, 4)), torch.ones(4), atol=1e-4)
+    power = u.square().mean((0, 2, 3, 4))
+    assert float(power.mean()) == pytest.approx(1, abs=1e-4)
+    spread = (z - z.mean(0)).square().mean((0, 2, 3, 4))
+    assert torch.allclose(power / power[0], gain**2 * spread / spread[0], rtol=1e-3)
     assert torch.allclose(prior.latent(u), z, atol=1e-5)
 
 
