@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _BANDS = 3
-"""Scales of detail: 2, 4 and 8 mm at voxels of 2 mm."""
+"""Scales of detail: one, two and four voxels."""
 _FLOOR = 1e-3
 
 

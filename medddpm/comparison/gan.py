@@ -2,8 +2,9 @@
 
 The recipe is kept from the literature, not tuned here: hinge losses (Lim & Ye 2017, "Geometric
 GAN"; Zhang et al. 2019, "Self-attention GAN", eq. 4) and a spectrally normalised critic (Miyato et
-al. 2018, "Spectral normalization for GANs"), both trained at once, Adam without momentum (beta1
-0, as Zhang et al.), the generator's weights averaged (Karras et al. 2018, section 5).
+al. 2018, "Spectral normalization for GANs"), both trained at once; Adam without momentum at a rate
+of 0.002 on unit weights (Karras et al. 2020, "StyleGAN2"), the generator's weights averaged (Karras
+et al. 2018, "Progressive growing of GANs", appendix A.1).
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Gan(nn.Module):
             prior.unet.unet.scale.fill_(1.0)  # type: ignore[operator]
         told = prior.condition(1).shape[1]
         spec = prior.spec
-        self.critic = Critic(len(prior.std) + told, spec.channels, spec.num_blocks)
+        self.critic = Critic(len(prior.unit) + told, spec.channels, spec.num_blocks)
 
     def generate(self, eps: Tensor) -> Tensor:
         """Standardised heads (B, C, *grid) of as much white noise."""
@@ -132,7 +133,7 @@ class GanStage(PriorStage):
         super().__init__(gan.prior, codec, heads, held, options)
         self.network: nn.Module = gan
         self.gan = gan
-        self.learning_rate = 2e-3  # of unit weights, Karras et al. 2018, appendix A.1: 1e-3
+        self.learning_rate = 2e-3
 
     def draw(self, share: Share) -> Tensor:
         """A head in a random pose for each sample, (B, 1, *shape)."""

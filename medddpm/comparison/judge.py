@@ -17,10 +17,12 @@ from medddpm.benchmark.memory_meter import MemoryMeter
 from medddpm.comparison.features import regional_features
 from medddpm.comparison.methods import Trained
 from medddpm.comparison.scene import Scene
+from medddpm.errors import SamplingDivergedError
 from medddpm.generation.copies import nearest
 from medddpm.generation.heads import placed, random_pose
 from medddpm.generation.train import Known
 from medddpm.likeness.compare import Compared, Likeness, compare_sets
+from medddpm.likeness.features import LEAST_EDGE
 from medddpm.training.validation import chunked
 
 Images = NDArray[np.float32]
@@ -47,17 +49,23 @@ class Draws:
 def drawn(
     trained: Trained, scene: Scene, known: Known, seeds: Sequence[int], told: Callable[[int], None]
 ) -> Draws:
-    """One head a seed, each timed by itself; `told` hears how many are done."""
-    codec, images, near, seconds = scene.model.codec, [], [], []
+    """One head a seed, each timed by itself; `told` hears how many are done.
+
+    Raises:
+        SamplingDivergedError: A head holds what is no number.
+    """
+    codec, network = scene.model.codec, scene.network()
+    images, near, seconds = [], [], []
     for number, seed in enumerate(seeds, start=1):
         began = time.perf_counter()
         with torch.inference_mode():
             u = trained.draw(seed)
-            std, mean = (value.to(u) for value in (scene.std, scene.mean))
-            z = u.float() * std[:, None, None, None] + mean
+            z = network.to(u.device).latent(u)
             images.append(codec.to(u.device).decode(z).clamp_min(0)[0, 0].cpu().numpy())
             seconds.append(time.perf_counter() - began)
-            near.append(nearest(u.cpu(), known.memory))
+        if not np.isfinite(images[-1]).all():
+            raise SamplingDivergedError(f"the draw of seed {seed} holds NaN or infinity")
+        near.append(nearest(u.cpu(), known.memory))
         told(number)
     return Draws(np.stack(images), torch.cat(near), float(np.median(seconds)))
 
@@ -89,7 +97,7 @@ def round_trip(images: Images, scene: Scene) -> Images:
 
 
 def compared(draws: Images, reals: Images, names: Sequence[str]) -> Likeness:
-    """The draws beside the real heads, in the middle cube of both."""
+    """The draws beside the real heads."""
     return compare_sets(_cubes(draws), _cubes(reals), regional_features, scans=names)
 
 
@@ -134,8 +142,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
 
 
 def _cubes(images: Images) -> Images:
-    """The middle cube of each, (N, P, P, P)."""
-    edge = min(images.shape[1:])
-    starts = [(n - edge) // 2 for n in images.shape[1:]]
-    x, y, z = (slice(start, start + edge) for start in starts)
-    return np.ascontiguousarray(images[:, x, y, z])
+    """Each in the middle of a cube of air, (N, P, P, P)."""
+    edge = max(LEAST_EDGE, *images.shape[1:])
+    room = [((edge - n) // 2, edge - n - (edge - n) // 2) for n in images.shape[1:]]
+    return np.pad(images, [(0, 0), *room])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,15 @@ def method_of(name: str) -> Method:
 def vae(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
     """Draws each latent voxel by itself: mean head and deviation of each channel."""
     del folder, on_log
+    began = time.monotonic()
     stage = scene.stage(scene.network())
+    heads = torch.cat([one for head in scene.halves.train for one in stage.both_sides(head)])
+    deviation = heads.square().mean((0, 2, 3, 4)).sqrt().cpu()
     return Trained(
-        draw=lambda seed: stage.noise(1, seed),
-        weights=scene.mean.numel() + scene.std.numel(),
+        draw=lambda seed: stage.noise(1, seed) * deviation[:, None, None, None],
+        weights=scene.mean.numel() + deviation.numel(),
         steps=0,
-        minutes=0.0,
+        minutes=(time.monotonic() - began) / 60,
         calls=0,
         about="Gaussian of each latent voxel",
     )

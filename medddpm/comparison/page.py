@@ -30,7 +30,7 @@ from medddpm.report.planes import cut, png, shades
 Row = Mapping[str, Any]
 Images = NDArray[np.float32]
 _TITLE = "Generators of whole heads"
-_SIZE = 2
+_SIZE = 3
 """Pixels of the page for one of a head."""
 _CHARTS = (
     ("frechet", "Distance to real heads", Axis("Frechet distance, smaller is better", low=0)),
@@ -59,12 +59,13 @@ _ABOUT = (
     "first draws, not chosen. The real heads are in random poses, as the methods learned them."
 )
 _READ = (
-    "Distances are of brightness and detail in four quarters of the head at three scales, with "
+    "Distances are of brightness and detail in four quarters of the head, at three scales, with "
     "95 % intervals. A distance alone says nothing: the row of real heads is one half of them "
     "beside the other, and the row of the autoencoder is real heads encoded and decoded, the best "
     "that any of these methods could reach. Nearest real: distance of a draw to the nearest "
     "real head over that among real heads. Power: of the draws over that of real heads, in the "
-    "coarse and the fine half of all frequencies; below 1 is blurred."
+    "coarse and the fine half of all frequencies; below 1 is blurred. Memory is what training and "
+    "drawing took beyond what was held before."
 )
 _COPIES = (
     "Likeness to training is the cosine between a draw and the training scan most like it, both "

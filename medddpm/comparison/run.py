@@ -27,23 +27,24 @@ from medddpm.comparison.options import LEAST, CompareOptions
 from medddpm.comparison.page import Facts, comparison_page
 from medddpm.comparison.scene import Scene, folder_of, fresh_network
 from medddpm.config import Config
-from medddpm.errors import ConfigError, OutputError, SamplingDivergedError
+from medddpm.data.manifest import bids_subject
+from medddpm.errors import CheckpointError, ConfigError, OutputError, SamplingDivergedError
 from medddpm.generation.learning import PriorStage
 from medddpm.generation.prior_file import codec_digest
 from medddpm.generation.train import Halves, Known, heads_of, known_heads
 from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, plain, staged, write_csv, write_html, write_json
 from medddpm.io.provenance import versions
-from medddpm.likeness.features import LEAST_EDGE
 from medddpm.model.model import Model, find_weights, load_model
 from medddpm.restoration.restorer import pick_device
+from medddpm.training.data import add_subjects
 from medddpm.training.loop import OnLog
 
 REAL, AUTOENCODER = "real heads", "autoencoder"
 """Rows of the table beside those of the methods."""
 _FILES = ("comparison.csv", "comparison.json", "comparison.html")
 _SETTINGS = "settings.json"
-_DECISIVE = ("warmup", "weight_decay", "clip", "ema", "bf16", "seed", "accumulate", "devices")
+_DECISIVE = ("warmup", "weight_decay", "clip", "ema", "bf16", "seed", "accumulate")
 """Options of the training loop that its steps depend on."""
 _ENDLESS = 10**9
 _SHOWN = 4
@@ -89,16 +90,15 @@ def compare(
     """
     out, options, config = Path(out), options or CompareOptions(), config or Config()
     methods = {name: method_of(name) for name in options.methods}
-    if min(config.prior.shape) < LEAST_EDGE:
-        raise ConfigError(
-            f"prior.shape is {list(config.prior.shape)}; {LEAST_EDGE} voxels along each axis are "
-            "the least that can be compared"
-        )
+    if config.train.devices * config.train.num_nodes > 1:
+        raise ConfigError("compare trains in one process: leave train.devices and num_nodes at 1")
     check_targets([out / name for name in _FILES], overwrite=True)
     model = load_model(find_weights(weights))
     halves = heads_of(Path(data), out / "heads", config.prior, config.data.holdout)
     settings = _settings(config, halves, model)
     _claim(out, settings, halves)
+    for name in methods:
+        add_subjects(folder_of(out, name), ((bids_subject(h.name), h.name) for h in halves.train))
     scene, known = opened(halves, model, config, options)
     gallery = _Gallery(scene, known, options, on_log, on_progress or (lambda *_: None))
     for name, method in methods.items():
@@ -134,7 +134,10 @@ def _claim(out: Path, settings: dict[str, Any], halves: Halves) -> None:
         with atomic_path(path) as partial:
             write_json(partial, settings)
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"cannot read {path}: {error}; take another --out") from error
     other = [key for key, value in settings.items() if before.get(key) != value]
     if other:
         raise OutputError(
@@ -155,8 +158,8 @@ def opened(
     stage = PriorStage(network, model.codec, halves.train, halves.held, prior)
     stage.start()
     known = known_heads(stage, halves)
-    mean, std = network.mean.cpu(), network.std.cpu()
-    scene = Scene(halves, model, prior, train, mean, std, options.draw_steps)
+    mean, unit = network.mean.cpu(), network.unit.cpu()
+    scene = Scene(halves, model, prior, train, mean, unit, options.draw_steps)
     return scene, Known(known.memory.cpu(), known.threshold)
 
 
@@ -191,16 +194,16 @@ class _Gallery:
         with peak_memory(pick_device(self.scene.train.device)) as memory:
             try:
                 trained = method(self.scene, folder, self._logged(name))
+                draws = drawn(
+                    trained,
+                    self.scene,
+                    self.known,
+                    seeds,
+                    lambda done: self.report(f"{name}: draws", done, len(seeds)),
+                )
             except SamplingDivergedError as error:
                 self.rows.append(row | {"state": "diverged", "error": str(error)})
                 return
-            draws = drawn(
-                trained,
-                self.scene,
-                self.known,
-                seeds,
-                lambda done: self.report(f"{name}: draws", done, len(seeds)),
-            )
         likeness = compared(draws.images, self.reals, self.names)
         self.rows.append(
             row

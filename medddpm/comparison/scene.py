@@ -27,7 +27,7 @@ class Scene:
         prior: Size of the networks; its `steps` are the most that a method trains.
         train: Of the loop; its `minutes` are the budget.
         mean: (C, *grid) mean latent of the training heads.
-        std: (C,) deviation from it.
+        unit: (C,) what one unit of each channel of a standardised head stands for.
         draw_steps: Network evaluations a draw, of methods that take several.
     """
 
@@ -36,14 +36,14 @@ class Scene:
     prior: PriorOptions
     train: TrainOptions
     mean: Tensor
-    std: Tensor
+    unit: Tensor
     draw_steps: int
 
     def network(self, prediction: Prediction = PREDICTION) -> HeadPrior:
         """A fresh network, the same for each method, that knows the mean head."""
         network = fresh_network(self.model, self.prior, self.train.seed, prediction)
         network.mean.copy_(self.mean)
-        network.std.copy_(self.std)
+        network.unit.copy_(self.unit)
         return network
 
     def stage(self, network: HeadPrior) -> PriorStage:

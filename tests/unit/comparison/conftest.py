@@ -1,4 +1,4 @@
-"""Nine ellipsoid heads, and tiny networks; 64 voxels are the least that is compared."""
+"""Sixteen ellipsoid heads, and tiny networks."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from medddpm.comparison.methods import Trained
 from medddpm.comparison.scene import Scene
 
 SETTINGS = (
-    "prior.shape=[64,64,64]",
-    "prior.spacing=3",
+    "prior.shape=[32,32,32]",
+    "prior.spacing=6",
     "prior.channels=[8,8]",
     "prior.embedding_width=16",
+    "prior.batch=2",
     "train.warmup=1",
     "train.log_every=2",
     "train.validate_every=4",
     "train.device=cpu",
     'train.bf16="off"',
-    "data.holdout=[sub-08*,sub-09*]",
+    "data.holdout=[sub-15*,sub-16*]",
 )
 ONE_HEAD = f"{__name__}:one_head"
 
 
 @pytest.fixture(scope="session")
-def nine_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scans of nine subjects, 4 mm."""
+def many_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scans of sixteen subjects, 4 mm."""
     import nibabel as nib
     import numpy as np
 
-    folder = tmp_path_factory.mktemp("nine")
+    folder = tmp_path_factory.mktemp("many")
     affine = np.diag([4.0, 4.0, 4.0, 1.0])
-    for subject in range(1, 10):
+    for subject in range(1, 17):
         image = nib.nifti1.Nifti1Image(ellipsoid(subject), affine)
         nib.save(image, folder / f"sub-{subject:02d}_T1w.nii.gz")
     return folder
@@ -45,7 +46,7 @@ def nine_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def scene(
-    nine_heads: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+    many_heads: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[int], Scene]:
     """The task of every method, with so many steps."""
     from medddpm.comparison.options import CompareOptions
@@ -54,9 +55,9 @@ def scene(
     from medddpm.generation.train import heads_of
     from medddpm.model.model import load_model
 
-    config = load_config(None, [*SETTINGS, "prior.shape=[32,32,32]", "prior.spacing=6"])
+    config = load_config(None, SETTINGS)
     cache = tmp_path_factory.mktemp("packed")
-    halves = heads_of(nine_heads, cache, config.prior, config.data.holdout)
+    halves = heads_of(many_heads, cache, config.prior, config.data.holdout)
     options = CompareOptions(steps=2, draw_steps=2)
     made, _ = opened(halves, load_model(tiny_weights), config, options)
     return lambda steps: replace(made, prior=replace(made.prior, steps=steps))

@@ -6,15 +6,18 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from unit.comparison.conftest import ONE_HEAD, SETTINGS
+from unit.comparison.conftest import ONE_HEAD, SETTINGS, one_head
 
+from medddpm.comparison.methods import Trained
 from medddpm.comparison.options import CompareOptions
 from medddpm.comparison.run import AUTOENCODER, REAL, Comparison, compare
+from medddpm.comparison.scene import Scene
 from medddpm.config import load_config
 from medddpm.errors import ConfigError, OutputError, SamplingDivergedError
 
@@ -30,10 +33,10 @@ def run(data: Path, weights: Path, out: Path, steps: int, **changes: Any) -> Com
 
 @pytest.fixture(scope="module")
 def done(
-    nine_heads: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+    many_heads: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Comparison]:
     out = tmp_path_factory.mktemp("comparison")
-    return out, run(nine_heads, tiny_weights, out, 2)
+    return out, run(many_heads, tiny_weights, out, 2)
 
 
 def test_one_row_a_method_after_those_of_real_heads(done: tuple[Path, Comparison]) -> None:
@@ -61,7 +64,9 @@ def test_one_row_a_method_after_those_of_real_heads(done: tuple[Path, Comparison
     assert float(table[2]["frechet"]) == pytest.approx(gan["frechet"])
     facts = json.loads((out / "comparison.json").read_text())
     assert facts["rows"][2]["steps"] == 2
-    assert facts["settings"]["held_out"] == ["sub-08_T1w", "sub-09_T1w"]
+    seen = json.loads((out / "methods" / "gan" / "run.json").read_text())["subjects"]
+    assert list(seen) == [f"sub-{n:02d}" for n in range(1, 15)]  # for a withdrawal
+    assert facts["settings"]["held_out"] == ["sub-15_T1w", "sub-16_T1w"]
 
 
 def test_mode_collapse_and_copies_are_seen(done: tuple[Path, Comparison]) -> None:
@@ -77,13 +82,13 @@ def test_mode_collapse_and_copies_are_seen(done: tuple[Path, Comparison]) -> Non
 
 
 def test_a_second_call_goes_on(
-    done: tuple[Path, Comparison], nine_heads: Path, tiny_weights: Path, tmp_path: Path
+    done: tuple[Path, Comparison], many_heads: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "again"
     shutil.copytree(done[0], out)
     state = out / "methods" / "gan" / "gan" / "state.safetensors"
     before = state.stat().st_mtime_ns
-    (row,) = [r for r in run(nine_heads, tiny_weights, out, 3).rows if r["method"] == "gan"]
+    (row,) = [r for r in run(many_heads, tiny_weights, out, 3).rows if r["method"] == "gan"]
     assert row["steps"] == 3
     assert state.stat().st_mtime_ns > before
     log = (out / "methods" / "gan" / "gan" / "log.jsonl").read_text().splitlines()
@@ -91,13 +96,27 @@ def test_a_second_call_goes_on(
 
 
 def test_a_method_that_diverges_has_a_row_that_says_so(
-    nine_heads: Path, tiny_weights: Path, tmp_path: Path
+    many_heads: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     name = f"{__name__}:diverges"
-    found = run(nine_heads, tiny_weights, tmp_path, 2, methods=(name,))
+    found = run(many_heads, tiny_weights, tmp_path, 2, methods=(name,))
     row = found.rows[-1]
     assert (row["method"], row["state"]) == (name, "diverged")
     assert "it went up" in (tmp_path / "comparison.html").read_text()
+
+
+def test_draws_that_are_no_numbers_fail_alone(
+    many_heads: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    name = f"{__name__}:draws_nothing"
+    found = run(many_heads, tiny_weights, tmp_path, 2, methods=(name, ONE_HEAD))
+    assert [row["state"] for row in found.rows[2:]] == ["diverged", "done"]
+    assert "holds NaN" in found.rows[2]["error"]
+
+
+def draws_nothing(scene: Scene, folder: Path, on_log: Any) -> Trained:
+    made = one_head(scene, folder, on_log)
+    return replace(made, draw=lambda seed: made.draw(seed) * float("nan"))
 
 
 def diverges(*_: Any) -> Any:
@@ -105,12 +124,12 @@ def diverges(*_: Any) -> Any:
 
 
 def test_other_settings_need_another_folder(
-    done: tuple[Path, Comparison], nine_heads: Path, tiny_weights: Path
+    done: tuple[Path, Comparison], many_heads: Path, tiny_weights: Path
 ) -> None:
     config = load_config(None, [*SETTINGS, "prior.channels=[8,16]"])
     options = CompareOptions(methods=("vae",), steps=1, count=8)
     with pytest.raises(OutputError, match="a comparison with other prior; take another --out"):
-        compare(nine_heads, out=done[0], config=config, options=options, weights=tiny_weights)
+        compare(many_heads, out=done[0], config=config, options=options, weights=tiny_weights)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +143,11 @@ def test_other_settings_need_another_folder(
         (["--method", "gan", "--method", "gan"], "name each method once", 2),
         (["--contrast", "T2w"], "no scan in", 2),
         (["--set", "data.holdout=[]"], "0 held out", 2),
-        (["--set", "prior.shape=[32,32,32]"], "64 voxels along each axis", 2),
         (["--weights", "no.safetensors"], "no.safetensors", 3),
     ],
 )
 def test_what_cannot_be_compared(
-    nine_heads: Path,
+    many_heads: Path,
     tiny_weights: Path,
     tmp_path: Path,
     cli: Callable[..., Any],
@@ -139,7 +157,7 @@ def test_what_cannot_be_compared(
 ) -> None:
     settings = [part for text in SETTINGS for part in ("--set", text)]
     weights = [] if "--weights" in words else ["--weights", tiny_weights]
-    found = cli("compare", nine_heads, "--out", tmp_path / "out", *settings, *weights, *words)
+    found = cli("compare", many_heads, "--out", tmp_path / "out", *settings, *weights, *words)
     assert found.exit_code == code
     assert said in found.stderr
     assert not (tmp_path / "out" / "methods").exists()
@@ -147,12 +165,12 @@ def test_what_cannot_be_compared(
 
 @pytest.mark.parametrize("scans", [1, 3])
 def test_few_scans_are_refused(
-    nine_heads: Path, tiny_weights: Path, tmp_path: Path, scans: int
+    many_heads: Path, tiny_weights: Path, tmp_path: Path, scans: int
 ) -> None:
     data = tmp_path / "few"
     data.mkdir()
-    for number in range(9, 9 - scans, -1):
-        shutil.copy(nine_heads / f"sub-0{number}_T1w.nii.gz", data)
+    for number in range(16, 16 - scans, -1):
+        shutil.copy(many_heads / f"sub-{number}_T1w.nii.gz", data)
     with pytest.raises(ConfigError, match=r"0 scans to train on|too few to compare"):
         run(data, tiny_weights, tmp_path / "out", 1)
 
@@ -161,6 +179,6 @@ def test_real_heads_are_in_poses_of_their_own(scene: Callable[[int], Any]) -> No
     from medddpm.comparison.judge import real_heads
 
     images, names = real_heads(scene(1))
-    assert images.shape == (9, 32, 32, 32)
-    assert names[-2:] == ["sub-08_T1w", "sub-09_T1w"]
+    assert images.shape == (16, 32, 32, 32)
+    assert names[-2:] == ["sub-15_T1w", "sub-16_T1w"]
     assert np.array_equal(images, real_heads(scene(1))[0])
