@@ -17,6 +17,7 @@ from medddpm.cli import (
     export,
     generate,
     lesions,
+    marking,
     memorisation,
     prepare,
     reconstruct,
@@ -79,6 +80,7 @@ for part in (
         benchmark_raw,
         lesions,
         repeats,
+        marking,
     ),
     *(
         prepare,

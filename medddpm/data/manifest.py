@@ -33,6 +33,8 @@ class ScanRow:
         checksum: SHA-256 of the source's bytes (of all files of a series, in sorted order).
         licence: Of the data, as SPDX or as the source says.
         consent: "yes", "no", "withdrawn", or "" where no table was given.
+        synthetic: Whether the consent covers training what draws synthetic scans: "yes", "no", or
+            "" where no table was given.
         sex: "F", "M", "O" or "".
         age: Years.
         site: Institution or centre, as a label.
@@ -53,6 +55,7 @@ class ScanRow:
     checksum: str = ""
     licence: str = ""
     consent: str = ""
+    synthetic: str = ""
     sex: str = ""
     age: str = ""
     site: str = ""

@@ -12,7 +12,7 @@ from typing import Any
 
 from medddpm.data.bids import bids_folders, find_bids
 from medddpm.data.cache import CACHE_VERSION, purge, read_entry, write_index
-from medddpm.data.consent import Consent, read_consent, why_not
+from medddpm.data.consent import Consent, consent_of, read_consent, synthetic_counts, why_not
 from medddpm.data.contact_sheet import write_sheets
 from medddpm.data.deidentify import action_for, check_headers, write_deidentified
 from medddpm.data.dicom_tree import find_dicom
@@ -209,11 +209,14 @@ class _Preparation:
             if consent is None:
                 allowed.append(found)
                 continue
-            reason = why_not(found, consent, pseudonyms)
+            own = consent_of(found, consent, pseudonyms)
+            reason = why_not(own)
             if reason:
                 self.ledger.append(LedgerRow(row.scan, row.subject, "no-consent", reason))
             else:
-                allowed.append(replace(found, row=replace(row, consent="yes")))
+                synthetic = "yes" if own and own.covers_synthetic else "no"
+                row = replace(row, consent="yes", synthetic=synthetic)
+                allowed.append(replace(found, row=row))
         return allowed
 
     def _packed(self, allowed: Sequence[Found]) -> list[Ready]:
@@ -381,6 +384,7 @@ def counts_of(rows: Sequence[ScanRow], ledger: Iterable[LedgerRow]) -> dict[str,
         "subjects": len({row.subject for row in rows}),
         "splits": _counts(row.split for row in rows),
         "contrasts": _counts(row.contrast or "unknown" for row in rows),
+        "synthetic": synthetic_counts(rows),
         "left_out": _counts(row.code for row in set(ledger)),
         "flags": _counts(flags),
     }

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,8 @@ def test_who_did_not_consent_is_left_out_and_counted(cli: Cli, bids: Path, tmp_p
     table = write_csv(
         tmp_path / "consent.csv",
         ("subject", "state", "scope", "date"),
-        *((f"sub-0{n}", "yes", "training", "2020-01-01") for n in (1, 2, 3)),
+        *((f"sub-0{n}", "yes", "training", "2020-01-01") for n in (1, 2)),
+        ("sub-03", "yes", "training; synthetic", "2020-01-01"),
         ("04", "no", "training", "2020-01-01"),
         ("05", "yes", "care", "2020-01-01"),
     )
@@ -216,6 +218,10 @@ def test_who_did_not_consent_is_left_out_and_counted(cli: Cli, bids: Path, tmp_p
     assert {r["subject"]: r["consent"] for r in made} == dict.fromkeys(
         ("sub-01", "sub-02", "sub-03"), "yes"
     )
+    synthetic = {r["subject"]: r["synthetic"] for r in made}
+    assert synthetic == {"sub-01": "no", "sub-02": "no", "sub-03": "yes"}
+    counted = json.loads((tmp_path / "out" / "prepare.json").read_text())
+    assert counted["synthetic"] == dict(Counter(r["synthetic"] for r in made))
     assert not list((tmp_path / "out" / "cache").glob("sub-04*"))
     # Consent that is taken back: the next run with the new table purges the scan.
     table.write_text(table.read_text().replace("sub-01,yes", "sub-01,withdrawn"))

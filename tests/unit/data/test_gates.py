@@ -11,7 +11,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from medddpm.data import deidentify
-from medddpm.data.consent import read_consent, why_not
+from medddpm.data.consent import (
+    consent_of,
+    for_generators,
+    read_consent,
+    synthetic_counts,
+    why_not,
+)
 from medddpm.data.manifest import ScanRow
 from medddpm.data.private import Pseudonyms, only_one, pseudonyms_of
 from medddpm.data.sources import Found
@@ -47,8 +53,38 @@ def test_consent_needs_a_yes_and_a_scope_that_covers_training(
         (KEY.subject("P-6"), "yes", "all", ""),
     )
     found = Found(ScanRow("scan", "subject"), (), subject)
-    said = why_not(found, read_consent(table), KEY)
+    said = why_not(consent_of(found, read_consent(table), KEY))
     assert (reason in said) if reason else said == ""
+
+
+@pytest.mark.parametrize(
+    ("scope", "trains", "draws"),
+    [
+        ("training", True, False),
+        ("training;synthetic", True, True),
+        ("all", True, True),
+        ("synthetic", False, True),
+        ("care", False, False),
+    ],
+)
+def test_synthetic_scans_need_a_scope_of_their_own(
+    write_csv: Any, tmp_path: Path, scope: str, trains: bool, draws: bool
+) -> None:
+    table = write_csv(tmp_path / "c.csv", HEADER, ("01", "yes", scope, ""))
+    consent = read_consent(table)["01"]
+    assert (consent.covers_training, consent.covers_synthetic) == (trains, draws)
+    assert (why_not(consent) == "") == trains
+
+
+def test_a_generator_trains_on_who_allowed_it_or_was_never_asked() -> None:
+    rows = [
+        ScanRow("a", "1", consent="yes", synthetic="yes"),
+        ScanRow("b", "2", consent="yes", synthetic="no"),
+        ScanRow("c", "3"),
+        ScanRow("d", "4", consent="withdrawn", synthetic="yes"),
+    ]
+    assert [row.scan for row in for_generators(rows)] == ["a", "c"]
+    assert synthetic_counts(rows) == {"no": 1, "not asked": 1, "yes": 2}
 
 
 def test_consent_that_contradicts_itself_is_refused_without_the_id(

@@ -1,0 +1,1 @@
+"""How like a set of real scans a set of drawn ones is."""

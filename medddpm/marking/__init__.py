@@ -1,0 +1,1 @@
+"""A mark that tells synthetic scans from real ones, and signatures of their sidecars."""
