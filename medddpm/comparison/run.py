@@ -72,6 +72,7 @@ def compare(
     """Compare generators of whole heads that learn the same heads within the same budget.
 
     Each trains below `out`/methods, and goes on from there when called again with more minutes.
+    Table and page are written after each method.
     The learning rate is constant, so that it does not matter how often a training was stopped.
 
     Args:
@@ -103,7 +104,8 @@ def compare(
     gallery = _Gallery(scene, known, options, on_log, on_progress or (lambda *_: None))
     for name, method in methods.items():
         gallery.add(name, method, folder_of(out, name))
-    return Comparison(gallery.rows, _write(out, gallery, settings, options))
+        _write(out, gallery, settings, options)  # after each: the next may take hours
+    return Comparison(gallery.rows, [out / name for name in _FILES])
 
 
 def _settings(config: Config, halves: Halves, model: Model) -> dict[str, Any]:
@@ -234,10 +236,8 @@ class _Gallery:
         return tell
 
 
-def _write(
-    out: Path, gallery: _Gallery, settings: dict[str, Any], options: CompareOptions
-) -> list[Path]:
-    """Write the table as CSV and JSON, and the page, all at once."""
+def _write(out: Path, gallery: _Gallery, settings: dict[str, Any], options: CompareOptions) -> None:
+    """Write the table so far as CSV and JSON, and the page, all at once."""
     facts = {
         "settings": settings,
         "options": asdict(options),
@@ -266,4 +266,3 @@ def _write(
         write_csv(folder / _FILES[0], gallery.rows)
         write_json(folder / _FILES[1], facts)
         write_html(folder / _FILES[2], page)
-    return [out / name for name in _FILES]

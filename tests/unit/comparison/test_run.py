@@ -123,6 +123,20 @@ def diverges(*_: Any) -> Any:
     raise SamplingDivergedError("it went up")
 
 
+def test_a_call_that_is_stopped_leaves_the_table_so_far(
+    many_heads: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    methods = (ONE_HEAD, f"{__name__}:is_stopped")
+    with pytest.raises(KeyboardInterrupt):
+        run(many_heads, tiny_weights, tmp_path, 2, methods=methods)
+    rows = json.loads((tmp_path / "comparison.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == [REAL, AUTOENCODER, ONE_HEAD]
+
+
+def is_stopped(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
 def test_other_settings_need_another_folder(
     done: tuple[Path, Comparison], many_heads: Path, tiny_weights: Path
 ) -> None:
