@@ -29,6 +29,8 @@ from medddpm.model.blocks import ResBlock
 from medddpm.model.codec import LatentCodec
 from medddpm.training.batches import Share
 
+_BOUND = 5.0
+"""Of what is drawn, in units of 1: without one the generator grows to please the critic."""
 _PROBED = 4
 """Draws whose variety is measured at each validation."""
 
@@ -78,6 +80,9 @@ class Gan(nn.Module):
         self.prior = prior
         with torch.no_grad():  # a denoiser starts from next to nothing, a generator from its noise
             prior.unet.unet.scale.fill_(1.0)  # type: ignore[operator]
+        for name, parameter in prior.named_parameters():
+            if "film" in name or "embed" in name:  # one level alone: they would only be a gain
+                parameter.requires_grad_(False)
         told = prior.condition(1).shape[1]
         spec = prior.spec
         self.critic = Critic(len(prior.unit) + told, spec.channels, spec.num_blocks)
@@ -85,8 +90,7 @@ class Gan(nn.Module):
     def generate(self, eps: Tensor) -> Tensor:
         """Standardised heads (B, C, *grid) of as much white noise."""
         terminal = torch.full((len(eps),), math.pi / 2, device=eps.device)
-        u: Tensor = self.prior(eps, terminal)
-        return u
+        return _BOUND * torch.tanh(self.prior(eps, terminal) / _BOUND)
 
     def score(self, u: Tensor) -> Tensor:
         """How real standardised heads look, see `Critic`."""

@@ -24,6 +24,7 @@ def test_two_steps_and_a_draw(name: str, scene: Callable[[int], Scene], tmp_path
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
     assert torch.isfinite(first).all()
+    assert 0.05 < float(first.std()) < 20
     assert trained.steps == (0 if name == "vae" else 2)
     assert trained.minutes > 0
     assert trained.calls == {"vae": 0, "vae-pca": 0, "gan": 1}.get(name, 2)
