@@ -12,6 +12,7 @@ from medddpm.cli import (
     calibrate,
     calibrate_guard,
     cohort,
+    compare,
     data_report,
     export,
     generate,
@@ -93,6 +94,7 @@ for part in (
         export,
         generate,
         import_weights,
+        compare,
         shipped,
     ),
 ):

@@ -133,7 +133,7 @@ def packed_heads(scans: Sequence[Path], folder: Path, spacing: float) -> list[He
     folder.mkdir(parents=True, exist_ok=True)
     heads = []
     for scan in scans:
-        path = folder / f"{scan.name}.npz"
+        path = folder / f"{scan.name}-{spacing:g}mm.npz"
         if not path.exists():
             head = head_of(read_volume(scan), spacing)
             with atomic_path(path) as partial, open(partial, "wb") as file:

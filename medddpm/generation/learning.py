@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from medddpm.diffusion.loss import diffusion_loss, min_snr_weight, sample_levels
 from medddpm.diffusion.prediction import interpolate, target, to_x0
 from medddpm.diffusion.samplers import dpm_solver_pp_2m
+from medddpm.diffusion.schedule import Schedule
 from medddpm.generation.heads import STRAIGHT, Head, placed, random_pose
 from medddpm.generation.options import PriorOptions
-from medddpm.generation.prior import PREDICTION, SCHEDULE, HeadPrior
+from medddpm.generation.prior import SCHEDULE, HeadPrior
 from medddpm.model.codec import LatentCodec
 from medddpm.training.batches import Share
 from medddpm.training.validation import chunked, write_preview
@@ -31,7 +33,7 @@ _POSES = 4
 
 
 class PriorStage:
-    """Learns p(z0) of whole heads: min-SNR weighted error of v (Salimans & Ho 2022).
+    """Learns p(z0) of whole heads: min-SNR weighted error of its prediction (Hang et al. 2023).
 
     All samples of a step are of one head in one pose, each at a noise level of its own: the codec
     costs as much as the network, and the noise is what varies most.
@@ -42,6 +44,7 @@ class PriorStage:
         heads: Training scans.
         held: Held-out scans.
         options: Of the run.
+        schedule: Noise levels that it learns, and is drawn with.
     """
 
     name = "prior"
@@ -54,8 +57,10 @@ class PriorStage:
         heads: Sequence[Head],
         held: Sequence[Head],
         options: PriorOptions,
+        schedule: Schedule = SCHEDULE,
     ) -> None:
         self.network: nn.Module = prior
+        self.schedule = schedule
         self.prior, self.heads, self.options = prior, list(heads), options
         self.codec = codec.eval().requires_grad_(False)
         self.steps, self.batch = options.steps, options.batch
@@ -100,25 +105,38 @@ class PriorStage:
     def loss(self, x: Tensor, share: Share) -> Tensor:
         """Its error at the noise levels of the batch."""
         u = self.standardised(x).expand(share.count, -1, -1, -1, -1)
-        levels = sample_levels(SCHEDULE, share.total, generator=share.step_generator())
+        levels = sample_levels(self.schedule, share.total, generator=share.step_generator())
         alpha, sigma = (share.of(level).to(u) for level in levels)
         eps = share.normal(u.shape[1:], u.device)
         noisy = interpolate(u, eps, alpha, sigma)
         output = self.prior(noisy, torch.atan2(sigma, alpha))
-        weight = min_snr_weight(alpha, sigma, PREDICTION)
-        return diffusion_loss(output, target(u, eps, alpha, sigma, PREDICTION), weight)
+        weight = min_snr_weight(alpha, sigma, self.prior.prediction)
+        wanted = target(u, eps, alpha, sigma, self.prior.prediction)
+        return diffusion_loss(output, wanted, weight)
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
         """Figures of `explained`; the preview shows draws beside held-out heads."""
         figures = self.explained(device)
+        self.show(preview, device)
+        return figures
+
+    def sample(self, eps: Tensor, steps: int) -> Tensor:
+        """Standardised heads (B, C, *grid) of as much white noise, in so many evaluations."""
+        denoiser = self.prior.denoiser(len(eps))
+        return dpm_solver_pp_2m(denoiser, eps, self.schedule.steps(steps))
+
+    def noise(self, count: int, seed: int) -> Tensor:
+        """White noise (count, C, *grid) that heads are drawn from."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (count, *self.prior.mean.shape)
+        return torch.randn(shape, generator=generator).to(self.prior.mean)
+
+    def show(self, preview: Path, device: torch.device) -> None:
+        """Write a preview: draws beside held-out heads."""
         shown = self.held[:_SHOWN]
-        shape = (len(shown), *self.prior.mean.shape)
-        eps = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
-        denoiser = self.prior.denoiser(len(shown))
-        u = dpm_solver_pp_2m(denoiser, eps, SCHEDULE.steps(_PREVIEW_STEPS))
+        u = self.sample(self.noise(len(shown), seed=1), _PREVIEW_STEPS)
         drawn = chunked(self.codec.decode, self.prior.latent(u), device)
         write_preview(preview, {"drawn": drawn, "held-out scan": shown})
-        return figures
 
     def explained(self, device: torch.device) -> dict[str, float]:
         """Share of the variance among held-out heads that is found again, by noise level."""
@@ -126,9 +144,10 @@ class PriorStage:
         eps = torch.randn(u.shape, generator=torch.Generator().manual_seed(1)).to(u)
         figures: dict[str, float] = {}
         for angle in _PROBED:
-            at = torch.full((len(u),), angle, device=device)
-            noisy = interpolate(u, eps, at.cos(), at.sin())
-            found = to_x0(self.prior(noisy, at), noisy, at.cos(), at.sin(), PREDICTION)
+            level = self.schedule.nearest(math.tan(angle))
+            noisy = interpolate(u, eps, level.alpha, level.sigma)
+            output = self.prior(noisy, torch.full((len(u),), level.angle, device=device))
+            found = to_x0(output, noisy, level.alpha, level.sigma, self.prior.prediction)
             figures[f"explained_{angle}"] = float(1 - (found - u).square().mean() / u.var())
         return {"explained": sum(figures.values()) / len(figures), **figures}
 
@@ -137,5 +156,6 @@ class PriorStage:
 
     def _encoded(self, x: Tensor) -> Tensor:
         device = self.prior.mean.device
+        self.codec.to(device)
         with torch.no_grad():
             return torch.cat([self.codec.encode(part[None].to(device)) for part in x])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,13 +38,18 @@ class HeadPrior(nn.Module):
         spec: Network and grid.
         latent_channels: Of the codec.
         factor: Of the codec.
+        prediction: What the network answers.
     """
 
-    prediction: ClassVar[Prediction] = PREDICTION
-
-    def __init__(self, spec: PriorSpec, latent_channels: int, factor: int) -> None:
+    def __init__(
+        self,
+        spec: PriorSpec,
+        latent_channels: int,
+        factor: int,
+        prediction: Prediction = PREDICTION,
+    ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.prediction = spec, prediction
         self.grid = tuple(n // factor for n in spec.shape)
         network = DiffusionSpec(
             channels=spec.channels,
@@ -99,8 +102,8 @@ class HeadPrior(nn.Module):
         return one.expand(batch, *one.shape[1:])
 
     def forward(self, u: Tensor, angle: Tensor) -> Tensor:
-        """Predicted v (B, C, *grid) of noisy differences at atan2(sigma, alpha) = `angle` (B,)."""
-        alpha, sigma = (f(angle.float())[:, None, None, None, None] for f in (torch.cos, torch.sin))
+        """Prediction (B, C, *grid) of noisy differences; `angle` (B,) is atan2(sigma, alpha)."""
+        alpha, sigma = self._levels(angle.float()[:, None, None, None, None])
         total = alpha.square() * self.spread + sigma.square()
         none = torch.zeros(len(u), 0, device=u.device)
         out = self.unet(u / total.sqrt(), angle, self.condition(len(u)), none)
@@ -108,6 +111,12 @@ class HeadPrior(nn.Module):
         guess = target(x0, eps, alpha, sigma, self.prediction)
         answer: Tensor = guess + (self.spread / total).sqrt() * out
         return answer
+
+    def _levels(self, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """Alpha and sigma: their squares add up to 1, or for a flow they themselves."""
+        alpha, sigma = angle.cos(), angle.sin()
+        scale = alpha + sigma if self.prediction == "flow" else 1.0
+        return alpha / scale, sigma / scale
 
     def denoiser(self, batch: int) -> Denoiser:
         """The denoiser that a sampler takes, of `batch` draws at once."""

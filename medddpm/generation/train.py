@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from medddpm.data.cache import find_scans
 from medddpm.data.consent import for_generators
@@ -45,11 +46,33 @@ class _Scan:
 
 
 @dataclass(frozen=True)
-class _Halves:
+class Halves:
+    """The heads of one contrast.
+
+    Attributes:
+        train: That are learned.
+        held: That training never sees.
+        subjects: Subject and name of each scan that is learned.
+        consent: How many of these subjects said what to synthetic scans.
+    """
+
     train: list[Head]
     held: list[Head]
     subjects: list[tuple[str, str]]
     consent: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What tells copies.
+
+    Attributes:
+        memory: (N, D) embeddings of the training scans and their mirror images.
+        threshold: Similarity above which a draw is a copy.
+    """
+
+    memory: Tensor
+    threshold: float
 
 
 def train_prior(
@@ -79,7 +102,7 @@ def train_prior(
     Raises:
         ConfigError: No scan of that contrast, none held out, or a subject on both sides.
     """
-    halves = _halves(data, out / "heads", options, holdout)
+    halves = heads_of(data, out / "heads", options, holdout)
     add_subjects(out / PriorStage.name, halves.subjects)
     torch.manual_seed(train.seed)
     auto = model.spec.autoencoder
@@ -97,21 +120,27 @@ def train_prior(
     return path
 
 
-def _measured(stage: PriorStage, halves: _Halves, steps: int, hours: float) -> TrainedPrior:
-    """The prior with its memory of the training scans, and what tells copies."""
-    prior, options = stage.prior, stage.options
+def known_heads(stage: PriorStage, halves: Halves) -> Known:
+    """The memory of the training scans, and how like them held-out heads are in random poses."""
     sides = [replaced for head in halves.train for replaced in stage.both_sides(head)]
     memory = embedding(torch.cat(sides)).half()
+    return Known(memory, threshold_of(_likeness(stage, halves.held, memory)))
+
+
+def _likeness(stage: PriorStage, heads: Sequence[Head], memory: Tensor) -> Tensor:
+    """To the training scans, of heads in random poses, (N,)."""
     rng = np.random.default_rng(3)
+    options = stage.options
+    posed = [placed(h, options, random_pose(options, rng)) for h in heads for _ in range(_POSES)]
+    return torch.cat([nearest(stage.standardised(x), memory) for x in posed])
 
-    def near(heads: Sequence[Head]) -> torch.Tensor:
-        posed = [
-            placed(h, options, random_pose(options, rng)) for h in heads for _ in range(_POSES)
-        ]
-        return torch.cat([nearest(stage.standardised(x), memory) for x in posed])
 
-    threshold = threshold_of(near(halves.held))
-    recognised = float((near(halves.train) > threshold).float().mean())
+def _measured(stage: PriorStage, halves: Halves, steps: int, hours: float) -> TrainedPrior:
+    """The prior with its memory of the training scans, and what tells copies."""
+    prior, options = stage.prior, stage.options
+    known = known_heads(stage, halves)
+    near = _likeness(stage, halves.train, known.memory)
+    recognised = float((near > known.threshold).float().mean())
     with torch.no_grad():
         explained = stage.explained(torch.device("cpu"))
     card = PriorCard(
@@ -125,13 +154,18 @@ def _measured(stage: PriorStage, halves: _Halves, steps: int, hours: float) -> T
         steps=steps,
         hours=round(hours, 3),
         explained=explained,
-        threshold=threshold,
+        threshold=known.threshold,
         recognised=recognised,
     )
-    return TrainedPrior(prior, memory, card)
+    return TrainedPrior(prior, known.memory, card)
 
 
-def _halves(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[str]) -> _Halves:
+def heads_of(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[str]) -> Halves:
+    """The scans of one contrast below a folder, packed into `cache` as heads.
+
+    Raises:
+        ConfigError: No scan of that contrast, none held out, or a subject on both sides.
+    """
     scans = _consented(data) if (data / "manifest.csv").is_file() else _found(data)
     chosen = [scan for scan in scans if scan.contrast.casefold() == options.contrast.casefold()]
     if not chosen:
@@ -150,7 +184,7 @@ def _halves(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[st
     both = {scan.subject for scan in held} & {scan.subject for scan in train} - {""}
     if both:
         raise ConfigError(f"{sorted(both)[0]} is trained on and held out; mend data.holdout")
-    return _Halves(
+    return Halves(
         packed_heads([scan.path for scan in train], cache, options.spacing),
         packed_heads([scan.path for scan in held], cache, options.spacing),
         [(scan.subject, scan.name) for scan in train],

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,10 +34,14 @@ if TYPE_CHECKING:
 
 OnLog = Callable[[dict[str, Any]], None]
 _MOST_ROLLBACKS = 3
+_BETAS = (0.9, 0.99)
+"""Of Adam. A short memory: with 0.999 one rare batch makes a step of thirty times the usual."""
 
 
 class Stage(Protocol):
     """One thing to train: a network, its loss on a random batch, and how to validate it.
+
+    It may have `betas`, those of Adam for its training, where the usual ones do not serve.
 
     Attributes:
         figure: The main one that `validate` returns; higher is better.
@@ -130,8 +134,7 @@ class _Training:
             self.network.parameters(),
             lr=stage.learning_rate,
             weight_decay=options.weight_decay,
-            # A short memory: with 0.999 one rare batch makes a step of thirty times the usual.
-            betas=(0.9, 0.99),
+            betas=getattr(stage, "betas", _BETAS),
         )
         self.ema = Ema(self.network, options.ema)
         self.clip = AdaptiveClip(options.clip)
@@ -143,10 +146,16 @@ class _Training:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there are steps to do, and hope in doing them."""
+        """Whether there are steps to do, time to do them, and hope in doing them."""
+        limit = 60 * self.options.minutes
+        in_time = not limit or self.progress.seconds < limit
+        return self.progress.step < self.stage.steps and in_time and not self.gave_up
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether too many validations brought no gain."""
         patience = self.options.patience
-        gave_up = patience and self.progress.waits >= patience
-        return self.progress.step < self.stage.steps and not gave_up
+        return bool(patience) and self.progress.waits >= patience
 
     def begin(self, *, resume: bool) -> None:
         """Take up the saved state, or save the first one: a run can always go back."""
@@ -169,7 +178,9 @@ class _Training:
         losses, since = [], self.began
         with closing(self._batches()) as batches:
             while self.unfinished:
+                started = time.monotonic()
                 loss, useful = self._optimise(batches)
+                self.progress.seconds += time.monotonic() - started
                 if self.watch.diverges(loss, useful=useful):
                     return False
                 self.progress.step += 1
@@ -218,7 +229,7 @@ class _Training:
 
     def finish(self) -> None:
         """Save, and put the averaged weights into the network: the best ones if they are known."""
-        if self.progress.step < self.stage.steps:
+        if self.gave_up and self.progress.step < self.stage.steps:
             self._report(note=f"stopped early: no gain of {self.stage.figure}")
         self.watch.odd = 0  # a few at the end are taken as they are
         self._save()
@@ -316,8 +327,7 @@ class _Training:
 
     def _load(self) -> None:
         facts = load_state(self.state, self.network, self.ema, self.optimizer)
-        known = {f.name: facts[f.name] for f in fields(Progress) if f.name in facts}
-        self.progress = Progress(**known)
+        self.progress = Progress.of(facts)
         self.clip.usual = self.progress.usual_norm
         self.watch = LossWatch(self.progress.usual_loss, self.progress.seen)
 
@@ -333,8 +343,13 @@ class _Training:
             seconds_a_step=speed,
             samples_a_second=len(losses) * self.samples / seconds,
             memory_gb=peak_memory_gb(self.fabric.device),
-            minutes_left=(self.stage.steps - step) * speed / 60,
+            minutes_left=self._minutes_left(speed),
         )
+
+    def _minutes_left(self, speed: float) -> float:
+        by_steps = (self.stage.steps - self.progress.step) * speed / 60
+        limit = self.options.minutes
+        return min(by_steps, limit - self.progress.seconds / 60) if limit else by_steps
 
     def _report(self, **facts: Any) -> None:
         if not self.fabric.is_global_zero:

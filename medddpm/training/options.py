@@ -128,6 +128,7 @@ class TrainOptions:
         schedule: "constant" may run for as long as there is time, and "decay" ends such a run:
             linearly to zero over the last `decay_steps` (warmup, stable, decay; Hu et al. 2024).
         bf16: Mixed precision; "auto" takes bfloat16 where the processor has it.
+        minutes: Stop after so many minutes of steps, all resumed parts together; 0 for no limit.
         patience: Stop after so many validations without a gain of the stage's main figure, and
             keep the weights of the best; 0 trains to the last step.
         mlflow: Folder for MLflow's database, or the address of a tracking server; empty for none.
@@ -151,6 +152,7 @@ class TrainOptions:
     validate_every: _Count = 500
     save_minutes: _Positive = 3.0
     validation_patches: _Count = 8
+    minutes: Annotated[float, Ge(0)] = 0.0
     patience: Annotated[int, Ge(0)] = 0
     tensorboard: bool = False
     mlflow: str = ""

@@ -20,7 +20,7 @@ from medddpm.report.html import heading, html_page, image, paragraph, plots
 
 PAGE = "training.html"
 _MOST_POINTS = 400
-_STAGES = ("autoencoder", "diffusion", "fidelity", "joint", "prior")
+_STAGES = ("autoencoder", "diffusion", "fidelity", "joint", "prior", "gan")
 _SHOWN = 4
 """Validations whose previews are shown, from the first to the last."""
 _ABOUT = (

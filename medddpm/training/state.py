@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Progress:
         waits: Validations since then.
         processes: Processes of the run.
         samples: Samples of its global batch; 0 if not known.
+        seconds: That the steps took, validation left out.
     """
 
     step: int = 0
@@ -45,6 +47,12 @@ class Progress:
     waits: int = 0
     processes: int = 1
     samples: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Progress:
+        """What a saved state says; an older one lacks some."""
+        return cls(**{f.name: facts[f.name] for f in fields(cls) if f.name in facts})
 
     def change_from(self, before: Progress) -> str:
         """What is other in the steps of this run than before, in words; empty if nothing is."""
@@ -126,6 +134,19 @@ def _flush(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def saved_progress(path: Path) -> Progress:
+    """How far the stage of a saved state has come.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    try:
+        with named_in_utf8(path) as named, safe_open(named, framework="pt") as file:
+            return Progress.of(json.loads(file.metadata()["facts"]))
+    except (SafetensorError, OSError, KeyError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}; delete it to begin again") from error
 
 
 @torch.no_grad()

@@ -15,7 +15,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from medddpm.errors import ConfigError, MissingExtraError, OutputError, SamplingDivergedError
+from medddpm.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingExtraError,
+    OutputError,
+    SamplingDivergedError,
+)
 from medddpm.training import log, state
 from medddpm.training.batches import Share, prefetched
 from medddpm.training.fabric import launch, on_first_process
@@ -295,3 +301,36 @@ def test_validation_is_of_the_averaged_weights_and_of_those_as_they_are(tmp_path
     assert ends[-1]["raw_score"] == pytest.approx(float(raw.sum()))
     assert ends[-1]["score"] == pytest.approx(float(averaged.sum()))
     assert ends[-1]["score"] != pytest.approx(ends[-1]["raw_score"], abs=1e-6)
+
+
+def test_minutes_of_steps_end_a_run_and_are_kept(tmp_path: Path) -> None:
+    """All resumed parts count together; that time is up is no failure to report."""
+    assert run(Line(), tmp_path, minutes=1e-9) == 1
+    assert run(Line(), tmp_path, minutes=1e-9, resume=True) == 1
+    first = state.saved_progress(tmp_path / "state.safetensors")
+    assert 0 < first.seconds < 60
+    assert run(Line(), tmp_path, minutes=10.0, resume=True) == 20
+    assert state.saved_progress(tmp_path / "state.safetensors").seconds > first.seconds
+    assert not any("note" in row for row in rows(tmp_path))
+    assert all(row["minutes_left"] < 10 for row in rows(tmp_path) if "minutes_left" in row)
+    (tmp_path / "state.safetensors").write_bytes(b"short")
+    with pytest.raises(CheckpointError, match="delete it to begin again"):
+        state.saved_progress(tmp_path / "state.safetensors")
+
+
+def test_a_stage_may_have_momenta_of_its_own(tmp_path: Path) -> None:
+    """Adam without momentum takes a first step of the learning rate, whatever came before."""
+
+    class Other(Line):
+        betas = (0.0, 0.0)
+
+    stage = Other(steps=2)
+    before = stage.network.weight.detach().clone()
+    run(stage, tmp_path, ema=0.0, schedule="constant")
+    moved = (stage.network.weight.detach() - before).abs().max()
+    assert float(moved) <= 0.2 + 1e-5  # with betas of 0 each step is the rate, 0.1
+    values = load_file(tmp_path / "state.safetensors")
+    grads = {k: v for k, v in values.items() if k.startswith("exp_avg.")}
+    squares = {k: v for k, v in values.items() if k.startswith("exp_avg_sq.")}
+    for (_, mean), (_, square) in zip(grads.items(), squares.items(), strict=True):
+        assert torch.allclose(mean.square(), square)

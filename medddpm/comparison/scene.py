@@ -1,0 +1,66 @@
+"""What all methods of a comparison share: heads, autoencoder, size, budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from medddpm.diffusion.prediction import Prediction
+from medddpm.generation.learning import PriorStage
+from medddpm.generation.options import PriorOptions
+from medddpm.generation.prior import PREDICTION, HeadPrior
+from medddpm.generation.train import Halves
+from medddpm.model.model import Model
+from medddpm.training.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The task that every method is given.
+
+    Attributes:
+        halves: Heads to learn, and held-out ones.
+        model: Its autoencoder makes the latents.
+        prior: Size of the networks; its `steps` are the most that a method trains.
+        train: Of the loop; its `minutes` are the budget.
+        mean: (C, *grid) mean latent of the training heads.
+        unit: (C,) what one unit of each channel of a standardised head stands for.
+        draw_steps: Network evaluations a draw, of methods that take several.
+    """
+
+    halves: Halves
+    model: Model
+    prior: PriorOptions
+    train: TrainOptions
+    mean: Tensor
+    unit: Tensor
+    draw_steps: int
+
+    def network(self, prediction: Prediction = PREDICTION) -> HeadPrior:
+        """A fresh network, the same for each method, that knows the mean head."""
+        network = fresh_network(self.model, self.prior, self.train.seed, prediction)
+        network.mean.copy_(self.mean)
+        network.unit.copy_(self.unit)
+        return network
+
+    def stage(self, network: HeadPrior) -> PriorStage:
+        """What the network learns as a prior; other methods take its heads alone."""
+        heads = self.halves
+        return PriorStage(network, self.model.codec, heads.train, heads.held, self.prior)
+
+
+def fresh_network(
+    model: Model, options: PriorOptions, seed: int, prediction: Prediction = PREDICTION
+) -> HeadPrior:
+    """A network that has learned nothing yet."""
+    torch.manual_seed(seed)
+    factor = model.spec.autoencoder.factor
+    return HeadPrior(options, model.codec.latent_channels, factor, prediction)
+
+
+def folder_of(out: Path, method: str) -> Path:
+    """Where the state of a method lies; an import path is no name of a folder."""
+    return out / "methods" / method.replace(":", "-")
