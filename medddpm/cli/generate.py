@@ -12,6 +12,9 @@ from medddpm.cli.console import progress, say
 from medddpm.cli.options import Device, Overwrite, Weights, given, parse_device
 from medddpm.cli.run import EXIT_FLAGGED, reports_errors
 
+_WEAK = 0.5
+"""Share of training scans that are known again in another pose, below which a person is told."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
@@ -82,5 +85,10 @@ def generate(
                 f"{scan.image.name} is not written: it is a copy of a training scan (likeness "
                 f"{near.similarity:.2f}, other people's scans stay below {near.threshold:.2f})"
             )
+    if done[0].recognised < _WEAK:
+        say(
+            f"notice: only {100 * done[0].recognised:.0f} % of the training scans are known again "
+            "in another pose, so a copy in another pose may pass"
+        )
     if not all(scan.written for scan in done):
         raise typer.Exit(EXIT_FLAGGED)

@@ -37,7 +37,7 @@ class PriorCard(BaseModel):
         held: Held-out scans, by name.
         consent: Training scans by what their subjects said to synthetic scans.
         steps: Of the training.
-        hours: Of the training.
+        hours: Of its steps, all parts of a resumed training together.
         explained: Share of the variance among held-out heads that it finds again, see `PriorStage`.
         threshold: Similarity above which a draw is a copy.
         recognised: Share of training scans in other poses that lie above the threshold.

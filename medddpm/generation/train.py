@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from medddpm.training.data import add_subjects
 from medddpm.training.fabric import launch
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.options import TrainOptions
+from medddpm.training.state import Progress, saved_progress
 
 PRIOR_FILE = "prior.safetensors"
 _POSES = 20
@@ -111,12 +111,11 @@ def train_prior(
     folder = out / stage.name
     if not (resume and (folder / "state.safetensors").exists()):
         stage.start()
-    began = time.monotonic()
-    steps = run_stage(stage, folder, train, launch(train), resume=resume, on_log=on_log)
-    hours = (time.monotonic() - began) / 3600
+    run_stage(stage, folder, train, launch(train), resume=resume, on_log=on_log)
+    progress = saved_progress(folder / "state.safetensors")
     prior.cpu().eval()
     path = out / PRIOR_FILE
-    save_prior(path, _measured(stage, halves, steps, hours))
+    save_prior(path, _measured(stage, halves, progress))
     return path
 
 
@@ -135,7 +134,7 @@ def _likeness(stage: PriorStage, heads: Sequence[Head], memory: Tensor) -> Tenso
     return torch.cat([nearest(stage.standardised(x), memory) for x in posed])
 
 
-def _measured(stage: PriorStage, halves: Halves, steps: int, hours: float) -> TrainedPrior:
+def _measured(stage: PriorStage, halves: Halves, progress: Progress) -> TrainedPrior:
     """The prior with its memory of the training scans, and what tells copies."""
     prior, options = stage.prior, stage.options
     known = known_heads(stage, halves)
@@ -151,8 +150,8 @@ def _measured(stage: PriorStage, halves: Halves, steps: int, hours: float) -> Tr
         scans=tuple(h.name for h in halves.train),
         held=tuple(h.name for h in halves.held),
         consent=halves.consent,
-        steps=steps,
-        hours=round(hours, 3),
+        steps=progress.step,
+        hours=round(progress.seconds / 3600, 4),
         explained=explained,
         threshold=known.threshold,
         recognised=recognised,

@@ -79,11 +79,13 @@ class Generated:
         image: The scan.
         draw: Of it.
         written: False if it is a copy, which is not written.
+        recognised: Share of training scans in other poses that would be called copies.
     """
 
     image: Path
     draw: Draw
     written: bool
+    recognised: float
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def generate(
         written = wanted.allow_copies or head is not None or not draw.likeness.is_copy
         if written:
             _write(target, draw, facts, keys)
-        done.append(Generated(target.image, draw, written))
+        done.append(Generated(target.image, draw, written, trained.card.recognised))
         if on_progress:
             on_progress(number + 1, wanted.count)
     return done
