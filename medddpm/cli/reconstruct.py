@@ -137,7 +137,7 @@ def undersample(
 ) -> None:
     """Leave lines of raw data out, as an accelerated scan would have, and write ISMRMRD."""
     with progress("undersample"):
-        from medddpm.workflows.reconstructing import undersample as run
+        from medddpm.workflows.simulating_raw import undersample as run
 
         done = run(raw, output, mask, acceleration, acs=acs, seed=seed, overwrite=overwrite)
     typer.echo(f"{output}")
@@ -159,7 +159,7 @@ def simulate_raw(
 ) -> None:
     """Make raw data of a clean scan: coils, phase and noise, with a noise scan, as ISMRMRD."""
     with progress("simulate-raw"):
-        from medddpm.workflows.reconstructing import simulate_raw as run
+        from medddpm.workflows.simulating_raw import simulate_raw as run
 
         done = run(
             clean,

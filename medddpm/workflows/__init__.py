@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from medddpm.workflows.generating import generate
     from medddpm.workflows.in_memory import restore_image
     from medddpm.workflows.measure import estimate_noise, evaluate
-    from medddpm.workflows.reconstructing import reconstruct, simulate_raw, undersample
+    from medddpm.workflows.reconstructing import reconstruct
     from medddpm.workflows.replaying import replay
     from medddpm.workflows.reporting import report
     from medddpm.workflows.restored_scan import RestoredScan
     from medddpm.workflows.restoring import restore
     from medddpm.workflows.simulating import simulate
+    from medddpm.workflows.simulating_raw import simulate_raw, undersample
     from medddpm.workflows.training import train
 
 __all__ = [
@@ -56,9 +57,9 @@ _HOMES = {
     "restore": "restoring",
     "restore_image": "in_memory",
     "simulate": "simulating",
-    "simulate_raw": "reconstructing",
+    "simulate_raw": "simulating_raw",
     "train": "training",
-    "undersample": "reconstructing",
+    "undersample": "simulating_raw",
 }
 
 

@@ -1,4 +1,4 @@
-"""Raw data from file to file: reconstruct, undersample, simulate."""
+"""Raw data to an image, from file to file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from medddpm.errors import ConfigError
 from medddpm.io import (
     DicomOptions,
     Quantity,
-    check_output,
     checksum,
-    read_volume,
-    without_padding,
     write_dicom,
     write_volume,
 )
@@ -40,15 +37,11 @@ from medddpm.io.provenance import (
 )
 from medddpm.io.raw import read_noise, read_raw
 from medddpm.io.raw_identity import check_identity, identified
-from medddpm.io.raw_ismrmrd_write import write_ismrmrd
 from medddpm.io.raw_scan import RawScan
 from medddpm.model.model import find_weights
-from medddpm.reconstruction.masks import MaskKind, sampling_lines
 from medddpm.reconstruction.options import ReconstructOptions
 from medddpm.reconstruction.prior import Prior
 from medddpm.reconstruction.scan import MakePrior, Reconstructed, reconstruct_scan
-from medddpm.reconstruction.simulated_raw import simulate_raw as simulated
-from medddpm.reconstruction.trajectories import TrajectoryKind
 from medddpm.report.reconstruction import reconstruction_page
 from medddpm.restoration.options import RestoreOptions
 from medddpm.restoration.restorer import Restorer
@@ -56,10 +49,6 @@ from medddpm.volume import Volume
 
 KIND = "reconstruction"
 """What its sidecar calls itself, so that `replay` tells it from that of a restoration."""
-_NIFTI_ALONE = (
-    "phase, g-factor and the maps of an ensemble are written as NIfTI alone; leave --format dicom "
-    "out, or --phase, --g-factor and --mode ensemble"
-)
 
 
 @dataclass(frozen=True)
@@ -179,10 +168,8 @@ def reconstruct(
     wanted = {"phase": phase, "gfactor": replicas > 0}
     wanted |= dict.fromkeys(get_args(Quantity), options.mode == "ensemble")
     parts = [target.part(name) for name, is_wanted in wanted.items() if is_wanted]
-    if format == "dicom" and parts:
-        raise ConfigError(_NIFTI_ALONE)
-    if format == "dicom" and dicom is not None and dicom.report != "none":
-        raise ConfigError("dicom.report is a page of restore; --report writes one beside the image")
+    if format == "dicom":
+        _check_dicom(parts, dicom or DicomOptions())
     inputs = [raw, *([Path(noise_scan)] if noise_scan is not None else [])]
     page = [target.html] if report else []
     check_targets(
@@ -234,6 +221,16 @@ def reconstruct(
     )
 
 
+def _check_dicom(parts: list[Path], dicom: DicomOptions) -> None:
+    if parts:
+        raise ConfigError(
+            "phase, g-factor and the maps of an ensemble are written as NIfTI alone; leave "
+            "--format dicom out, or --phase, --g-factor and --mode ensemble"
+        )
+    if dicom.report != "none":
+        raise ConfigError("dicom.report is a page of restore; --report writes one beside the image")
+
+
 def page_of(name: str, done: Reconstructed, facts: dict[str, Any]) -> str:
     """The HTML page of a reconstruction; frame 0 is shown.
 
@@ -280,75 +277,6 @@ def describe_raw(scan: RawScan) -> dict[str, Any]:
         "placed": scan.placed,
         "facts": scan.facts,
     }
-
-
-def undersample(
-    raw: str | Path,
-    output: str | Path,
-    mask: MaskKind,
-    acceleration: float,
-    *,
-    acs: int = 24,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> RawScan:
-    """Write a raw scan with some of its lines alone, as ISMRMRD; returns it.
-
-    Args:
-        raw: What `read_raw` takes.
-        output: A .h5 file.
-        mask: See `sampling_lines`; "uniform" for readouts of a trajectory, of which it keeps every
-            R-th, as all of them are denser in the middle.
-        acceleration: R.
-        acs: Lines of calibration in the middle.
-        seed: Of a random mask.
-        overwrite: Replace an output that exists.
-
-    Raises:
-        ConfigError: The mask does not suit the scan.
-    """
-    path = check_output(output, overwrite)
-    scan = read_raw(raw)
-    _, y, z = scan.encoded_matrix
-    if scan.trajectory is not None:
-        if mask != "uniform":
-            raise ConfigError(
-                f"{raw} is {scan.trajectory.kind}, and mask {mask} is of lines on a grid; take "
-                "--mask uniform, which keeps every R-th readout"
-            )
-        y, z, acs = scan.kspace.shape[4], 1, 0
-    lines = sampling_lines(mask, (y, z), acceleration, acs=acs, seed=seed)
-    fewer = scan.undersampled(lines)
-    write_ismrmrd(fewer, path)
-    return fewer
-
-
-def simulate_raw(
-    clean: str | Path,
-    output: str | Path,
-    sigma: float,
-    *,
-    coils: int = 8,
-    seed: int = 0,
-    trajectory: TrajectoryKind | None = None,
-    overwrite: bool = False,
-) -> RawScan:
-    """Write raw data of a clean scan as ISMRMRD; returns it.
-
-    Args:
-        clean: A scan.
-        output: A .h5 file.
-        sigma: Noise as a fraction of the intensity scale.
-        coils: Of the receiver.
-        seed: Of coils, phase and noise.
-        trajectory: "radial" or "spiral"; a grid if not given.
-        overwrite: Replace an output that exists.
-    """
-    path = check_output(output, overwrite)
-    volume = without_padding(read_volume(clean))
-    scan = simulated(volume, sigma, coils=coils, seed=seed, trajectory=trajectory)
-    write_ismrmrd(scan, path)
-    return scan
 
 
 def _prior(
