@@ -15,10 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from medddpm.data.tables import write_text
 from medddpm.errors import CheckpointError, OutputError
 from medddpm.io.files import named_in_utf8
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_SECONDS = "seconds.txt"
 
 
 @dataclass
@@ -95,13 +97,16 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     facts: dict[str, Any],
 ) -> None:
-    """Write the whole state."""
+    """Write the whole state; its seconds go beside it, as they differ where nothing else does."""
+    facts = dict(facts)
+    seconds = str(facts.pop("seconds", 0.0))
     tensors: dict[str, Tensor] = {f"net.{k}": v for k, v in network.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.values.items()}
     for name, parameter in network.named_parameters():
         for moment, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{moment}.{name}"] = value
     write_tensors(path, tensors, {"facts": json.dumps(facts)})
+    write_text(path.with_name(_SECONDS), f"{seconds}\n")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -144,7 +149,7 @@ def saved_progress(path: Path) -> Progress:
     """
     try:
         with named_in_utf8(path) as named, safe_open(named, framework="pt") as file:
-            return Progress.of(json.loads(file.metadata()["facts"]))
+            return Progress.of(json.loads(file.metadata()["facts"]) | _seconds(path))
     except (SafetensorError, OSError, KeyError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; delete it to begin again") from error
 
@@ -156,7 +161,7 @@ def load_state(
     """Restore what `save_state` wrote, in place; returns its facts."""
     try:
         with named_in_utf8(path) as named, safe_open(named, framework="pt") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+            facts: dict[str, Any] = json.loads(file.metadata()["facts"]) | _seconds(path)
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         network.load_state_dict(_part(tensors, "net."))
         for name, value in _part(tensors, "ema.").items():
@@ -178,6 +183,14 @@ def load_state(
         if moments:
             optimizer.state[parameter] = moments
     return facts
+
+
+def _seconds(state: Path) -> dict[str, float]:
+    """How long the steps of a state took; nothing where that was not kept."""
+    try:
+        return {"seconds": float(state.with_name(_SECONDS).read_text(encoding="ascii"))}
+    except (OSError, ValueError):
+        return {}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
