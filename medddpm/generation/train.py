@@ -151,7 +151,7 @@ def _measured(stage: PriorStage, halves: Halves, progress: Progress) -> TrainedP
         held=tuple(h.name for h in halves.held),
         consent=halves.consent,
         steps=progress.step,
-        hours=round(progress.seconds / 3600, 4),
+        hours=progress.seconds / 3600,
         explained=explained,
         threshold=known.threshold,
         recognised=recognised,
