@@ -55,7 +55,7 @@ def generate(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw synthetic heads from a prior: labelled, marked, and no copies of training scans.
+    """Draw synthetic heads from a prior: labelled, marked, and tested for copies.
 
     A prior that learned few people says nothing about a population: see docs/synthetic.md.
 

@@ -67,7 +67,7 @@ def vae(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
     deviation = heads.square().mean((0, 2, 3, 4)).sqrt().cpu()
     return Trained(
         draw=lambda seed: stage.noise(1, seed) * deviation[:, None, None, None],
-        weights=scene.mean.numel() + deviation.numel(),
+        weights=scene.measured.mean.numel() + deviation.numel(),
         steps=0,
         minutes=(time.monotonic() - began) / 60,
         calls=0,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from medddpm.errors import ConfigError
+from medddpm.likeness.compare import LEAST_DRAWS
 
 ALL_METHODS = (
     "vae",
@@ -16,8 +17,6 @@ ALL_METHODS = (
     "diffusion-sigmoid",
     "flow",
 )
-LEAST = 8
-"""Draws, and scans, that a distance between sets can be taken of."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,10 @@ class CompareOptions:
             raise ConfigError(f"minutes is {self.minutes:g}; give the training some time")
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; at least one step is trained")
-        if self.count < LEAST:
-            raise ConfigError(f"count is {self.count}; at least {LEAST} draws can be compared")
+        if self.count < LEAST_DRAWS:
+            raise ConfigError(
+                f"count is {self.count}; at least {LEAST_DRAWS} draws can be compared"
+            )
         if self.draw_steps < 1:
             raise ConfigError(f"draw steps are {self.draw_steps}; a draw takes at least one")
         if not self.methods or len(set(self.methods)) < len(self.methods):

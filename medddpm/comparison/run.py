@@ -23,7 +23,7 @@ from medddpm.comparison.judge import (
     round_trip,
 )
 from medddpm.comparison.methods import Method, method_of
-from medddpm.comparison.options import LEAST, CompareOptions
+from medddpm.comparison.options import CompareOptions
 from medddpm.comparison.page import Facts, comparison_page
 from medddpm.comparison.scene import Scene, folder_of, fresh_network
 from medddpm.config import Config
@@ -35,6 +35,7 @@ from medddpm.generation.train import Halves, Known, heads_of, known_heads
 from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, plain, staged, write_csv, write_html, write_json
 from medddpm.io.provenance import versions
+from medddpm.likeness.compare import LEAST_SCANS
 from medddpm.model.model import Model, find_weights, load_model
 from medddpm.restoration.restorer import pick_device
 from medddpm.training.data import add_subjects
@@ -126,10 +127,10 @@ def _settings(config: Config, halves: Halves, model: Model) -> dict[str, Any]:
 def _claim(out: Path, settings: dict[str, Any], halves: Halves) -> None:
     """Refuse what cannot be compared, and a folder that another comparison was written into."""
     scans = len(halves.train) + len(halves.held)
-    if scans < LEAST:
+    if scans < LEAST_SCANS:
         raise ConfigError(
             f"{scans} scans of contrast {settings['prior']['contrast']} are too few to compare "
-            f"with; {LEAST} are needed"
+            f"with; {LEAST_SCANS} are needed"
         )
     path = out / _SETTINGS
     if not path.exists():
@@ -160,8 +161,7 @@ def opened(
     stage = PriorStage(network, model.codec, halves.train, halves.held, prior)
     stage.start()
     known = known_heads(stage, halves)
-    mean, unit = network.mean.cpu(), network.unit.cpu()
-    scene = Scene(halves, model, prior, train, mean, unit, options.draw_steps)
+    scene = Scene(halves, model, prior, train, network.cpu(), options.draw_steps)
     return scene, Known(known.memory.cpu(), known.threshold)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from medddpm.diffusion.prediction import Prediction
 from medddpm.generation.learning import PriorStage
@@ -26,8 +25,7 @@ class Scene:
         model: Its autoencoder makes the latents.
         prior: Size of the networks; its `steps` are the most that a method trains.
         train: Of the loop; its `minutes` are the budget.
-        mean: (C, *grid) mean latent of the training heads.
-        unit: (C,) what one unit of each channel of a standardised head stands for.
+        measured: A network that knows the statistics of the training heads.
         draw_steps: Network evaluations a draw, of methods that take several.
     """
 
@@ -35,15 +33,13 @@ class Scene:
     model: Model
     prior: PriorOptions
     train: TrainOptions
-    mean: Tensor
-    unit: Tensor
+    measured: HeadPrior
     draw_steps: int
 
     def network(self, prediction: Prediction = PREDICTION) -> HeadPrior:
         """A fresh network, the same for each method, that knows the mean head."""
         network = fresh_network(self.model, self.prior, self.train.seed, prediction)
-        network.mean.copy_(self.mean)
-        network.unit.copy_(self.unit)
+        network.take_statistics(self.measured)
         return network
 
     def stage(self, network: HeadPrior) -> PriorStage:

@@ -15,6 +15,8 @@ from medddpm.model.unet import LatentUNet
 
 SCHEDULE = Schedule("cosine")
 PREDICTION: Prediction = "v"
+STATISTICS = ("mean", "unit", "spread")
+"""Buffers that hold what was measured of the training set."""
 _NUM_PLACES = 3
 _LEAST_SPREAD = 1e-4
 """Of the mean variance among heads: no place is wholly fixed."""
@@ -87,6 +89,12 @@ class HeadPrior(nn.Module):
         """Store the variance at each place of standardised heads (N, C, *grid), smoothed."""
         variance = F.avg_pool3d(u.square().mean(0), 3, stride=1, padding=1, count_include_pad=False)
         self.spread.copy_(variance.clamp_min(_LEAST_SPREAD))
+
+    @torch.no_grad()
+    def take_statistics(self, other: HeadPrior) -> None:
+        """Take what was measured of the training set, and nothing of what was learned."""
+        for name in STATISTICS:
+            getattr(self, name).copy_(getattr(other, name))
 
     def standardised(self, z: Tensor) -> Tensor:
         """Latents (B, C, *grid) as differences from the mean head; their mean variance is 1."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medddpm.errors import CheckpointError
 from medddpm.generation.options import PriorSpec
-from medddpm.generation.prior import HeadPrior
+from medddpm.generation.prior import STATISTICS, HeadPrior
 from medddpm.io import atomic_path
 from medddpm.io.files import named_in_utf8
 from medddpm.model.codec import LatentCodec
@@ -21,7 +21,6 @@ from medddpm.model.weights_file import open_weights
 
 PRIOR_VERSION = 1
 _KEY = "medddpm_prior"
-_KEPT_EXACT = ("mean", "unit", "spread")
 
 
 class PriorCard(BaseModel):
@@ -93,7 +92,7 @@ def codec_digest(codec: LatentCodec) -> str:
 def save_prior(path: Path, trained: TrainedPrior) -> None:
     """Write the file by atomic rename: bfloat16 but for the mean head and its deviation."""
     tensors = {
-        name: (value if name in _KEPT_EXACT else value.bfloat16()).contiguous().cpu()
+        name: (value if name in STATISTICS else value.bfloat16()).contiguous().cpu()
         for name, value in trained.prior.state_dict().items()
     }
     tensors["memory"] = trained.memory.half().contiguous().cpu()

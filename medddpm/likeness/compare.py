@@ -41,8 +41,8 @@ Statistic = Callable[[Values, Values], float]
 _RESAMPLES = 300
 _PAIRS = 60
 """Of patches, whose MS-SSIM is taken."""
-_LEAST = 8
-"""Draws and scans that are needed."""
+LEAST_DRAWS, LEAST_SCANS = 8, 16
+"""Sets of eight: of fewer, a resampled one is too often one item again and again."""
 _LEVEL = 0.95
 
 
@@ -105,7 +105,7 @@ def compare_sets(
 
     Raises:
         ShapeError: Patches of two shapes, or too small.
-        ConfigError: Fewer than 8 draws or scans, or patches that hold what is no number.
+        ConfigError: Fewer than 8 draws or 16 scans, or patches that hold what is no number.
     """
     groups = _checked(draws, reals, scans)
     rng = np.random.default_rng(seed)
@@ -138,10 +138,10 @@ def _checked(draws: Patches, reals: Patches, scans: Sequence[str] | None) -> Ind
     if len(names) != len(reals):
         raise ConfigError(f"{len(reals)} real patches and {len(names)} names of scans were given")
     groups: Index = np.unique(names, return_inverse=True)[1]
-    if min(len(draws), len(set(names))) < _LEAST:
+    if len(draws) < LEAST_DRAWS or len(set(names)) < LEAST_SCANS:
         raise ConfigError(
-            f"{len(draws)} draws and {len(set(names))} scans are too few to compare; {_LEAST} of "
-            "each are needed"
+            f"{len(draws)} draws and {len(set(names))} scans are too few to compare; "
+            f"{LEAST_DRAWS} draws and {LEAST_SCANS} scans are needed"
         )
     if not (np.isfinite(draws).all() and np.isfinite(reals).all()):
         raise ConfigError("a patch holds NaN or infinity; leave it out")
@@ -165,8 +165,10 @@ class _Sets:
         self.halves = [np.sort(rng.choice(side, size, replace=False)) for side in sides]
         self.drawn = np.sort(rng.choice(len(own), size, replace=False))
         self.own, self.groups = own, groups
+        # What is chosen and what is left are resampled apart: a chosen set never runs empty.
+        of_draws, of_reals = _parts([self.drawn], len(own)), _parts(self.halves, len(groups))
         self.weights = [
-            (_resampled(own, [np.arange(len(own))], rng), _resampled(groups, sides, rng))
+            (_resampled(own, of_draws, rng), _resampled(groups, of_reals, rng))
             for _ in range(_RESAMPLES)
         ]
 
@@ -234,6 +236,12 @@ class _Sets:
             return statistic
 
         return Compared(self.estimate(mean(0)), self.estimate(mean(1)))
+
+
+def _parts(chosen: Sequence[Index], count: int) -> list[Index]:
+    """The chosen items, and those of `count` that are in none of them."""
+    rest = np.setdiff1d(np.arange(count), np.concatenate(chosen))
+    return [*chosen, rest] if len(rest) else [*chosen]
 
 
 def _resampled(groups: Index, sides: Sequence[Index], rng: np.random.Generator) -> Values:

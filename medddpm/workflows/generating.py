@@ -1,4 +1,4 @@
-"""Draw synthetic heads from a prior: labelled as such, and never a copy of a training scan."""
+"""Draw synthetic heads from a prior: labelled as such, and tested for copies of training scans."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from medddpm.comparison.methods import METHODS, Trained, method_of
 from medddpm.comparison.options import ALL_METHODS
 from medddpm.comparison.scene import Scene, folder_of
 from medddpm.errors import CheckpointError, ConfigError
+from medddpm.generation.prior import STATISTICS
 
 
 @pytest.mark.parametrize("name", ALL_METHODS)
@@ -29,6 +30,14 @@ def test_two_steps_and_a_draw(name: str, scene: Callable[[int], Scene], tmp_path
     assert trained.minutes > 0
     assert trained.calls == {"vae": 0, "vae-pca": 0, "gan": 1}.get(name, 2)
     assert trained.weights > 0
+
+
+def test_networks_know_the_statistics_of_the_heads(scene: Callable[[int], Scene]) -> None:
+    made = scene(1)
+    network = made.network()
+    for name in STATISTICS:
+        assert torch.equal(getattr(network, name), getattr(made.measured, name))
+    assert float(network.spread.std()) > 0.01
 
 
 def test_networks_that_are_drawn_from_are_of_one_size(

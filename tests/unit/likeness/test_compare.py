@@ -100,9 +100,9 @@ def test_copies_of_the_reals_lie_at_0(reals: Patches) -> None:
 
 def test_patches_of_one_scan_do_not_count_as_many_scans(reals: Patches) -> None:
     draws = patches(12, 2)
-    names = [f"scan {i // 3}" for i in range(24)]
+    names = [f"scan {i % 16}" for i in range(24)]
     found = compare_sets(draws, reals, moments, scans=names)
-    assert found.num_scans == 8
+    assert found.num_scans == 16
     assert found.size <= 12
     again = compare_sets(draws, reals, moments, scans=names)
     assert again == found
@@ -152,3 +152,11 @@ def test_encoder_features_are_moments_of_latents(tiny_weights: object) -> None:
     np.testing.assert_allclose(
         found[len(latent) :].exp(), latent.std(dim=(1, 2, 3)).clamp_min(1e-6), rtol=1e-4
     )
+
+
+def test_the_least_that_is_taken_gives_numbers() -> None:
+    """Eight draws beside sixteen scans: no resampled set runs empty."""
+    found = compare_sets(patches(8, 5), patches(16, 6), moments)
+    for name in ("frechet", "kernel", "nearest"):
+        both = getattr(found, name)
+        assert all(np.isfinite([e.value, e.low, e.high]).all() for e in (both.draws, both.reals))
