@@ -22,6 +22,7 @@ from medddpm.metrics.scores import evaluate_images
 from medddpm.model.interval import NOMINAL
 from medddpm.model.model import find_weights
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
+from medddpm.preprocess.resample import resampled, resampled_affine
 from medddpm.reconstruction.interval import interval_scale
 from medddpm.reconstruction.masks import MaskKind, middle, sampling_lines
 from medddpm.reconstruction.methods import SPARSE, TIKHONOV, Solved, solve_frame
@@ -47,7 +48,7 @@ _MARGIN, _MULTIPLE = 3, 16
 """Voxels of air around the head at least, and what its field of view is a multiple of."""
 _ITERATIONS = {"cg-sense": 15, RESTORED: 15, "tv": 30, "l1-wavelet": 30}
 _COLUMNS = ("case", "mask", "R", "sigma", "method", "weight", "psnr", "ssim", "nrmse", "seconds")
-_SETTINGS = ("coils", "acs", "planes", "seed")
+_SETTINGS = ("coils", "acs", "planes", "seed", "spacing")
 Row = dict[str, Any]
 
 
@@ -68,9 +69,11 @@ class RawBenchmark:
         plug: How "ours" runs.
         samples: Draws of an ensemble of "ours", whose interval is held against the truth; 0 for
             the expected image alone.
+        spacing: Of the raw data, in mm: k-space is cropped to voxels of that edge; None keeps all
+            of it. No axis becomes finer.
 
     Raises:
-        ConfigError: A method is unknown, or one draw alone is asked for.
+        ConfigError: A method is unknown, one draw alone is asked for, or the spacing is no length.
     """
 
     masks: tuple[MaskKind, ...] = ("vd2d", "vd1d")
@@ -83,8 +86,11 @@ class RawBenchmark:
     seed: int = 0
     plug: PlugOptions = field(default_factory=PlugOptions)
     samples: int = 0
+    spacing: float | None = None
 
     def __post_init__(self) -> None:
+        if self.spacing is not None and not 0 < self.spacing < np.inf:
+            raise ConfigError(f"a spacing of {self.spacing} mm is no length; give millimetres")
         for method in self.methods:
             if method not in COMPARED:
                 raise ConfigError(f"method {method!r} is unknown; choose of {', '.join(COMPARED)}")
@@ -123,9 +129,9 @@ def benchmark_raw(
         ConfigError: There is no scan.
     """
     options, out, data = options or RawBenchmark(), Path(out), Path(data)
-    files = find_images(data, deep=False) if data.is_dir() else [data]
+    files = find_images(data, deep=False) if data.is_dir() else [data] * data.is_file()
     if not files:
-        raise ConfigError(f"{data} holds no NIfTI file")
+        raise ConfigError(f"no NIfTI scan in {data}; give a file or a folder of them")
     restorer = cache(lambda: Restorer.from_pretrained(weights, device=device))
     used = {**asdict(restore or RestoreOptions()), "memory_gb": None}
     networks = {"weights": checksum([find_weights(weights)]), "plug": asdict(options.plug)} | used
@@ -223,7 +229,7 @@ MakeCase = Callable[[float, MaskKind, float], _Case]
 
 def _cases(file: Path, options: RawBenchmark) -> MakeCase:
     """What makes the measurements of one scan, the last of each kind at hand."""
-    volume = cache(lambda: _head(without_padding(read_volume(file))))
+    volume = cache(lambda: _head(_coarser(without_padding(read_volume(file)), options.spacing)))
     full = lru_cache(maxsize=1)(lambda sigma: _full_case(volume(), sigma, options))
     return lru_cache(maxsize=1)(lambda sigma, kind, r: _undersampled(full(sigma), kind, r, options))
 
@@ -313,6 +319,22 @@ def _wanted(options: RawBenchmark) -> list[tuple[Compared, float]]:
     return [
         (method, factor) for method in options.methods for factor in factors.get(method, _FACTORS)
     ]
+
+
+def _coarser(volume: Volume, spacing: float | None) -> Volume:
+    """The first frame on voxels of about `spacing` mm, its k-space cropped."""
+    if spacing is None:
+        return volume
+    old = volume.geometry.shape
+    x, y, z = (
+        min(n, max(1, round(n * edge / spacing)))
+        for n, edge in zip(old, volume.spacing, strict=True)
+    )
+    affine = resampled_affine(volume.affine, old, (x, y, z))
+    image = np.maximum(
+        resampled(volume.frame(0), (x, y, z)), 0
+    )  # a magnitude has no ripples below 0
+    return Volume(image, Geometry((x, y, z), affine), case_id=volume.case_id)
 
 
 def _head(volume: Volume) -> Volume:

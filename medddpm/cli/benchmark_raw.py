@@ -40,6 +40,9 @@ def benchmark_raw(
     planes: Annotated[
         int, typer.Option(min=1, help="Planes across the readout that are reconstructed.")
     ] = 32,
+    spacing: Annotated[
+        float | None, typer.Option(help="Crop k-space to voxels of so many mm first.")
+    ] = None,
     samples: Annotated[
         int, typer.Option(min=0, help="Draws of an ensemble of ours, for its coverage; 0 for none.")
     ] = 0,
@@ -62,6 +65,7 @@ def benchmark_raw(
             seed=seed,
             plug=config.reconstruct.plug,
             samples=samples,
+            spacing=spacing,
             **given(masks=mask, accelerations=acceleration, sigmas=sigma, methods=method),
         )
         rows = run(

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from medddpm.errors import ConfigError, missing_extra
+from medddpm.io.tensors import save_tensors
 from medddpm.model.model import Model
 from medddpm.version import __version__
 
@@ -78,11 +78,8 @@ def write_diffusers(model: Model, weights: Path, folder: Path) -> None:
     for name, network in parts.items():
         (folder / name).mkdir()
         tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
-        save_file(
-            tensors,
-            folder / name / "diffusion_pytorch_model.safetensors",
-            metadata={"format": "pt"},
-        )
+        file = folder / name / "diffusion_pytorch_model.safetensors"
+        save_tensors(file, tensors, {"format": "pt"})
         config = {
             "_class_name": COMPONENTS[name],
             "_diffusers_version": diffusers.__version__,

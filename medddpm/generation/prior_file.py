@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save_file
 from torch import Tensor
 
 from medddpm.errors import CheckpointError
 from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import STATISTICS, HeadPrior
 from medddpm.io import atomic_path
-from medddpm.io.files import named_in_utf8
+from medddpm.io.tensors import save_tensors
 from medddpm.model.codec import LatentCodec
 from medddpm.model.weights_file import open_weights
 
@@ -97,8 +96,8 @@ def save_prior(path: Path, trained: TrainedPrior) -> None:
     }
     tensors["memory"] = trained.memory.half().contiguous().cpu()
     header = _Header(spec=trained.prior.spec, card=trained.card).model_dump_json()
-    with atomic_path(path) as partial, named_in_utf8(partial.parent) as folder:
-        save_file(tensors, folder / partial.name, metadata={_KEY: header})
+    with atomic_path(path) as partial:
+        save_tensors(partial, tensors, {_KEY: header})
 
 
 def load_prior(path: Path) -> TrainedPrior:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+from pydantic import BeforeValidator
 
 from medddpm.errors import ConfigError
 
+YAML_SWITCH = BeforeValidator(lambda v: {True: "on", False: "off"}[v] if isinstance(v, bool) else v)
+"""For a field of "on" and "off", which YAML reads as true and false."""
 _MOST_VALUES = 100_000
 """Values of a document with every alias written out; a few lines of aliases may stand for 10^9."""
 

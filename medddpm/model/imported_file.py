@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medddpm.errors import CheckpointError
-from medddpm.io.files import named_in_utf8
+from medddpm.io.tensors import save_tensors
 from medddpm.model.imported_spec import UNetSpec, VaeSpec
 from medddpm.model.weights_file import IMPORTED, damaged, faults, open_weights, parsed_header
 
@@ -77,8 +76,7 @@ def save_imported(path: Path, imported: Imported, tensors: Mapping[str, Tensor])
         imported.part: asdict(imported.spec),
         "card": imported.card.model_dump(mode="json"),
     }
-    with named_in_utf8(path.parent) as folder:
-        save_file(dict(tensors), folder / path.name, {IMPORTED: json.dumps(header, sort_keys=True)})
+    save_tensors(path, tensors, {IMPORTED: json.dumps(header, sort_keys=True)})
 
 
 def is_imported(path: Path) -> bool:

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medddpm.diffusion.prediction import TERMINAL_SHARE
 from medddpm.errors import CheckpointError, ConfigError
 from medddpm.guard import check_guards
-from medddpm.io.files import named_in_utf8
+from medddpm.io.tensors import save_tensors
 from medddpm.model.blocks import colour_features, log_spacing, scaled_log_sigma, space_to_depth
 from medddpm.model.codec import LatentCodec
 from medddpm.model.fidelity import FidelityDecoder
@@ -181,8 +180,7 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float16) 
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with named_in_utf8(path.parent) as folder:
-            save_file(tensors, folder / partial.name, metadata=metadata)
+        save_tensors(partial, tensors, metadata)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -203,8 +201,7 @@ def with_card(
             if not k.startswith(_ARRAYS) or "guard" in card
         }
     tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in (arrays or {}).items()}
-    with named_in_utf8(target.parent) as folder:
-        save_file(tensors, folder / target.name, metadata=header_text(header.spec, card))
+    save_tensors(target, tensors, header_text(header.spec, card))
 
 
 def load_model(path: Path) -> Model:

@@ -8,19 +8,15 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
-from pydantic import BeforeValidator
 
 from medddpm.diffusion.samplers import sampler_of
 from medddpm.errors import ConfigError, OptionWarning
+from medddpm.io.yaml_text import YAML_SWITCH
 from medddpm.named import path_of
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
 
 Mode = Literal["mean", "sample", "ensemble"]
 Backend = Literal["torch", "compile", "onnx", "openvino"]
-_YAML_SWITCH = BeforeValidator(
-    lambda v: {True: "on", False: "off"}[v] if isinstance(v, bool) else v
-)
-"""YAML reads on and off as true and false."""
 _ONLY_IN: dict[str, tuple[Mode, ...]] = {
     "samples": ("ensemble",),
     "steps": ("sample", "ensemble"),
@@ -83,7 +79,7 @@ class RestoreOptions:
     fidelity: Annotated[float, Interval(ge=0, le=1)] = 1.0
     texture: Annotated[float, Interval(ge=0, le=1)] = 1.0
     give_back: Annotated[float, Interval(ge=0, le=8)] = 0.0
-    noise_map: Annotated[Literal["auto", "off"], _YAML_SWITCH] = "auto"
+    noise_map: Annotated[Literal["auto", "off"], YAML_SWITCH] = "auto"
     colour: Literal["auto", "white"] | Colour = "auto"
     noise: NoiseKind = "rician"
     coils: Annotated[int, Ge(1)] = 1
@@ -95,7 +91,7 @@ class RestoreOptions:
     start: Annotated[float, Gt(0)] = 2.0
     guidance_scale: Annotated[float, Ge(0)] = 0.0
     cfg_weight: Annotated[float, Ge(0)] = 1.0
-    bf16: Annotated[Literal["auto", "on", "off"], _YAML_SWITCH] = "auto"
+    bf16: Annotated[Literal["auto", "on", "off"], YAML_SWITCH] = "auto"
     backend: Backend = "torch"
 
     def __post_init__(self) -> None:

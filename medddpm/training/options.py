@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from annotated_types import Ge, Gt, Interval
 
 from medddpm.errors import ConfigError
+from medddpm.io.yaml_text import YAML_SWITCH
 from medddpm.model.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec
 
 _FORBID: dict[str, str] = {"extra": "forbid"}
@@ -145,7 +146,7 @@ class TrainOptions:
     weight_decay: Annotated[float, Ge(0)] = 0.0
     clip: _Positive = 2.0
     ema: _Fraction = 0.998
-    bf16: Literal["auto", "on", "off"] = "auto"
+    bf16: Annotated[Literal["auto", "on", "off"], YAML_SWITCH] = "auto"
     compile: bool = False
     seed: int = 0
     log_every: _Count = 25

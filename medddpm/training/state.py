@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medddpm.data.tables import write_text
 from medddpm.errors import CheckpointError, OutputError
 from medddpm.io.files import named_in_utf8
+from medddpm.io.tensors import save_tensors
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _SECONDS = "seconds.txt"
@@ -118,8 +118,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     partial = path.with_suffix(".partial")
     try:
-        with named_in_utf8(path.parent) as folder:
-            save_file(tensors, folder / partial.name, metadata=metadata)
+        save_tensors(partial, tensors, metadata)
         _flush(partial)
         os.replace(partial, path)
         _flush(path.parent)

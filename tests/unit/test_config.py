@@ -92,3 +92,10 @@ def test_options_that_do_nothing_are_said_only_if_they_were_set(tmp_path: Path) 
     path.write_text("restore: {samples: 2}")
     with pytest.warns(OptionWarning, match="restore.samples does nothing in mode mean"):
         load_config(path)
+
+
+def test_on_and_off_are_words_where_they_are_choices() -> None:
+    config = load_config("tiny_cpu", ["train.bf16=on", "restore.noise_map=off"])
+    assert config.train.bf16 == "on"
+    assert config.restore.noise_map == "off"
+    assert load_config("tiny_cpu", ["train.bf16=off"]).train.bf16 == "off"

@@ -182,12 +182,12 @@ def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.M
     run(Line(steps=3), tmp_path, schedule="constant")
     before = (tmp_path / "state.safetensors").read_bytes()
 
-    def full(tensors: dict[str, Tensor], path: Path, **_: Any) -> None:
+    def full(path: Path, *_: object) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched, pytest.raises(OutputError, match="No space left"):
-        patched.setattr(state, "save_file", full)
+        patched.setattr(state, "save_tensors", full)
         run(Line(steps=6), tmp_path, resume=True, schedule="constant")
     assert (tmp_path / "state.safetensors").read_bytes() == before
     assert not list(tmp_path.glob("*.partial"))
