@@ -1,6 +1,6 @@
 """What of a head the distances are taken of: brightness and detail, region by region.
 
-Not features of the autoencoder: all methods draw its latents, and one that fits their mean and
+Not features of the autoencoder: some methods draw its latents, and one that fits their mean and
 deviation alone would look perfect.
 """
 

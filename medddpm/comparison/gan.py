@@ -1,4 +1,4 @@
-"""A latent GAN of whole heads: one network evaluation a draw, trained against a critic.
+"""A GAN of whole heads: one network evaluation a draw, trained against a critic.
 
 The recipe is kept from the literature, not tuned here: hinge losses (Lim & Ye 2017, "Geometric
 GAN"; Zhang et al. 2019, "Self-attention GAN", eq. 4) and a spectrally normalised critic (Miyato et
@@ -26,7 +26,6 @@ from medddpm.generation.learning import PriorStage
 from medddpm.generation.options import PriorOptions
 from medddpm.generation.prior import HeadPrior
 from medddpm.model.blocks import ResBlock
-from medddpm.model.codec import LatentCodec
 from medddpm.training.batches import Share
 
 _BOUND = 5.0
@@ -86,7 +85,7 @@ class Gan(nn.Module):
                 parameter.requires_grad_(False)
         told = prior.condition(1).shape[1]
         spec = prior.spec
-        self.critic = Critic(len(prior.unit) + told, spec.channels, spec.num_blocks)
+        self.critic = Critic(len(prior.mean) + told, spec.channels, spec.num_blocks)
 
     def generate(self, eps: Tensor) -> Tensor:
         """Standardised heads (B, C, *grid) of as much white noise."""
@@ -131,20 +130,14 @@ class GanStage(PriorStage):
     def __init__(
         self,
         gan: Gan,
-        codec: LatentCodec,
         heads: Sequence[Head],
         held: Sequence[Head],
         options: PriorOptions,
     ) -> None:
-        super().__init__(gan.prior, codec, heads, held, options)
+        super().__init__(gan.prior, heads, held, options)
         self.network: nn.Module = gan
         self.gan = gan
         self.learning_rate = 2e-3
-
-    def draw(self, share: Share) -> Tensor:
-        """A head in a random pose for each sample, (B, 1, *shape)."""
-        one = [Share(share.seed, share.start + i, 1, share.total) for i in range(share.count)]
-        return torch.cat([super(GanStage, self).draw(part) for part in one])
 
     def loss(self, x: Tensor, share: Share) -> Tensor:
         """Both losses on as many draws as there are heads."""
@@ -162,7 +155,7 @@ class GanStage(PriorStage):
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
         """Variety: how far draws lie apart, over how far held-out heads do."""
-        self.show(preview, device)
+        self.show(preview)
         drawn = self.sample(self.noise(_PROBED, seed=1), 1)
         held = self.standardised(self.held.to(device))
         return {"variety": apart(drawn) / max(apart(held), 1e-6)}

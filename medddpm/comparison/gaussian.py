@@ -27,17 +27,19 @@ _FILE = "heads.safetensors"
 
 
 def drawn_of_sample(heads: Tensor, seed: int) -> Tensor:
-    """One draw of the Gaussian with mean 0 and the covariance of a sample.
+    """One draw of the Gaussian with the mean and the covariance of a sample.
 
-    A sum of the heads (N, C, *grid) with independent normal weights over sqrt(N) has the covariance
-    sum(u u^T) / N: all principal components at once, without computing one.
+    A sum of differences from the mean of the heads (N, C, *grid), with independent normal weights
+    over sqrt(N), has their covariance: all principal components at once, without computing one.
 
     Returns:
         (1, C, *grid).
     """
     weights = torch.randn(len(heads), generator=torch.Generator().manual_seed(seed))
-    flat: Tensor = (weights / len(heads) ** 0.5) @ heads.flatten(1).float()
-    return flat.reshape(1, *heads.shape[1:])
+    flat = heads.flatten(1).float()
+    mean = flat.mean(0)
+    drawn: Tensor = mean + (weights / len(heads) ** 0.5) @ (flat - mean)
+    return drawn.reshape(1, *heads.shape[1:])
 
 
 def collected_heads(scene: Scene, folder: Path, on_log: OnLog | None) -> tuple[Tensor, float]:
@@ -52,7 +54,7 @@ def collected_heads(scene: Scene, folder: Path, on_log: OnLog | None) -> tuple[T
     while len(heads) < most and (not limit or seconds < limit):
         started = time.monotonic()
         share = Share(seed_of(scene.train.seed, "gaussian", len(heads)), 0, 1, 1)
-        heads.append(stage.standardised(stage.draw(share))[0].half().cpu())
+        heads.append(scene.encoded(stage.draw(share))[0].half())
         seconds += time.monotonic() - started
         if on_log and len(heads) % scene.train.log_every == 0:
             on_log({"stage": "gaussian", "step": len(heads), "steps": most})

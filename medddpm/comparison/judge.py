@@ -23,7 +23,6 @@ from medddpm.generation.heads import placed, random_pose
 from medddpm.generation.train import Known
 from medddpm.likeness.compare import Compared, Likeness, compare_sets
 from medddpm.likeness.features import LEAST_EDGE
-from medddpm.training.validation import chunked
 
 Images = NDArray[np.float32]
 Row = dict[str, Any]
@@ -54,18 +53,17 @@ def drawn(
     Raises:
         SamplingDivergedError: A head holds what is no number.
     """
-    codec, network = scene.model.codec, scene.network()
+    network = scene.network()
     images, near, seconds = [], [], []
     for number, seed in enumerate(seeds, start=1):
         began = time.perf_counter()
         with torch.inference_mode():
-            u = trained.draw(seed)
-            z = network.to(u.device).latent(u)
-            images.append(codec.to(u.device).decode(z).clamp_min(0)[0, 0].cpu().numpy())
+            image = trained.draw(seed).cpu()
+            images.append(image[0, 0].numpy())
             seconds.append(time.perf_counter() - began)
         if not np.isfinite(images[-1]).all():
             raise SamplingDivergedError(f"the draw of seed {seed} holds NaN or infinity")
-        near.append(nearest(u.cpu(), known.memory))
+        near.append(nearest(network.standardised(image), known.memory))
         told(number)
     return Draws(np.stack(images), torch.cat(near), float(np.median(seconds)))
 
@@ -83,16 +81,9 @@ def real_heads(scene: Scene) -> tuple[Images, list[str]]:
 
 
 def round_trip(images: Images, scene: Scene) -> Images:
-    """The images through the autoencoder: what the best prior would reach."""
-    codec = scene.model.codec
-    device = next(codec.parameters()).device
-    with torch.inference_mode():
-        found = chunked(
-            lambda x: codec.decode(codec.encode(x)).clamp_min(0),
-            torch.from_numpy(images)[:, None],
-            device,
-        )
-    out: Images = found[:, 0].numpy()
+    """The images through the autoencoder: the best that draws of its latents could reach."""
+    trips = [scene.decoded(scene.encoded(x[None])) for x in torch.from_numpy(images)[:, None]]
+    out: Images = torch.cat(trips)[:, 0].numpy()
     return out
 
 

@@ -17,6 +17,7 @@ from medddpm.comparison.options import ALL_METHODS
 from medddpm.comparison.scene import Scene
 from medddpm.diffusion.prediction import Prediction
 from medddpm.diffusion.schedule import Schedule
+from medddpm.generation.heads import BOTH_SIDES, placed
 from medddpm.generation.learning import PriorStage
 from medddpm.named import named
 from medddpm.training.fabric import launch
@@ -29,7 +30,7 @@ class Trained:
     """A method that can draw.
 
     Attributes:
-        draw: Of a seed: one standardised head (1, C, *grid).
+        draw: Of a seed: one head (1, 1, *shape), on the intensity scale.
         weights: Numbers that were learned and that a draw needs.
         steps: Of the training.
         minutes: Of the training.
@@ -62,12 +63,18 @@ def vae(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
     """Draws each latent voxel by itself: mean head and deviation of each channel."""
     del folder, on_log
     began = time.monotonic()
-    stage = scene.stage(scene.network())
-    heads = torch.cat([one for head in scene.halves.train for one in stage.both_sides(head)])
-    deviation = heads.square().mean((0, 2, 3, 4)).sqrt().cpu()
+    both = [placed(h, scene.prior, p) for h in scene.halves.train for p in BOTH_SIDES]
+    heads = torch.cat([scene.encoded(x) for x in both])
+    mean = heads.mean(0)
+    deviation = (heads - mean).square().mean((0, 2, 3, 4)).sqrt()[:, None, None, None]
+
+    def draw(seed: int) -> Tensor:
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
+        return scene.decoded((mean + noise * deviation)[None])
+
     return Trained(
-        draw=lambda seed: stage.noise(1, seed) * deviation[:, None, None, None],
-        weights=scene.measured.mean.numel() + deviation.numel(),
+        draw=draw,
+        weights=mean.numel() + deviation.numel(),
         steps=0,
         minutes=(time.monotonic() - began) / 60,
         calls=0,
@@ -79,7 +86,7 @@ def vae_pca(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
     """Draws from the Gaussian with the covariance of training heads in random poses."""
     heads, seconds = collected_heads(scene, folder, on_log)
     return Trained(
-        draw=lambda seed: drawn_of_sample(heads, seed),
+        draw=lambda seed: scene.decoded(drawn_of_sample(heads, seed)),
         weights=heads.numel(),
         steps=len(heads),
         minutes=seconds / 60,
@@ -92,15 +99,15 @@ def gan(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
     """A GAN whose generator has the network of the prior."""
     network = Gan(scene.network())
     heads = scene.halves
-    stage = GanStage(network, scene.model.codec, heads.train, heads.held, scene.prior)
+    stage = GanStage(network, heads.train, heads.held, scene.prior)
     return _trained(stage, scene, folder, on_log, "GAN, hinge loss, spectral norm")
 
 
 def _diffusion(kind: str, prediction: Prediction, about: str) -> Method:
     def method(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
         heads, network = scene.halves, scene.network(prediction)
-        codec, schedule = scene.model.codec, Schedule(kind)
-        stage = PriorStage(network, codec, heads.train, heads.held, scene.prior, schedule)
+        schedule = Schedule(kind)
+        stage = PriorStage(network, heads.train, heads.held, scene.prior, schedule)
         return _trained(stage, scene, folder, on_log, about)
 
     return method
@@ -136,7 +143,7 @@ def _trained(
 
     def draw(seed: int) -> Tensor:
         with torch.inference_mode():
-            return stage.sample(stage.noise(1, seed), scene.draw_steps)
+            return stage.prior.image(stage.sample(stage.noise(1, seed), scene.draw_steps))
 
     return Trained(
         draw=draw,

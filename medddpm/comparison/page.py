@@ -54,15 +54,15 @@ _COLUMNS = {
     "copies": ("copies", "{:.0%}"),
 }
 _ABOUT = (
-    "Each method learned the same {learned} scans of {contrast} ({held} more are held out) on the "
-    "latents of the same autoencoder, for {budget}, and drew {count} heads. The pictures are the "
+    "Each method learned the same {learned} scans of {contrast} ({held} more are held out) "
+    "for {budget}, and drew {count} heads. The pictures are the "
     "first draws, not chosen. The real heads are in random poses, as the methods learned them."
 )
 _READ = (
     "Distances are of brightness and detail in four quarters of the head, at three scales, with "
     "95 % intervals. A distance alone says nothing: the row of real heads is one half of them "
     "beside the other, and the row of the autoencoder is real heads encoded and decoded, the best "
-    "that any of these methods could reach. Nearest real: distance of a draw to the nearest "
+    "that the draws of vae and vae-pca could reach. Nearest real: distance of a draw to the nearest "
     "real head over that among real heads. Power: of the draws over that of real heads, in the "
     "coarse and the fine half of all frequencies; below 1 is blurred. Memory is what training and "
     "drawing took beyond what was held before."

@@ -30,7 +30,6 @@ from medddpm.config import Config
 from medddpm.data.manifest import bids_subject
 from medddpm.errors import CheckpointError, ConfigError, OutputError, SamplingDivergedError
 from medddpm.generation.learning import PriorStage
-from medddpm.generation.prior_file import codec_digest
 from medddpm.generation.train import Halves, Known, heads_of, known_heads
 from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, plain, staged, write_csv, write_html, write_json
@@ -81,7 +80,7 @@ def compare(
         out: For methods/, heads/, comparison.csv, comparison.json and comparison.html.
         config: Of the networks, their training and what is held out; the defaults if not given.
         options: Which methods, how long, and how many draws.
-        weights: The model whose autoencoder makes the latents.
+        weights: The model whose autoencoder draws and is drawn beside the others.
         on_log: Called with each row that a training logs.
         on_progress: Called with what is being done, how much is done, and of how much.
 
@@ -118,7 +117,7 @@ def _settings(config: Config, halves: Halves, model: Model) -> dict[str, Any]:
             "train": {name: getattr(config.train, name) for name in _DECISIVE},
             "scans": [h.name for h in halves.train],
             "held_out": [h.name for h in halves.held],
-            "autoencoder": codec_digest(model.codec),
+            "autoencoder": model.digest,
         }
     )
     return found
@@ -157,8 +156,8 @@ def opened(
     minutes = options.minutes if options.steps is None else 0.0
     prior = replace(config.prior, steps=steps)
     train = replace(config.train, schedule="constant", minutes=minutes)
-    network = fresh_network(model, prior, train.seed).to(pick_device(train.device))
-    stage = PriorStage(network, model.codec, halves.train, halves.held, prior)
+    network = fresh_network(prior, train.seed).to(pick_device(train.device))
+    stage = PriorStage(network, halves.train, halves.held, prior)
     stage.start()
     known = known_heads(stage, halves)
     scene = Scene(halves, model, prior, train, network.cpu(), options.draw_steps)

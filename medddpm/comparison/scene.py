@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from medddpm.diffusion.prediction import Prediction
 from medddpm.generation.learning import PriorStage
@@ -22,7 +23,7 @@ class Scene:
 
     Attributes:
         halves: Heads to learn, and held-out ones.
-        model: Its autoencoder makes the latents.
+        model: Its autoencoder is the one of the methods without a network of their own.
         prior: Size of the networks; its `steps` are the most that a method trains.
         train: Of the loop; its `minutes` are the budget.
         measured: A network that knows the statistics of the training heads.
@@ -38,23 +39,32 @@ class Scene:
 
     def network(self, prediction: Prediction = PREDICTION) -> HeadPrior:
         """A fresh network, the same for each method, that knows the mean head."""
-        network = fresh_network(self.model, self.prior, self.train.seed, prediction)
+        network = fresh_network(self.prior, self.train.seed, prediction)
         network.take_statistics(self.measured)
         return network
 
     def stage(self, network: HeadPrior) -> PriorStage:
         """What the network learns as a prior; other methods take its heads alone."""
         heads = self.halves
-        return PriorStage(network, self.model.codec, heads.train, heads.held, self.prior)
+        return PriorStage(network, heads.train, heads.held, self.prior)
+
+    def encoded(self, x: Tensor) -> Tensor:
+        """Latents of the model's autoencoder, (B, C, *grid), of images (B, 1, *shape)."""
+        with torch.inference_mode():
+            return self.model.codec.encode(x).cpu()
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """Images, not below 0, of latents."""
+        with torch.inference_mode():
+            return self.model.codec.decode(z).clamp_min(0)
 
 
 def fresh_network(
-    model: Model, options: PriorOptions, seed: int, prediction: Prediction = PREDICTION
+    options: PriorOptions, seed: int, prediction: Prediction = PREDICTION
 ) -> HeadPrior:
     """A network that has learned nothing yet."""
     torch.manual_seed(seed)
-    factor = model.spec.autoencoder.factor
-    return HeadPrior(options, model.codec.latent_channels, factor, prediction)
+    return HeadPrior(options, prediction)
 
 
 def folder_of(out: Path, method: str) -> Path:

@@ -106,11 +106,21 @@ def sigmoid_alphas_cumprod(
     return abar.clamp(1e-9, 1.0)
 
 
+def shifted_cosine_alphas_cumprod(num_timesteps: int, shift: float = 3.0) -> Tensor:
+    """Float64 (T,): sigma / alpha of the cosine times `shift`, Hoogeboom et al. 2023, section 3.1.
+
+    For images of many voxels: their coarse parts stand out of more noise than one voxel does.
+    """
+    ve_sigma = shift * torch.tan(_linspace(0.0, math.pi / 2, num_timesteps + 1)[1:])
+    return 1 / (1 + ve_sigma**2)
+
+
 _ALPHAS_CUMPROD: Mapping[str, Callable[[int], Tensor]] = {
     "linear": linear_alphas_cumprod,
     "scaled_linear": scaled_linear_alphas_cumprod,
     "cosine": cosine_alphas_cumprod,
     "sigmoid": sigmoid_alphas_cumprod,
+    "shifted_cosine": shifted_cosine_alphas_cumprod,
 }
 
 
@@ -127,8 +137,8 @@ def alphas_cumprod(kind: str, num_timesteps: int = 1000, zero_terminal_snr: bool
     """Float64 (T,), falling: alpha^2 of each timestep of a variance-preserving schedule.
 
     Args:
-        kind: "linear", "scaled_linear", "cosine", "sigmoid", or the import path of a function of
-            T that returns them.
+        kind: "linear", "scaled_linear", "cosine", "shifted_cosine", "sigmoid", or the import path
+            of a function of T that returns them.
         num_timesteps: T, at least 2.
         zero_terminal_snr: Rescale so that the last level holds no signal at all.
     """

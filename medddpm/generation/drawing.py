@@ -18,8 +18,7 @@ from medddpm.errors import ConfigError
 from medddpm.generation.copies import Likeness, nearest
 from medddpm.generation.heads import Head, placed
 from medddpm.generation.prior import SCHEDULE
-from medddpm.generation.prior_file import TrainedPrior, codec_digest
-from medddpm.model.model import Model
+from medddpm.generation.prior_file import TrainedPrior
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.resample import resampled, resampled_affine
 from medddpm.restoration.options import RestoreOptions
@@ -68,22 +67,18 @@ class Draw:
 
 
 class Artist:
-    """Draws heads with a prior, on the latents of a model.
+    """Draws heads with a prior.
 
     Args:
         trained: The prior.
-        restorer: Holds the model whose autoencoder the prior learned with.
+        restorer: Draws what a finer grid holds more; its device is that of the prior too.
         options: How.
 
     Raises:
-        ConfigError: The model has another autoencoder, or the spacing is none that was trained.
+        ConfigError: The spacing is none that was trained.
     """
 
     def __init__(self, trained: TrainedPrior, restorer: Restorer, options: DrawOptions) -> None:
-        if codec_digest(restorer.model.codec) != trained.card.codec:
-            raise ConfigError(
-                "the prior was trained on the latents of other weights: give those with --weights"
-            )
         own = trained.prior.spec.spacing
         self.spacing = own if options.spacing is None else options.spacing
         if not own / _FINEST <= self.spacing <= own:
@@ -92,8 +87,13 @@ class Artist:
                 f"{own / _FINEST:g} to {own:g} mm"
             )
         self.trained, self.restorer, self.options = trained, restorer, options
-        self.model: Model = restorer.model
         self.prior = trained.prior.to(restorer.device)
+
+    @property
+    def weights_digest(self) -> str | None:
+        """SHA-256 of the weights that draw the finer grid; None where there is none."""
+        finer = self.spacing != self.trained.prior.spec.spacing
+        return self.restorer.model.digest if finer else None
 
     def draw(self, number: int, name: str, like: Head | None = None) -> Draw:
         """One head; the same seed and number give the same voxels.
@@ -105,8 +105,8 @@ class Artist:
         """
         seed = self.options.seed + number
         with torch.inference_mode():
-            u = self._latent(seed, like)
-            image = self.model.codec.decode(self.prior.latent(u)).clamp_min(0)
+            u = self._difference(seed, like)
+            image = self.prior.image(u)
             similarity = float(nearest(u.cpu(), self.trained.memory)[0])
         shape = self.prior.spec.shape
         affine = (
@@ -118,15 +118,15 @@ class Artist:
         likeness = Likeness(similarity, self.trained.card.threshold)
         return Draw(self._finer(volume, seed), likeness, seed)
 
-    def _latent(self, seed: int, like: Head | None) -> Tensor:
-        """(1, C, *grid) standardised latent."""
+    def _difference(self, seed: int, like: Head | None) -> Tensor:
+        """(1, 8, *grid), a head as the prior draws it."""
         generator = torch.Generator().manual_seed(seed)
         eps = torch.randn(1, *self.prior.mean.shape, generator=generator).to(self.prior.mean)
         level = SCHEDULE.terminal
         guess = torch.zeros_like(eps)
         if like is not None:
             x = placed(like, self.prior.spec).to(eps)
-            guess = self.prior.standardised(self.model.codec.encode(x))
+            guess = self.prior.standardised(x)
             level = _level(self.options.change)
             if level is CLEAN:
                 return guess

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,8 @@ class Pose:
 
 
 STRAIGHT = Pose(np.eye(3), np.zeros((3, _KNOTS, _KNOTS, _KNOTS)))
+BOTH_SIDES = (STRAIGHT, replace(STRAIGHT, flipped=True))
+"""A head as it is, and its mirror image."""
 
 
 def head_of(volume: Volume, spacing: float) -> Head:

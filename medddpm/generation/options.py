@@ -16,7 +16,7 @@ class PriorSpec:
     """What rebuilds the network, and the field of view that it draws.
 
     Attributes:
-        shape: Voxels along R, A, S; multiples of the codec's factor times 2^(levels - 1).
+        shape: Voxels along R, A, S; multiples of 2^levels.
         spacing: Edge of a voxel in mm.
         channels: Width of each level, finest first.
         num_blocks: Residual blocks a level and direction.
@@ -24,9 +24,9 @@ class PriorSpec:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
-    shape: Annotated[tuple[int, ...], Len(3, 3)] = (48, 48, 48)
+    shape: Annotated[tuple[int, ...], Len(3, 3)] = (40, 48, 40)
     spacing: Annotated[float, Interval(ge=0.5, le=8)] = 4.0
-    channels: Annotated[tuple[_Width, ...], Len(1, 5)] = (96, 160, 256)
+    channels: Annotated[tuple[_Width, ...], Len(1, 5)] = (64, 128, 256)
     num_blocks: Annotated[int, Interval(ge=1, le=16)] = 1
     embedding_width: Annotated[int, Interval(ge=8, le=1024)] = 128
 

@@ -1,4 +1,4 @@
-"""The prior over whole heads: a diffusion network on the latents of the shipped codec."""
+"""The prior over whole heads: a diffusion network on their wavelet coefficients."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from medddpm.diffusion.schedule import Schedule
 from medddpm.generation.options import PriorSpec
 from medddpm.model.spec import DiffusionSpec
 from medddpm.model.unet import LatentUNet
+from medddpm.model.wavelet import haar, image_of
 
-SCHEDULE = Schedule("cosine")
+SCHEDULE = Schedule("shifted_cosine")
 PREDICTION: Prediction = "v"
 STATISTICS = ("mean", "unit", "spread")
 """Buffers that hold what was measured of the training set."""
+CHANNELS = 8
+"""Haar coefficients of each block of 2 x 2 x 2 voxels."""
 _NUM_PLACES = 3
 _LEAST_SPREAD = 1e-4
 """Of the mean variance among heads: no place is wholly fixed."""
 
 
 class HeadPrior(nn.Module):
-    """Latent diffusion of one field of view (Rombach et al. 2022), without a scan as condition.
+    """Wavelet diffusion of one field of view (Friedrich et al. 2024, "WDM"), without a condition.
 
-    What is drawn is the difference from the mean head of the training set. Each channel counts by
-    what it does to the image, up to fifty times more or less: white noise on it is then about white
-    noise in the image, and the coarse shape, which stands out of the noise longest, is drawn
-    first. The network is told where each latent voxel lies and what the mean head
-    holds there, so that a convolution knows front from back.
+    What is drawn is the difference of the Haar coefficients from those of the mean head of the
+    training set: the transform is orthonormal, so white noise on them is white noise in the image,
+    and the coarse shape, which stands out of the noise longest, is drawn first. The network
+    is told where each place lies and what the mean head holds there, so that a convolution knows
+    front from back.
 
     What follows from the variance among heads at each place alone, a Wiener filter, is in closed
     form; the network learns the rest, in units of what that leaves open (the preconditioning of
@@ -38,57 +41,45 @@ class HeadPrior(nn.Module):
 
     Args:
         spec: Network and grid.
-        latent_channels: Of the codec.
-        factor: Of the codec.
         prediction: What the network answers.
     """
 
-    def __init__(
-        self,
-        spec: PriorSpec,
-        latent_channels: int,
-        factor: int,
-        prediction: Prediction = PREDICTION,
-    ) -> None:
+    def __init__(self, spec: PriorSpec, prediction: Prediction = PREDICTION) -> None:
         super().__init__()
         self.spec, self.prediction = spec, prediction
-        self.grid = tuple(n // factor for n in spec.shape)
+        self.grid = tuple(n // 2 for n in spec.shape)
         network = DiffusionSpec(
             channels=spec.channels,
             num_blocks=spec.num_blocks,
             embedding_width=spec.embedding_width,
             coloured=True,  # filters of unit norm
         )
-        seen = _NUM_PLACES + latent_channels
-        self.unet = LatentUNet(network, latent_channels, seen, guess_gain=0.0, num_conditions=0)
+        seen = _NUM_PLACES + CHANNELS
+        self.unet = LatentUNet(network, CHANNELS, seen, guess_gain=0.0, num_conditions=0)
         self.mean: Tensor
         self.unit: Tensor
         self.spread: Tensor
         self.places: Tensor
-        self.register_buffer("mean", torch.zeros(latent_channels, *self.grid))
-        self.register_buffer("unit", torch.ones(latent_channels))
-        self.register_buffer("spread", torch.ones(latent_channels, *self.grid))
+        self.register_buffer("mean", torch.zeros(CHANNELS, *self.grid))
+        self.register_buffer("unit", torch.ones(()))
+        self.register_buffer("spread", torch.ones(CHANNELS, *self.grid))
         axes = [torch.linspace(-1, 1, n) for n in self.grid]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         self.register_buffer("places", places, persistent=False)
 
     @torch.no_grad()
-    def set_statistics(self, latents: Tensor, gain: Tensor) -> None:
-        """Store the mean head, and what one unit of each channel stands for.
+    def set_statistics(self, straight: Tensor, posed: Tensor) -> None:
+        """Store the mean head, and the variance around it in all and, smoothed, at each place.
 
         Args:
-            latents: (N, C, *grid) of the training set.
-            gain: (C,), what a unit of each channel changes in the image, root mean square.
+            straight: (N, 1, *shape), the training set.
+            posed: (M, 1, *shape), the same in random poses.
         """
-        self.mean.copy_(latents.mean(0))
-        weighed = (latents - self.mean) * gain[:, None, None, None]
-        self.unit.copy_(weighed.square().mean().sqrt().clamp_min(1e-12) / gain.clamp_min(1e-6))
-
-    @torch.no_grad()
-    def set_spread(self, u: Tensor) -> None:
-        """Store the variance at each place of standardised heads (N, C, *grid), smoothed."""
-        variance = F.avg_pool3d(u.square().mean(0), 3, stride=1, padding=1, count_include_pad=False)
-        self.spread.copy_(variance.clamp_min(_LEAST_SPREAD))
+        self.mean.copy_(haar(straight).mean(0))
+        self.unit.copy_((haar(posed) - self.mean).square().mean().sqrt().clamp_min(1e-12))
+        variance = self.standardised(posed).square().mean(0)
+        smooth = F.avg_pool3d(variance, 3, stride=1, padding=1, count_include_pad=False)
+        self.spread.copy_(smooth.clamp_min(_LEAST_SPREAD))
 
     @torch.no_grad()
     def take_statistics(self, other: HeadPrior) -> None:
@@ -96,21 +87,21 @@ class HeadPrior(nn.Module):
         for name in STATISTICS:
             getattr(self, name).copy_(getattr(other, name))
 
-    def standardised(self, z: Tensor) -> Tensor:
-        """Latents (B, C, *grid) as differences from the mean head; their mean variance is 1."""
-        return (z - self.mean) / self.unit[:, None, None, None]
+    def standardised(self, x: Tensor) -> Tensor:
+        """Images (B, 1, *shape) as differences (B, 8, *grid) from the mean head, of variance 1."""
+        return (haar(x) - self.mean) / self.unit
 
-    def latent(self, u: Tensor) -> Tensor:
-        """Latents of the codec from standardised differences."""
-        return u.float() * self.unit[:, None, None, None] + self.mean
+    def image(self, u: Tensor) -> Tensor:
+        """Images (B, 1, *shape), not below 0, of standardised differences."""
+        return image_of(u.float() * self.unit + self.mean).clamp_min(0)
 
     def condition(self, batch: int) -> Tensor:
-        """(B, 3 + C, *grid): place, and mean head."""
+        """(B, 3 + 8, *grid): place, and mean head."""
         one = torch.cat([self.places, self.mean])[None]
         return one.expand(batch, *one.shape[1:])
 
     def forward(self, u: Tensor, angle: Tensor) -> Tensor:
-        """Prediction (B, C, *grid) of noisy differences; `angle` (B,) is atan2(sigma, alpha)."""
+        """Prediction (B, 8, *grid) of noisy differences; `angle` (B,) is atan2(sigma, alpha)."""
         alpha, sigma = self._levels(angle.float()[:, None, None, None, None])
         total = alpha.square() * self.spread + sigma.square()
         none = torch.zeros(len(u), 0, device=u.device)

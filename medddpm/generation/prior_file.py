@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import STATISTICS, HeadPrior
 from medddpm.io import atomic_path
 from medddpm.io.tensors import save_tensors
-from medddpm.model.codec import LatentCodec
 from medddpm.model.weights_file import open_weights
 
 PRIOR_VERSION = 1
@@ -28,9 +26,6 @@ class PriorCard(BaseModel):
     Attributes:
         version: Of this layout.
         contrast: Of the scans that it learned.
-        codec: SHA-256 of the autoencoder whose latents it draws, see `codec_digest`.
-        latent_channels: Of that autoencoder.
-        factor: Of that autoencoder.
         scans: Training scans, by name.
         held: Held-out scans, by name.
         consent: Training scans by what their subjects said to synthetic scans.
@@ -45,9 +40,6 @@ class PriorCard(BaseModel):
 
     version: int = PRIOR_VERSION
     contrast: str
-    codec: str
-    latent_channels: int
-    factor: int
     scans: tuple[str, ...]
     held: tuple[str, ...]
     consent: dict[str, int]
@@ -80,14 +72,6 @@ class TrainedPrior:
     card: PriorCard
 
 
-def codec_digest(codec: LatentCodec) -> str:
-    """SHA-256 of all tensors of an autoencoder: latents of another mean something else."""
-    digest = hashlib.sha256()
-    for name, value in sorted(codec.state_dict().items()):
-        digest.update(name.encode() + value.float().contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def save_prior(path: Path, trained: TrainedPrior) -> None:
     """Write the file by atomic rename: bfloat16 but for the mean head and its deviation."""
     tensors = {
@@ -117,7 +101,7 @@ def load_prior(path: Path) -> TrainedPrior:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     try:
         header = _Header.model_validate_json(text)
-        prior = HeadPrior(header.spec, header.card.latent_channels, header.card.factor)
+        prior = HeadPrior(header.spec)
         memory = tensors.pop("memory")
         prior.load_state_dict(tensors)
     except (ValueError, KeyError, RuntimeError) as error:

@@ -21,9 +21,8 @@ from medddpm.generation.heads import Head, packed_heads, placed, random_pose
 from medddpm.generation.learning import PriorStage
 from medddpm.generation.options import PriorOptions
 from medddpm.generation.prior import HeadPrior
-from medddpm.generation.prior_file import PriorCard, TrainedPrior, codec_digest, save_prior
+from medddpm.generation.prior_file import PriorCard, TrainedPrior, save_prior
 from medddpm.io.outputs import file_stem
-from medddpm.model.model import Model
 from medddpm.training.data import add_subjects
 from medddpm.training.fabric import launch
 from medddpm.training.loop import OnLog, run_stage
@@ -78,7 +77,6 @@ class Known:
 def train_prior(
     data: Path,
     out: Path,
-    model: Model,
     options: PriorOptions,
     train: TrainOptions,
     *,
@@ -92,7 +90,6 @@ def train_prior(
         data: A folder of NIfTI scans, those whose name ends in the contrast are taken; or what
             `medddpm prepare` wrote, where consent to synthetic scans and the split are known.
         out: Run folder; `out`/heads holds the packed scans, `out`/prior the state.
-        model: Its autoencoder makes the latents.
         options: Of the prior.
         train: Of the loop.
         holdout: Patterns (fnmatch) of scans that training never sees; at least one is needed.
@@ -105,9 +102,8 @@ def train_prior(
     halves = heads_of(data, out / "heads", options, holdout)
     add_subjects(out / PriorStage.name, halves.subjects)
     torch.manual_seed(train.seed)
-    auto = model.spec.autoencoder
-    prior = HeadPrior(options, model.codec.latent_channels, auto.factor)
-    stage = PriorStage(prior, model.codec, halves.train, halves.held, options)
+    prior = HeadPrior(options)
+    stage = PriorStage(prior, halves.train, halves.held, options)
     folder = out / stage.name
     if not (resume and (folder / "state.safetensors").exists()):
         stage.start()
@@ -144,9 +140,6 @@ def _measured(stage: PriorStage, halves: Halves, progress: Progress) -> TrainedP
         explained = stage.explained(torch.device("cpu"))
     card = PriorCard(
         contrast=options.contrast,
-        codec=codec_digest(stage.codec),
-        latent_channels=stage.codec.latent_channels,
-        factor=stage.codec.factor,
         scans=tuple(h.name for h in halves.train),
         held=tuple(h.name for h in halves.held),
         consent=halves.consent,

@@ -62,7 +62,7 @@ class Tools:
 
     Attributes:
         prior: File of `medddpm train prior`; none is shipped.
-        weights: The model with the prior's autoencoder.
+        weights: The networks that draw a finer grid than the prior's.
         device: "auto", "cpu", "cuda" or "cuda:1".
     """
 
@@ -194,7 +194,7 @@ def _facts(
         "options": asdict(options) | {"spacing": artist.spacing},
         "prior": {"sha256": checksum([path]), **trained.card.model_dump(exclude={"scans", "held"})},
         "training_scans": len(trained.card.scans),
-        "weights_sha256": artist.model.digest,
+        "weights_sha256": artist.weights_digest,
         "variant_of": None if head is None else head.name,
         "versions": versions(),
     }

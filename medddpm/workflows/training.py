@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medddpm.config import Config, dump_config
-from medddpm.errors import MedddpmError, OutputError
+from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.generation.train import PRIOR_FILE, train_prior
 from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, write_json
 from medddpm.io.provenance import versions
-from medddpm.model.model import find_weights, load_model
+from medddpm.model.model import find_weights
 from medddpm.training.fabric import end_others, launch, leave, on_first_process
 from medddpm.training.options import Options
 from medddpm.training.run import StageName, begin_from, train_stage
@@ -75,16 +75,16 @@ def _train_prior(
     start: str | Path | None,
     on_log: Callable[[dict[str, Any]], None] | None,
 ) -> Path:
-    """Train the prior on the latents of the shipped weights, or of those of `start`."""
+    """Train the prior, which has nothing of other weights."""
+    if start is not None:
+        raise ConfigError("a prior learns from nothing: leave out --from, or go on with --resume")
     folder = out / "prior"
     _refuse_second_run(folder, resume=resume)
     check_targets([out / PRIOR_FILE], overwrite=True)
-    model = load_model(find_weights("default" if start is None else start))
     _write_record(folder, "prior", config, {})
     return train_prior(
         data,
         out,
-        model,
         config.prior,
         config.train,
         holdout=config.data.holdout,

@@ -70,6 +70,6 @@ def one_head(scene: Scene, folder: Path, on_log: Any) -> Trained:
     known = stage.both_sides(scene.halves.train[0])[0]
 
     def draw(seed: int) -> torch.Tensor:
-        return known + 0.01 * stage.noise(1, seed)
+        return stage.prior.image(known + 0.01 * stage.noise(1, seed))
 
     return Trained(draw, known.numel(), steps=0, minutes=0.0, calls=0, about="one head")

@@ -30,7 +30,7 @@ def test_their_sum_is_1_or_more_for_any_scores() -> None:
 def stage(scene: Callable[[int], Scene]) -> GanStage:
     task = scene(2)
     heads, gan = task.halves, Gan(task.network())
-    return GanStage(gan, task.model.codec, heads.train, heads.held, task.prior)
+    return GanStage(gan, heads.train, heads.held, task.prior)
 
 
 def _gradients(network: nn.Module) -> torch.Tensor:
@@ -44,7 +44,7 @@ def test_gradients_of_the_two_do_not_mix(stage: GanStage) -> None:
     gan = stage.gan.eval()  # the power iteration of the spectral norm rests
     share = Share(7, 0, 2, 2)
     x = stage.draw(share)
-    u, eps = stage.standardised(x), share.normal((4, 8, 8, 8), torch.device("cpu"))
+    u, eps = stage.standardised(x), share.normal((8, 16, 16, 16), torch.device("cpu"))
     stage.loss(x, share).backward()
     both = _gradients(gan.critic), _gradients(gan.prior)
     critic_loss(gan.score(u), gan.score(gan.generate(eps).detach())).backward()
@@ -59,7 +59,7 @@ def test_gradients_of_the_two_do_not_mix(stage: GanStage) -> None:
 
 def test_filters_of_the_critic_have_spectral_norm_1(stage: GanStage) -> None:
     critic = stage.gan.critic.train()
-    told = torch.randn(1, 4 + 3 + 4, 8, 8, 8)
+    told = torch.randn(1, 8 + 3 + 8, 16, 16, 16)
     for _ in range(30):  # the norm is found by power iteration, one step a call
         critic(told)
     filters = [m.weight for m in critic.eval().modules() if isinstance(m, nn.Conv3d)]

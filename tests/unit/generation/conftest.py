@@ -49,16 +49,14 @@ def heads_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prior_run(
-    heads_folder: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def prior_run(heads_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with the prior in it."""
     from medddpm.config import load_config
     from medddpm.workflows import train
 
     out = tmp_path_factory.mktemp("prior")
     config = load_config(None, SETTINGS)
-    train("prior", data=heads_folder, out=out, config=config, start=tiny_weights)
+    train("prior", data=heads_folder, out=out, config=config)
     return out
 
 

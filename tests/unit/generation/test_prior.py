@@ -20,26 +20,32 @@ from medddpm.generation.prior import SCHEDULE, HeadPrior
 from medddpm.generation.prior_file import load_prior
 from medddpm.workflows import train
 
+TINY = PriorSpec(shape=(32, 32, 32), channels=(8, 8), embedding_width=16)
 
-def test_standardised_latents_count_by_what_they_do_to_the_image_and_come_back() -> None:
-    prior = HeadPrior(PriorSpec(shape=(16, 16, 16), channels=(8, 8), embedding_width=16), 4, 4)
-    z = 3 + 2 * torch.randn(6, 4, 4, 4, 4, generator=torch.Generator().manual_seed(1))
-    gain = torch.tensor([1.0, 0.5, 0.1, 0.1])
-    prior.set_statistics(z, gain)
-    u = prior.standardised(z)
-    assert torch.allclose(u.mean(0), torch.zeros(4, 4, 4, 4), atol=1e-5)
-    power = u.square().mean((0, 2, 3, 4))
-    assert float(power.mean()) == pytest.approx(1, abs=1e-4)
-    spread = (z - z.mean(0)).square().mean((0, 2, 3, 4))
-    assert torch.allclose(power / power[0], gain**2 * spread / spread[0], rtol=1e-3)
-    assert torch.allclose(prior.latent(u), z, atol=1e-5)
+
+def test_standardised_heads_are_of_variance_1_and_come_back() -> None:
+    prior = HeadPrior(TINY)
+    x = torch.rand(6, 1, 32, 32, 32, generator=torch.Generator().manual_seed(1)) + 1
+    prior.set_statistics(x, x)
+    u = prior.standardised(x)
+    assert torch.allclose(u.mean(0), torch.zeros(8, 16, 16, 16), atol=1e-4)
+    assert float(u.square().mean()) == pytest.approx(1, abs=1e-4)
+    assert torch.allclose(prior.image(u), x, atol=1e-5)
+
+
+def test_white_noise_on_a_head_is_white_noise_on_what_is_drawn() -> None:
+    prior = HeadPrior(TINY)
+    n = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(1))
+    u = prior.standardised(n)
+    assert torch.allclose(u.square().mean((0, 2, 3, 4)), torch.ones(8), atol=0.1)
+    assert float(u.square().sum()) == pytest.approx(float(n.square().sum()), rel=1e-4)
 
 
 def test_denoiser_knows_where_it_is() -> None:
     """Two places of equal noise get two answers: the network is told the place."""
     torch.manual_seed(0)
-    prior = HeadPrior(PriorSpec(shape=(32, 32, 32), channels=(8, 8), embedding_width=16), 4, 4)
-    v = prior(torch.zeros(1, 4, 8, 8, 8), torch.ones(1)).detach()
+    prior = HeadPrior(TINY)
+    v = prior(torch.zeros(1, 8, 16, 16, 16), torch.ones(1)).detach()
     assert float((v[..., 2, 2, 2] - v[..., 5, 5, 5]).abs().max()) > 1e-4
 
 
@@ -61,7 +67,7 @@ def test_run_holds_what_it_should(prior_run: Path) -> None:
 def test_training_moves_the_network(prior_run: Path) -> None:
     trained = load_prior(prior_run / "prior.safetensors")
     torch.manual_seed(0)
-    fresh = HeadPrior(trained.prior.spec, 4, 4).state_dict()
+    fresh = HeadPrior(trained.prior.spec).state_dict()
     now = trained.prior.state_dict()
     assert any(not torch.allclose(now[k], fresh[k], atol=1e-2) for k in fresh if "unet" in k)
 
@@ -80,16 +86,14 @@ def test_second_run_into_the_folder_needs_resume(heads_folder: Path, prior_run: 
     ],
 )
 def test_folder_that_cannot_be_learned(
-    heads_folder: Path, tiny_weights: Path, tmp_path: Path, change: str, said: str
+    heads_folder: Path, tmp_path: Path, change: str, said: str
 ) -> None:
     config = load_config(None, [*SETTINGS, change])
     with pytest.raises(ConfigError, match=said):
-        train("prior", data=heads_folder, out=tmp_path, config=config, start=tiny_weights)
+        train("prior", data=heads_folder, out=tmp_path, config=config)
 
 
-def test_consent_and_split_of_a_manifest_decide(
-    heads_folder: Path, tiny_weights: Path, tmp_path: Path
-) -> None:
+def test_consent_and_split_of_a_manifest_decide(heads_folder: Path, tmp_path: Path) -> None:
     """Who said no to synthetic scans is not learned; the test scans are left alone."""
     data = tmp_path / "data"
     shutil.copytree(heads_folder, data)
@@ -109,7 +113,7 @@ def test_consent_and_split_of_a_manifest_decide(
     write_manifest(data / "manifest.csv", rows)
     config = load_config(None, [*SETTINGS, "data.holdout=[]"])
     out = tmp_path / "run"
-    train("prior", data=data, out=out, config=config, start=tiny_weights)
+    train("prior", data=data, out=out, config=config)
     card = load_prior(out / "prior.safetensors").card
     assert card.scans == ("sub-01_T1w", "sub-03_T1w", "sub-04_T1w")
     assert card.held == ("sub-06_T1w",)
@@ -118,15 +122,24 @@ def test_consent_and_split_of_a_manifest_decide(
     assert set(seen) == {"pseudonym-1", "pseudonym-3", "pseudonym-4"}
 
 
-def test_one_subject_on_both_sides_is_refused(
-    heads_folder: Path, tiny_weights: Path, tmp_path: Path
-) -> None:
+def test_a_prior_has_nothing_of_other_weights(heads_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="learns from nothing"):
+        train(
+            "prior",
+            data=heads_folder,
+            out=tmp_path,
+            config=load_config(None, SETTINGS),
+            start="default",
+        )
+
+
+def test_one_subject_on_both_sides_is_refused(heads_folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(heads_folder, data)
     shutil.copy(data / "sub-05_T1w.nii.gz", data / "sub-05_run-2_T1w.nii.gz")
     config = load_config(None, [*SETTINGS, "data.holdout=[sub-05_T1w]"])
     with pytest.raises(ConfigError, match="trained on and held out"):
-        train("prior", data=data, out=tmp_path / "run", config=config, start=tiny_weights)
+        train("prior", data=data, out=tmp_path / "run", config=config)
 
 
 def test_files_that_hold_no_prior(prior_run: Path, tiny_weights: Path, tmp_path: Path) -> None:
@@ -143,12 +156,12 @@ def test_files_that_hold_no_prior(prior_run: Path, tiny_weights: Path, tmp_path:
 def test_without_a_trained_network_the_prior_is_a_wiener_filter() -> None:
     """E[x0 | z] of independent Gaussians is alpha S / (alpha^2 S + sigma^2) z."""
     torch.manual_seed(0)
-    prior = HeadPrior(PriorSpec(shape=(32, 32, 32), channels=(8, 8), embedding_width=16), 4, 4)
+    prior = HeadPrior(TINY)
     generator = torch.Generator().manual_seed(1)
-    spread = torch.rand(4, 1, 1, 1, generator=generator) * torch.ones(4, 8, 8, 8)
-    prior.set_spread(spread.sqrt()[None])
+    spread = torch.rand(8, 1, 1, 1, generator=generator) * torch.ones(8, 16, 16, 16)
+    prior.spread.copy_(spread)
     torch.nn.init.zeros_(prior.unet.unet.scale)
-    z = torch.randn(2, 4, 8, 8, 8, generator=generator)
+    z = torch.randn(2, 8, 16, 16, 16, generator=generator)
     level = NoiseLevel(alpha=0.6, sigma=0.8)
     x0 = prior.denoiser(2)(z, level).detach()
     assert torch.allclose(x0, 0.6 * spread / (0.36 * spread + 0.64) * z, atol=1e-5)
@@ -156,12 +169,12 @@ def test_without_a_trained_network_the_prior_is_a_wiener_filter() -> None:
 
 def test_nothing_is_drawn_where_all_heads_are_alike() -> None:
     torch.manual_seed(0)
-    prior = HeadPrior(PriorSpec(shape=(32, 32, 32), channels=(8, 8), embedding_width=16), 4, 4)
-    u = torch.randn(6, 4, 8, 8, 8, generator=torch.Generator().manual_seed(1))
-    u[..., :3] = 0
-    prior.set_spread(u)
-    z = torch.randn(1, 4, 8, 8, 8, generator=torch.Generator().manual_seed(2))
+    prior = HeadPrior(TINY)
+    x = torch.randn(6, 1, 32, 32, 32, generator=torch.Generator().manual_seed(1))
+    x[..., :12] = 0
+    prior.set_statistics(x, x)
+    z = torch.randn(1, 8, 16, 16, 16, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         drawn = dpm_solver_pp_2m(prior.denoiser(1), z, SCHEDULE.steps(8))
-    assert float(drawn[..., :2].abs().max()) < 0.1
-    assert float(drawn[..., 4:].std()) > 0.3
+    assert float(drawn[..., :4].abs().max()) < 0.1
+    assert float(drawn[..., 8:].std()) > 0.3
