@@ -62,7 +62,7 @@ _READ = (
     "Distances are of brightness and detail in four quarters of the head, at three scales, with "
     "95 % intervals. A distance alone says nothing: the row of real heads is one half of them "
     "beside the other, and the row of the autoencoder is real heads encoded and decoded, the best "
-    "that the draws of vae and vae-pca could reach. Nearest real: distance of a draw to the nearest "
+    "that draws of vae and vae-pca could reach. Nearest real: distance of a draw to the nearest "
     "real head over that among real heads. Power: of the draws over that of real heads, in the "
     "coarse and the fine half of all frequencies; below 1 is blurred. Memory is what training and "
     "drawing took beyond what was held before."
