@@ -32,14 +32,19 @@ def mppca(y: Image, law: NoiseLaw, gradients: Gradients | None) -> Image:
 
 
 def patch2self(y: Image, law: NoiseLaw, gradients: Gradients | None) -> Image:
-    """Patch2Self (Fadnavis et al. 2020) as published; its second version sketches at random."""
+    """Patch2Self (Fadnavis et al. 2020) in its second version (2024), with DIPY's defaults."""
     if gradients is None:
         raise ConfigError(
             "patch2self tells frames with diffusion weighting from others: put the .bval file "
             "beside the scan, under its name"
         )
     denoise = package("dipy.denoise.patch2self").patch2self
-    found = denoise(y, gradients.bvals, version=1, shift_intensity=False, b0_threshold=UNWEIGHTED)
+    before = np.random.get_state()
+    np.random.seed(0)  # of the sketch, which DIPY draws from the one generator of all
+    try:
+        found = denoise(y, gradients.bvals, shift_intensity=False, b0_threshold=UNWEIGHTED)
+    finally:
+        np.random.set_state(before)
     return np.asarray(found, np.float32)
 
 
