@@ -63,8 +63,8 @@ _LEGEND = (
     "Memory is what the process grew by; seconds hold the estimate of sigma. Intervals are paired "
     "95 % bootstrap intervals over the scans; one scan has none. Of a scan of several frames the "
     "scores are over all of them (each is in frames.csv); changes kept is the share of the true "
-    "changes from frame to frame that is still there, and the errors of mean diffusivity (over its "
-    "mean) and fractional anisotropy are those of a tensor fitted up to b 1500."
+    "changes from frame to frame that is still there, and the median errors of mean diffusivity "
+    "(over its median) and fractional anisotropy are those of a tensor fitted up to b 1500."
 )
 _CHAIN = (
     "Noise as acquired is white in k-space, on the acquired matrix; what the scanner does then "

@@ -53,9 +53,11 @@ def derived_scores(clean: Image, found: Image, inside: Mask, gradients: Gradient
 
     "kept" is the share of the true changes from frame to frame that is still there: the slope of
     the restored changes of each voxel over the true ones. With directions, "md_error" and
-    "fa_error" are the root mean square errors of mean diffusivity, as a fraction of its mean, and
-    of fractional anisotropy, by DIPY's tensor; else "tsnr" is the median over the voxels of mean
-    over standard deviation in time. What cannot be told is left out.
+    "fa_error" are the median absolute errors of mean diffusivity, as a fraction of its median, and
+    of fractional anisotropy, by DIPY's tensor: where the signal is 0, as in fluid at a high b, its
+    logarithm says nothing, and a mean would be of such voxels alone. Without directions, "tsnr" is
+    the median over the voxels of mean over standard deviation in time. What cannot be told is left
+    out.
 
     Args:
         clean: (X, Y, Z, T).
@@ -92,10 +94,9 @@ def _tensor_errors(x: NDArray[Any], y: NDArray[Any], gradients: Gradients) -> Sc
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # logarithms of what is 0
         true, seen = (model.fit(np.maximum(part[::step][:, used], 0)) for part in (x, y))
-    size = float(np.mean(true.md))
     return {
-        "md_error": float(np.sqrt(np.mean((seen.md - true.md) ** 2)) / size),
-        "fa_error": float(np.sqrt(np.mean((seen.fa - true.fa) ** 2))),
+        "md_error": float(np.median(np.abs(seen.md - true.md)) / np.median(true.md)),
+        "fa_error": float(np.median(np.abs(seen.fa - true.fa))),
     }
 
 

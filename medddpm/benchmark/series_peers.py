@@ -7,7 +7,9 @@ their users meet it; with "-unbiased" it is taken off afterwards, by the law of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from functools import partial
+from io import StringIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +44,8 @@ def patch2self(y: Image, law: NoiseLaw, gradients: Gradients | None) -> Image:
     before = np.random.get_state()
     np.random.seed(0)  # of the sketch, which DIPY draws from the one generator of all
     try:
-        found = denoise(y, gradients.bvals, shift_intensity=False, b0_threshold=UNWEIGHTED)
+        with redirect_stderr(StringIO()):  # its bars
+            found = denoise(y, gradients.bvals, shift_intensity=False, b0_threshold=UNWEIGHTED)
     finally:
         np.random.set_state(before)
     return np.asarray(found, np.float32)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medddpm.errors import ConfigError, MissingExtraError, ValuesWarning, missing_extra
+from medddpm.io.gradients import read_gradients
 from medddpm.io.sidecar import SeriesFacts
 from medddpm.preprocess.found_noise import FoundNoise, white_noise
 from medddpm.preprocess.frame import Frame
@@ -108,6 +109,7 @@ def restore_series(
         ConfigError: Too few frames have noise, or the scan is too small for a patch.
         MissingExtraError: DIPY is not installed.
     """
+    _warn_of_time_courses(volume)
     noises = _noise_of_all(volume, seen, options, told)
     noisy = [index for index, noise in enumerate(noises) if noise.method != "none"]
     if len(noisy) < LEAST_FRAMES:
@@ -249,6 +251,18 @@ def _levelled(noise: FoundNoise, level: float, seen: Looked) -> FoundNoise:
     law = law_times(noise.law, level / noise.sigma)
     scale = Body.of(seen.image).scale(level)
     return replace(noise, law=law, scale=scale, fraction=level / scale)
+
+
+def _warn_of_time_courses(volume: Volume) -> None:
+    """Say what is lost where the frames may be a time series: a NIfTI file without b-values."""
+    if volume.format == "nifti" and read_gradients(volume) is None:
+        warnings.warn(
+            f"{volume.case_id} has no .bval file beside it: if it is a time series, MPPCA removes "
+            "small activation, up to three quarters of its amplitude (docs/frames.md); "
+            "restore.frames=each keeps it",
+            ValuesWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_of_kinds(volume: Volume, levels: Mapping[int, float]) -> None:
