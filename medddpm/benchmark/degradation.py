@@ -57,7 +57,7 @@ class NoiseModel:
 
 
 def degrade(volume: Volume, sigma: float, model: NoiseModel, gain: Image | None = None) -> Volume:
-    """The 3D scan with noise; the same for every call with these arguments.
+    """The scan with noise, each frame with its own; the same for every call with these arguments.
 
     Args:
         volume: Clean.
@@ -65,20 +65,33 @@ def degrade(volume: Volume, sigma: float, model: NoiseModel, gain: Image | None 
         model: The noise.
         gain: (X, Y, Z) that multiplies sigma, or None.
     """
-    generator = torch.Generator().manual_seed(volume_seed(model.seed, volume.case_id))
     level = np.float32(sigma) * (np.float32(1) if gain is None else gain)
+    frames = []
+    for index in range(volume.num_frames):
+        seed = volume_seed(model.seed, volume.case_id, index)
+        generator = torch.Generator().manual_seed(seed)
+        frames.append(_degraded(volume.frame(index), level, model, generator))
+    return volume.with_data(frames[0] if volume.data.ndim == 3 else np.stack(frames, axis=-1))
+
+
+def _degraded(
+    image: Image, level: np.float32 | Image, model: NoiseModel, generator: torch.Generator
+) -> Image:
+    """One frame (X, Y, Z) with noise of this level."""
     if model.correlated == 0:
-        x = torch.from_numpy(np.ascontiguousarray(volume.data, dtype=np.float32))
-        white = add_noise(x, torch.as_tensor(level), law=model.law, generator=generator)
-        return volume.with_data(white.numpy())
-    y = volume.data + level * _correlated_noise(volume.data.shape, model.correlated, generator)
+        x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+        white: Image = add_noise(
+            x, torch.as_tensor(level), law=model.law, generator=generator
+        ).numpy()
+        return white
+    y: Image = image + level * _correlated_noise(image.shape, model.correlated, generator)
     if not model.law.is_magnitude:
-        return volume.with_data(y)
+        return y
     power = y**2
     for _ in range(model.law.dof - 1):
-        noise = level * _correlated_noise(volume.data.shape, model.correlated, generator)
+        noise = level * _correlated_noise(image.shape, model.correlated, generator)
         power += noise**2
-    return volume.with_data(np.sqrt(power))
+    return np.sqrt(power)
 
 
 def added_law(model: NoiseModel, sigma: float, gain: Image | None = None) -> NoiseLaw:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Gt
 from numpy.typing import NDArray
 
 from medddpm.benchmark.degradation import (
-    NoiseModel,
     added_law,
     degrade,
     rms_sigma,
     simulated_gfactor,
 )
 from medddpm.benchmark.memory_meter import MemoryMeter
-from medddpm.benchmark.methods import CEILING, Method, parse_methods, round_trip
+from medddpm.benchmark.methods import CEILING, OURS, Method, round_trip
+from medddpm.benchmark.options import BenchmarkOptions, NoiseName, Source
 from medddpm.benchmark.peers import peer_of
 from medddpm.benchmark.row import Row
+from medddpm.benchmark.series import derived_scores, frame_scores, pooled
+from medddpm.benchmark.series_peers import SERIES_PEERS
 from medddpm.errors import ConfigError
-from medddpm.metrics.bootstrap import choose_reference
+from medddpm.io.gradients import Gradients, read_gradients
 from medddpm.metrics.regions import Box, central_box, find_regions, region_scores
 from medddpm.preprocess.acquisition import Acquisition
 from medddpm.preprocess.found_noise import find_noise, white_noise
@@ -32,7 +33,6 @@ from medddpm.preprocess.intensity import Mask, foreground_mask, intensity_scale
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.rotation import rotated
 from medddpm.preprocess.simulated_scan import (
-    AcquisitionName,
     acquire_scan,
     choose_acquisition,
     law_times,
@@ -42,72 +42,6 @@ from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
 
 Image = NDArray[np.float32]
-Source = Literal["blind", "oracle", "none"]
-NoiseName = AcquisitionName | Literal["white"]
-_SMALLEST_CROP = 8
-
-
-@dataclass(frozen=True)
-class BenchmarkOptions:
-    """What one run compares.
-
-    Attributes:
-        sigmas: Noise levels as fractions of the intensity scale of each scan.
-        methods: As `parse_method` takes them, with settings if wanted: "mean@fidelity=0.5"; all
-            with where their own sigma comes from if wanted: "bm4d@oracle".
-        noises: How scans are spoilt: "acquired" as a scanner does, "ellipse" as one that fills
-            an ellipse of k-space, "white" by `noise`.
-        noise: White noise; its seed is that of all.
-        acquisition: What "acquired" is for every scan; each has a random one if not given.
-        sigma_source: Methods are told the true noise ("oracle"), or estimate it from the noisy
-            scan ("blind"), or run once with each ("both"). If not given, white noise is estimated,
-            and of other noise the peers are told, BM4D the spectrum too, where ours estimate it.
-        reference: Method that gains are taken over; bm4d, identity or the first if not given.
-        crop: Box of so many voxels around the middle of the foreground; None is the whole scan.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-    sigmas: tuple[Annotated[float, Gt(0)], ...] = (0.03, 0.05, 0.09)
-    methods: tuple[str, ...] = ("identity", "shrinkage", "mean")
-    noises: tuple[NoiseName, ...] = ("acquired",)
-    noise: NoiseModel = field(default_factory=NoiseModel)
-    acquisition: Acquisition | None = None
-    sigma_source: Literal["blind", "oracle", "both"] | None = None
-    reference: str | None = None
-    crop: tuple[int, int, int] | None = None
-
-    def __post_init__(self) -> None:
-        choose_reference(self.labels, self.reference)
-        if not self.sigmas or not all(0 < s < float("inf") for s in self.sigmas):
-            raise ConfigError(f"sigmas are {self.sigmas}; give positive fractions such as 0.05")
-        if self.crop is not None and min(self.crop) < _SMALLEST_CROP:
-            raise ConfigError(f"crop is {self.crop}; give {_SMALLEST_CROP} voxels or more an axis")
-        if not self.noises or len(set(self.noises)) < len(self.noises):
-            raise ConfigError("give each kind of noise once, and one at least")
-        if "white" not in self.noises and self.noise != NoiseModel(seed=self.noise.seed):
-            raise ConfigError(
-                "law, coils, g-factor and correlation are those of white noise: ask for it too, "
-                "with --noise white"
-            )
-        if "acquired" not in self.noises and self.acquisition is not None:
-            raise ConfigError("an acquisition was given, but no noise as acquired was asked for")
-
-    @property
-    def labels(self) -> list[str]:
-        """The methods as rows name them."""
-        return [method.label for method in parse_methods(self.methods)]
-
-    def sources(self, method: Method, noise: NoiseName) -> tuple[Source, ...]:
-        """Where the method gets its sigma from, once for each time that it runs."""
-        if not method.needs_sigma:
-            return ("none",)
-        if method.source is not None:
-            return (method.source,)
-        if self.sigma_source == "both":
-            return ("oracle", "blind")
-        if self.sigma_source is None:
-            return ("blind" if noise == "white" or method.needs_model else "oracle",)
-        return (self.sigma_source,)
 
 
 @dataclass(frozen=True)
@@ -115,16 +49,32 @@ class Case:
     """A clean scan with the regions that it is scored in.
 
     Attributes:
-        volume: The scan, cropped.
+        volume: The scan, cropped; of several frames all, or the first.
         scale: Its intensity scale, in scan units.
         regions: Masks (X, Y, Z) by name; "foreground" is the one to quote.
         gain: (X, Y, Z) that multiplies sigma, or None.
+        gradients: Of a diffusion scan of several frames.
     """
 
     volume: Volume
     scale: float
     regions: dict[str, Mask]
     gain: Image | None = None
+    gradients: Gradients | None = None
+
+    def frame(self, index: int) -> Case:
+        """One frame, in the same regions and of the same scale."""
+        return replace(self, volume=self.volume.with_data(self.volume.frame(index)))
+
+    def scores(self, image: Image) -> tuple[dict[str, float], tuple[dict[str, float], ...]]:
+        """Those of a restoration in scan units; and of each of several frames."""
+        clean = self.volume.data
+        if clean.ndim == 3:
+            return region_scores(clean, image, self.regions, self.scale), ()
+        frames = frame_scores(clean, image, self.regions, self.scale)
+        inside = self.regions["foreground"]
+        more = derived_scores(clean, image, inside, self.gradients)
+        return pooled(frames) | more, tuple(frames)
 
 
 @dataclass(frozen=True)
@@ -152,7 +102,7 @@ class Spoilt:
         """Sigma of the noise that the clean scan has of its own, in scan units; 0 if none shows."""
         clean = self.case.volume
         try:
-            return find_noise(clean.data, law=self.law, spacing=clean.spacing).sigma
+            return find_noise(clean.frame(0), law=self.law, spacing=clean.spacing).sigma
         except ConfigError:  # too few voxels to tell
             return 0.0
 
@@ -162,7 +112,7 @@ class Answer:
     """What a method makes of a noisy scan.
 
     Attributes:
-        image: (X, Y, Z) restored, in scan units.
+        image: (X, Y, Z) restored, or (X, Y, Z, T), in scan units.
         sigma: It was told or found, in scan units; None if it takes none.
         error: Relative error of a sigma that it found.
         edge: Where it found the end of k-space along each axis, as a fraction of Nyquist.
@@ -176,7 +126,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One row of the table, with the images behind it, in scan units."""
+    """One row of the table, with the images behind it, (X, Y, Z) in scan units.
+
+    Of several frames they are the last: in diffusion scans the first has no weighting.
+    """
 
     row: Row
     clean: Image
@@ -184,11 +137,17 @@ class Outcome:
     restored: Image
 
 
-def prepare_case(volume: Volume, options: BenchmarkOptions, gmap: Volume | None = None) -> Case:
-    """The first frame of a scan, cropped, with its regions and its map of the noise.
+def prepare_case(
+    volume: Volume,
+    options: BenchmarkOptions,
+    gmap: Volume | None = None,
+    *,
+    all_frames: bool = False,
+) -> Case:
+    """The first frame of a scan, or all, cropped, with its regions and its map of the noise.
 
-    The regions and the scale are found on the whole scan. A given map is cropped with it; the
-    simulated one varies over what the crop leaves.
+    The regions and the scale are found on the whole of the first frame. A given map is cropped
+    with it; the simulated one varies over what the crop leaves.
 
     Raises:
         GeometryError: The map lies on another grid.
@@ -201,19 +160,21 @@ def prepare_case(volume: Volume, options: BenchmarkOptions, gmap: Volume | None 
     scale = intensity_scale(image, inside)
     box = central_box(inside, options.crop)
     regions = {name: mask[box] for name, mask in find_regions(image, inside).items()}
-    part = cropped(volume, box)
-    gain = simulated_gfactor(part.data.shape) if options.noise.gfactor else None
+    is_series = all_frames and volume.num_frames > 1
+    part = cropped(volume if is_series else volume.with_data(image), box)
+    gain = simulated_gfactor(part.geometry.shape) if options.noise.gfactor else None
     if gmap is not None:
         gain = _given_gain(volume, gmap)[box]
-    return Case(part, scale, regions, gain)
+    return Case(part, scale, regions, gain, read_gradients(volume) if is_series else None)
 
 
 def cropped(volume: Volume, box: Box) -> Volume:
-    """The box of the first frame, where it lies in space; without header."""
+    """The box of a scan, where it lies in space; without header."""
     affine = volume.affine.copy()
     affine[:3, 3] = (volume.affine @ [*(s.start for s in box), 1])[:3]
-    part = np.ascontiguousarray(volume.frame(0)[box], dtype=np.float32)
-    return Volume(part, Geometry(part.shape, affine), case_id=volume.case_id)
+    part = np.ascontiguousarray(volume.data[box], dtype=np.float32)
+    x, y, z = part.shape[:3]
+    return Volume(part, Geometry((x, y, z), affine), case_id=volume.case_id)
 
 
 def spoil(case: Case, sigma: float, noise: NoiseName, options: BenchmarkOptions) -> Spoilt:
@@ -262,6 +223,7 @@ def run_method(
         told = source == "oracle"
         answer = restore_case(spoilt.noisy, case, law, method, restorer, told=told, seed=seed)
         seconds = time.perf_counter() - began
+    scores, frames = case.scores(answer.image)
     row = Row(
         case=case.volume.case_id,
         noise=spoilt.noise,
@@ -278,9 +240,12 @@ def run_method(
         edge_apart=_apart(answer.edge, law.colour.edge),
         seconds=round(seconds, 3),
         peak_gb=round(memory.peak_gb, 3),
-        **region_scores(case.volume.data, answer.image, case.regions, case.scale),
+        frames=frames,
+        **scores,
     )
-    return Outcome(row, case.volume.data, spoilt.noisy.data, answer.image)
+    last = case.volume.num_frames - 1
+    restored = case.volume.with_data(answer.image).frame(last)
+    return Outcome(row, case.volume.frame(last), spoilt.noisy.frame(last), restored)
 
 
 def _apart(found: tuple[float, ...] | None, true: tuple[float, ...]) -> float | None:
@@ -312,6 +277,25 @@ def restore_case(
     Raises:
         ConfigError: Our model or another package is missing.
     """
+    num_frames = noisy.num_frames
+    if method.is_of_series and num_frames == 1:
+        raise ConfigError(
+            f"method {method.label} takes all frames of a scan, and {noisy.case_id} has one"
+        )
+    if num_frames > 1 and method.name not in (*OURS, *SERIES_PEERS):
+        each = [
+            restore_case(
+                noisy.with_data(noisy.frame(index)),
+                case.frame(index),
+                law,
+                method,
+                restorer,
+                told=told,
+                seed=seed,
+            )
+            for index in range(num_frames)
+        ]
+        return replace(each[0], image=np.stack([answer.image for answer in each], axis=-1))
     scale = np.float32(case.scale)
     if method.needs_model:
         if restorer is None:
@@ -326,12 +310,16 @@ def restore_case(
         law = replace(law, sigma=rms_sigma(law, case.regions["foreground"]))
     else:
         find = white_noise if law.colour.is_white else find_noise
-        found = find(noisy.data, law=law, spacing=noisy.spacing)
+        found = find(noisy.frame(0), law=law, spacing=noisy.spacing)
         law = replace(found.law, sigma=found.sigma)
         error, edge = found.error, law.colour.edge
     y = np.ascontiguousarray(noisy.data / scale, dtype=np.float32)
+    law_here = law_times(law, 1 / case.scale)
     with torch.inference_mode():
-        x_hat = peer_of(method.name)(y, law_times(law, 1 / case.scale))
+        if method.name in SERIES_PEERS:
+            x_hat = SERIES_PEERS[method.name](y, law_here, case.gradients)
+        else:
+            x_hat = peer_of(method.name)(y, law_here)
     return Answer(x_hat * scale, float(law.sigma) if method.needs_sigma else None, error, edge)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from medddpm.benchmark.peers import SIGMA_FREE, peer_names, peer_of
+from medddpm.benchmark.series_peers import SERIES_PEERS
 from medddpm.errors import ConfigError
 from medddpm.io.yaml_text import parse_yaml
 from medddpm.preprocess.tiles import batches, blended, pad_mirrored, plan_tiles
@@ -51,7 +52,12 @@ class Method:
     @property
     def needs_sigma(self) -> bool:
         """True if it wants to know the level of the noise."""
-        return self.name != CEILING and self.name not in SIGMA_FREE
+        return self.name not in (CEILING, *SIGMA_FREE)
+
+    @property
+    def is_of_series(self) -> bool:
+        """True if it takes all frames of a scan at once, and no single image."""
+        return self.name in SERIES_PEERS or self.changes.get("frames", "each") != "each"
 
 
 def parse_method(text: str) -> Method:
@@ -100,8 +106,10 @@ def parse_method(text: str) -> Method:
 
 
 def _check_peer(name: str) -> None:
+    if name in SERIES_PEERS:
+        return
     if name not in peer_names() and ":" not in name:
-        known = [*OURS, CEILING, *peer_names()]
+        known = [*OURS, CEILING, *peer_names(), *SERIES_PEERS]
         raise ConfigError(
             f"method {name!r} is unknown; choose from {', '.join(known)}, or give an import path "
             "such as package.module:function"

@@ -30,6 +30,10 @@ _COLUMNS = {
     "ssim": ("SSIM", "{:.3f}"),
     "nrmse": ("NRMSE", "{:.3f}"),
     "hfen": ("HFEN", "{:.3f}"),
+    "kept": ("changes kept", "{:.3f}"),
+    "md_error": ("error of MD", "{:.3f}"),
+    "fa_error": ("error of FA", "{:.3f}"),
+    "tsnr": ("temporal SNR", "{:.0f}"),
     "seconds": ("time, s", "{:.1f}"),
     "peak_gb": ("memory, GB", "{:.1f}"),
 }
@@ -57,7 +61,10 @@ _LEGEND = (
     "in percent of the scale. Power is that of the restored foreground over the clean one's, in "
     "shells of a tenth of the Nyquist frequency up to 0.8 of it; worst is the furthest from 1. "
     "Memory is what the process grew by; seconds hold the estimate of sigma. Intervals are paired "
-    "95 % bootstrap intervals over the scans; one scan has none."
+    "95 % bootstrap intervals over the scans; one scan has none. Of a scan of several frames the "
+    "scores are over all of them (each is in frames.csv); changes kept is the share of the true "
+    "changes from frame to frame that is still there, and the median errors of mean diffusivity "
+    "(over its median) and fractional anisotropy are those of a tensor fitted up to b 1500."
 )
 _CHAIN = (
     "Noise as acquired is white in k-space, on the acquired matrix; what the scanner does then "

@@ -58,7 +58,7 @@ def bm4d(y: Image, law: NoiseLaw) -> Image:
     if not hasattr(np, "trapz"):
         # numpy 2 calls it trapezoid; bm4d 4.2.5 asks for the old name where it is given a spectrum.
         np.trapz = np.trapezoid  # type: ignore[attr-defined, unused-ignore]
-    return _unbiased(_package("bm4d").bm4d(y, _psd(law, y.shape)), law)
+    return _unbiased(package("bm4d").bm4d(y, _psd(law, y.shape)), law)
 
 
 def nlm(y: Image, law: NoiseLaw) -> Image:
@@ -73,9 +73,9 @@ def nlm5(y: Image, law: NoiseLaw) -> Image:
 
 def ants(y: Image, law: NoiseLaw) -> Image:
     """DenoiseImage of ANTs (Manjon et al. 2010), which estimates the noise itself."""
-    package = _package("ants")
+    found_in = package("ants")
     model = "Rician" if law.num_coils else "Gaussian"
-    found = package.denoise_image(package.from_numpy(y), noise_model=model)
+    found = found_in.denoise_image(found_in.from_numpy(y), noise_model=model)
     return np.asarray(found.numpy(), np.float32)
 
 
@@ -95,8 +95,10 @@ PEERS: dict[str, Peer] = {
     "tv": total_variation,
 }
 
-SIGMA_FREE = ("identity", "ants")
+SIGMA_FREE = ("identity", "ants", "mppca", "patch2self")
 """They take no sigma."""
+UNBIASED = "-unbiased"
+"""Ends the name of a method of whose result the bias of the noise is taken off."""
 _GROUP = "medddpm.methods"
 _DISTRIBUTIONS = {
     "bm4d": "bm4d",
@@ -104,6 +106,8 @@ _DISTRIBUTIONS = {
     "nlm5": "dipy",
     "ants": "antspyx",
     "tv": "scikit-image",
+    "mppca": "dipy",
+    "patch2self": "dipy",
 }
 
 
@@ -129,7 +133,7 @@ def peer_version(method: str) -> str:
     Raises:
         ConfigError: The package is not installed.
     """
-    distribution = _DISTRIBUTIONS.get(method)
+    distribution = _DISTRIBUTIONS.get(method.removesuffix(UNBIASED))
     if distribution is None:
         return ""
     try:
@@ -144,7 +148,7 @@ def _nlm(y: Image, law: NoiseLaw, reach: int) -> Image:
     On a T1w and a T2w training scan it beat the blockwise one, DIPY's default, by 2 to 4 dB at
     sigma 0.03 and lost up to 1.2 dB at 0.15.
     """
-    found = _package("dipy.denoise.nlmeans").nlmeans(
+    found = package("dipy.denoise.nlmeans").nlmeans(
         y,
         sigma=_sigma(law),
         rician=law.num_coils > 0,
@@ -180,12 +184,17 @@ def _sigma(law: NoiseLaw) -> float:
     return law.sigma
 
 
-def _package(name: str) -> Any:
+def package(name: str) -> Any:
+    """A module of an extra.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
         return import_module(name)
     except ImportError as error:
-        package = name.split(".")[0]
-        raise ConfigError(_missing(package, package)) from error
+        first = name.split(".")[0]
+        raise ConfigError(_missing(first, first)) from error
 
 
 def _missing(method: str, package: str) -> str:

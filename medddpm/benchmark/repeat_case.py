@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medddpm.benchmark.measure import BenchmarkOptions, Case, cropped
+from medddpm.benchmark.measure import Case, cropped
+from medddpm.benchmark.options import BenchmarkOptions
 from medddpm.data.repeats import UNLIKE, find_unlike, noise_level, split_power
 from medddpm.errors import ConfigError
 from medddpm.metrics.pairs import Vectors

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medddpm.benchmark.measure import Answer, BenchmarkOptions, Source, restore_case
+from medddpm.benchmark.measure import Answer, restore_case
 from medddpm.benchmark.methods import Method
+from medddpm.benchmark.options import BenchmarkOptions, Source
 from medddpm.benchmark.repeat_case import RepeatCase
 from medddpm.data.repeats import block_numbers
 from medddpm.errors import ConfigError

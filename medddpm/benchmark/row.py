@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +33,7 @@ class Row(BaseModel):
         peak_gb: What the process grew by, in GB.
         psnr: In the foreground, dB.
         ssim: In the foreground.
+        frames: Scores of each frame of a scan of several; those of the row are of all of them.
 
     The other scores of `metrics.regions.region_scores` are extra, by their names.
     """
@@ -56,6 +58,7 @@ class Row(BaseModel):
     peak_gb: float
     psnr: float | None
     ssim: float | None
+    frames: tuple[Mapping[str, float | None], ...] = ()
 
     @property
     def label(self) -> str:

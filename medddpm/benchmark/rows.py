@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from medddpm.benchmark.figures import Planes, axial_plane
-from medddpm.benchmark.measure import BenchmarkOptions, NoiseName, Source
 from medddpm.benchmark.methods import Method, parse_methods
+from medddpm.benchmark.options import BenchmarkOptions, NoiseName, Source
 from medddpm.benchmark.peers import peer_version
 from medddpm.errors import ConfigError
 from medddpm.io import read_volume

@@ -9,7 +9,13 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from medddpm.benchmark.measure import NoiseName, Spoilt, prepare_case, run_method, spoil
+from medddpm.benchmark.measure import (
+    Spoilt,
+    prepare_case,
+    run_method,
+    spoil,
+)
+from medddpm.benchmark.options import NoiseName
 from medddpm.benchmark.page import Slices, benchmark_page
 from medddpm.benchmark.repeats_page import repeats_parts
 from medddpm.benchmark.row import Row
@@ -30,6 +36,7 @@ from medddpm.benchmark.run_repeats import (
 )
 from medddpm.data.scan_list import ScanList
 from medddpm.io import OnError, read_volume
+from medddpm.io.gradients import gradient_files
 from medddpm.io.kept import Kept, keep, key_of
 from medddpm.io.outputs import file_stem, plain, staged, write_csv, write_html, write_json
 from medddpm.io.provenance import checksum, versions
@@ -118,8 +125,9 @@ def _rows_of(
     path: Path, folder: Path, run: BenchmarkRun, *, is_shown: bool
 ) -> Iterator[tuple[Row, Path]]:
     """Each row of one scan with its file: read where it is there, else computed and kept."""
-    scan, options = Scan(file_stem(path), checksum([path])), run.options
-    prepare = cache(lambda: prepare_case(read_volume(path), options, run.gmap))
+    read = [path, *gradient_files(path)]
+    scan, options = Scan(file_stem(path), checksum(read)), run.options
+    prepare = cache(lambda: prepare_case(read_volume(path), options, run.gmap, all_frames=True))
 
     @lru_cache(maxsize=1)
     def spoilt(noise: NoiseName, sigma: float) -> Spoilt:
@@ -175,10 +183,15 @@ def _write(
     """Write the tables and the page, all at once; returns their names."""
     acquisitions = _acquisitions(rows)
     more = [] if tested is None else ["repeats.csv"]
+    frames = [line for row in rows for line in _frame_lines(row)]
+    if frames:
+        more.append("frames.csv")
     parts: list[str] = []
     with staged(out) as folder:
         write_csv(folder / "rows.csv", with_units([_flat(row) for row in rows]))
         write_csv(folder / "summary.csv", with_units(summary))
+        if frames:
+            write_csv(folder / "frames.csv", with_units(frames))
         results = facts | {"acquisitions": acquisitions, "summary": summary}
         if tested is not None:
             write_csv(folder / "repeats.csv", tested.rows)
@@ -193,9 +206,17 @@ def _write(
 
 
 def _flat(row: Row) -> Line:
-    """The cells of a row, its acquisition as JSON."""
+    """The cells of a row, its acquisition as JSON; frames have a table of their own."""
     made = row.acquisition
-    return row.cells | {"acquisition": "" if made is None else json.dumps(made)}
+    cells = row.cells | {"acquisition": "" if made is None else json.dumps(made)}
+    del cells["frames"]
+    return cells
+
+
+def _frame_lines(row: Row) -> list[Line]:
+    """One line for each frame of a scan of several."""
+    told = {name: row.cells[name] for name in ("case", "noise", "sigma", "method", "sigma_source")}
+    return [told | {"frame": index, **scores} for index, scores in enumerate(row.frames)]
 
 
 def _acquisitions(rows: list[Row]) -> list[Line]:

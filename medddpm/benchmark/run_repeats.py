@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from medddpm.benchmark.figures import Planes, method_label
-from medddpm.benchmark.measure import Source
 from medddpm.benchmark.methods import CEILING, Method
+from medddpm.benchmark.options import Source
 from medddpm.benchmark.repeat_case import RepeatCase, prepare_repeats
 from medddpm.benchmark.repeats import RepeatOutcome, measure_method
 from medddpm.benchmark.repeats_page import repeats_page

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from medddpm.benchmark.measure import NoiseName
+from medddpm.benchmark.options import NoiseName
 from medddpm.errors import ConfigError
 from medddpm.model.interval import NOMINAL, IntervalTable, thickness
 

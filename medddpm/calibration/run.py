@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from medddpm.benchmark.measure import BenchmarkOptions, Case, NoiseName, prepare_case, spoil
+from medddpm.benchmark.measure import Case, prepare_case, spoil
+from medddpm.benchmark.options import BenchmarkOptions, NoiseName
 from medddpm.benchmark.rows import with_units
 from medddpm.calibration.figure import calibration_figure
 from medddpm.calibration.intervals import (

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medddpm.benchmark.degradation import NoiseModel
-from medddpm.benchmark.measure import BenchmarkOptions, prepare_case
+from medddpm.benchmark.measure import prepare_case
+from medddpm.benchmark.options import BenchmarkOptions
 from medddpm.benchmark.rows import with_units
 from medddpm.calibration.faults import DIAMETERS, FAULTS, NONE, lesion_in
 from medddpm.calibration.guard import FALSE_ALARMS, GuardFit, Trial, detection, fit_guard

@@ -49,7 +49,8 @@ def benchmark(
         typer.Option(
             help="mean, sample or ensemble, with settings if wanted (mean@fidelity=0.5,shifts=4 or "
             "mean@weights=FILE); "
-            "vae, identity, shrinkage, bm4d, nlm, nlm5, ants, tv; each with @oracle or @blind if "
+            "vae, identity, shrinkage, bm4d, nlm, nlm5, ants, tv; of 4D scans mean@frames=mppca, "
+            "mppca, patch2self; each with @oracle or @blind if "
             "its sigma is to come from elsewhere than that of the others. Repeatable."
         ),
     ] = None,
@@ -98,7 +99,7 @@ def benchmark(
     left_out = LeftOut()
     with progress("benchmark") as step:
         from medddpm.benchmark.figures import method_label
-        from medddpm.benchmark.measure import BenchmarkOptions
+        from medddpm.benchmark.options import BenchmarkOptions
         from medddpm.benchmark.rows import prepare_run
         from medddpm.benchmark.run import benchmark as run
         from medddpm.data.scan_list import ScanList

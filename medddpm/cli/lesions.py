@@ -63,7 +63,7 @@ def lesions(
     """See what denoisers leave of lesions, planted in clean scans or their own."""
     with progress("lesions") as step:
         from medddpm.benchmark.degradation import NoiseModel
-        from medddpm.benchmark.measure import BenchmarkOptions
+        from medddpm.benchmark.options import BenchmarkOptions
         from medddpm.data.scan_list import ScanList
         from medddpm.lesions.run import lesion_test
         from medddpm.lesions.trial import LesionOptions

@@ -67,7 +67,7 @@ def repeats(
     left_out = LeftOut()
     with progress("repeats") as step:
         from medddpm.benchmark.degradation import NoiseModel
-        from medddpm.benchmark.measure import BenchmarkOptions
+        from medddpm.benchmark.options import BenchmarkOptions
         from medddpm.benchmark.rows import prepare_run
         from medddpm.benchmark.run_repeats import repeat_test
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medddpm.errors import ConfigError, VolumeReadError
-from medddpm.io.nifti import suffix_of
+from medddpm.errors import ConfigError
+from medddpm.io.gradients import read_gradients
 from medddpm.preprocess.found_noise import find_noise
 from medddpm.preprocess.intensity import Mask
 from medddpm.volume import Volume
@@ -32,8 +32,6 @@ _SMOOTH = 1.5
 """Voxels over which the brightness that a difference may follow is averaged."""
 _MOST_VOXELS = 200_000
 """That what follows the brightness is fitted to."""
-_UNWEIGHTED = 50.0
-"""b-values (s/mm^2) up to this one are no diffusion weighting."""
 
 
 def group_runs(paths: Iterable[Path]) -> list[list[Path]]:
@@ -50,20 +48,8 @@ def unweighted_frames(volume: Volume) -> list[int]:
     Raises:
         VolumeReadError: The file does not hold one number a frame.
     """
-    every = list(range(volume.num_frames))
-    if volume.format != "nifti" or volume.source is None or len(every) == 1:
-        return every
-    stem = volume.source.name.removesuffix(suffix_of(volume.source))
-    table = volume.source.with_name(f"{stem}.bval")
-    if not table.is_file():
-        return every
-    try:
-        values = [float(word) for word in table.read_text(encoding="utf-8").split()]
-    except ValueError:
-        values = []
-    if len(values) != len(every):
-        raise VolumeReadError(f"{table} must hold one b-value for each of {len(every)} frames")
-    return [n for n in every if values[n] <= _UNWEIGHTED]
+    gradients = read_gradients(volume)
+    return list(range(volume.num_frames)) if gradients is None else gradients.unweighted
 
 
 def noise_level(image: Array, spacing: tuple[float, float, float]) -> float:

@@ -108,6 +108,8 @@ class FrameFacts(Part):
         guard: The verdict.
         tiles: How many were restored.
         blank: It holds one value only, and passed through.
+        sigma_left: Noise that was left after the frames were told apart together, in scan units;
+            None if this one took no part.
     """
 
     sigma: SigmaFacts
@@ -120,3 +122,4 @@ class FrameFacts(Part):
     guard: GuardFacts = Field(repr=False)
     tiles: int = 0
     blank: bool = False
+    sigma_left: Number | None = None

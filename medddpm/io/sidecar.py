@@ -138,6 +138,31 @@ class IntervalFacts(Part):
     calibrated_for_other_options: dict[str, Any] = Field(default_factory=dict)
 
 
+class SeriesFacts(Part):
+    """How the frames of a scan were restored together, before each alone.
+
+    Attributes:
+        method: "mppca".
+        library: That did it, with its version.
+        frames: Numbers of those that took part, from 0.
+        patch: Voxels of a patch along each axis of the acquired grid.
+    """
+
+    method: str
+    library: str
+    frames: tuple[int, ...]
+    patch: tuple[int, int, int]
+
+    def words(self, count: int) -> str:
+        """The same in words, of a scan of so many frames."""
+        x, y, z = self.patch
+        taken = "all" if len(self.frames) == count else f"{len(self.frames)} of {count}"
+        return (
+            f"{taken} were restored together first, by {self.method.upper()} ({self.library}) in "
+            f"patches of {x} x {y} x {z} voxels"
+        )
+
+
 class NoiseFilesFacts(Part):
     """Files that said what is known of the noise."""
 
@@ -207,6 +232,7 @@ class Facts(Part):
         guard_calibrated: Whether what is usual was measured for these weights and options.
         frames: One each, from 0.
         header: What the scan's header says of its acquisition.
+        series: How the frames were restored together; None if each was alone.
     """
 
     options: Annotated[dict[str, Any], _named("mode", "seed")]
@@ -218,6 +244,7 @@ class Facts(Part):
     guard_calibrated: bool | None = None
     frames: Annotated[tuple[FrameFacts, ...], AfterValidator(_some)]
     header: Acquired | None = None
+    series: SeriesFacts | None = None
 
     @property
     def blank_frames(self) -> list[int]:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medddpm.benchmark.degradation import added_law, degrade
-from medddpm.benchmark.measure import BenchmarkOptions, Case, Source, restore_case
+from medddpm.benchmark.measure import Case, restore_case
 from medddpm.benchmark.methods import Method
+from medddpm.benchmark.options import BenchmarkOptions, Source
 from medddpm.errors import ConfigError
 from medddpm.lesions.observer import (
     Channels,

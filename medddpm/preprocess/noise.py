@@ -195,6 +195,19 @@ def expected_magnitude(signal: Image, sigma: float | Image, dof: int) -> Image:
     return out
 
 
+def expected_signal(mean: Image, sigma: float | Image, dof: int) -> Image:
+    """The signal whose magnitude is this on average, or 0 where noise alone is brighter.
+
+    The inverse of `expected_magnitude`, with its arguments.
+    """
+    if dof == 0:
+        return mean
+    theta = np.linspace(0.0, 300.0, 15001)
+    ratio = mean / sigma
+    signal = np.interp(ratio, chi_moments(theta, dof)[0], theta) * sigma
+    return np.where(ratio < theta[-1], signal, mean).astype(np.float32)
+
+
 def _air_misleads(air: Level, body: Level, scale: float) -> bool:
     """True if the air was silenced by the scanner, or if it is no air but dark tissue."""
     silenced = body.sigma > max(_AIR_CHECK_FLOOR * scale, _AIR_TOO_QUIET * air.sigma)

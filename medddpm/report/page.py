@@ -266,6 +266,7 @@ def _origin(facts: Sidecar) -> list[tuple[str, str]]:
         "Seed": facts.options["seed"],
         "Mode": facts.options["mode"],
         "90 % interval": _interval(facts.interval),
+        "Frames": "" if facts.series is None else facts.series.words(len(facts.frames)),
         "Restored at": facts.time,
         "Versions": ", ".join(f"{k} {v}" for k, v in facts.versions.items()),
         "Machine": ", ".join(f"{k} {v}" for k, v in facts.machine.items()),

@@ -28,6 +28,7 @@ def frame_facts(
     num_tiles: int,
     values: Mapping[str, Any],
     is_blank: bool,
+    sigma_left: float | None,
 ) -> FrameFacts:
     """The facts of a frame.
 
@@ -38,8 +39,11 @@ def frame_facts(
         num_tiles: How many were restored.
         values: What is unusual in its values, see `preprocess.values.Looked.summary`.
         is_blank: It holds one value only, and passed through.
+        sigma_left: After MPPCA, in scan units; None without it.
     """
-    blank = {"blank": True} if is_blank else {}
+    more: dict[str, Any] = {"blank": True} if is_blank else {}
+    if sigma_left is not None:
+        more["sigma_left"] = sigma_left
     return FrameFacts(
         sigma=SigmaFacts(**asdict(frame.noise)),
         sigma_map=_range(frame.noise_map),
@@ -50,7 +54,7 @@ def frame_facts(
         vae_ceiling_db=round(ceiling, 2),
         guard=GuardFacts(**asdict(guard)),
         tiles=num_tiles,
-        **blank,
+        **more,
     )
 
 

@@ -16,6 +16,7 @@ from medddpm.named import path_of
 from medddpm.preprocess.noise_law import WHITE, Colour, NoiseKind, NoiseLaw
 
 Mode = Literal["mean", "sample", "ensemble"]
+Frames = Literal["each", "mppca"]
 Backend = Literal["torch", "compile", "onnx", "openvino"]
 _ONLY_IN: dict[str, tuple[Mode, ...]] = {
     "samples": ("ensemble",),
@@ -68,6 +69,8 @@ class RestoreOptions:
         bf16: "auto" takes bfloat16 where the processor has it.
         backend: What runs the networks of "mean": PyTorch as it is ("torch"), compiled, ONNX
             Runtime or OpenVINO ("onnx", "openvino"; float32 on the CPU). Each has its own bytes.
+        frames: Those of a 4D scan are restored each alone ("each"), or after MPPCA has told what
+            they share from their noise ("mppca", in mode "mean"); see `restoration.series`.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -93,6 +96,7 @@ class RestoreOptions:
     cfg_weight: Annotated[float, Ge(0)] = 1.0
     bf16: Annotated[Literal["auto", "on", "off"], YAML_SWITCH] = "auto"
     backend: Backend = "torch"
+    frames: Frames = "each"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", path_of(self.sampler, "sampler"))
@@ -111,6 +115,14 @@ class RestoreOptions:
             raise ConfigError(
                 f"restore.backend {self.backend} runs mode mean with fidelity 1 and without "
                 "guidance; use torch for the others"
+            )
+
+        if self.frames not in ("each", "mppca"):
+            raise ConfigError(f"frames is {self.frames!r}; choose each or mppca")
+        if self.frames == "mppca" and self.mode != "mean":
+            raise ConfigError(
+                f"restore.frames=mppca belongs to mode mean, and mode is {self.mode}, whose "
+                "samples would not hold what MPPCA is uncertain of"
             )
 
     @property

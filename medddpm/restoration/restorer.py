@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,21 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from medddpm.errors import ConfigError, SamplingDivergedError
-from medddpm.guard import Guard, GuardReport, guard_of, inspect
+from medddpm.guard import Guard, guard_of, inspect
 from medddpm.io import with_padding, without_padding
 from medddpm.io.acquired import read_acquired
 from medddpm.io.files import check_intensities
-from medddpm.io.sidecar import Facts, IntervalFacts, WeightsFacts
+from medddpm.io.sidecar import Facts, IntervalFacts, SeriesFacts, WeightsFacts
 from medddpm.model.blocks import channels_last
 from medddpm.model.interval import NOMINAL, interval_table
 from medddpm.model.model import Model, find_weights, load_model
 from medddpm.preprocess.degrade import volume_seed
-from medddpm.preprocess.frame import Frame, make_frame
+from medddpm.preprocess.frame import Frame
 from medddpm.preprocess.intensity import emptied
 from medddpm.preprocess.noise import expected_magnitude
 from medddpm.preprocess.noise_law import NoiseLaw
-from medddpm.preprocess.noise_support import first_known
 from medddpm.preprocess.tiles import TilePlan, Triple, batches, blended, pad_mirrored, plan_tiles
-from medddpm.preprocess.values import Looked, look_at, look_at_parts, measure_noise
+from medddpm.preprocess.values import Looked, look_at, look_at_parts
 from medddpm.restoration.blank import first_frame
 from medddpm.restoration.complex_frame import Turned, shrunk_imaginary
 from medddpm.restoration.frame_facts import frame_facts
@@ -40,6 +38,9 @@ from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import probe
 from medddpm.restoration.restored import Restored
+from medddpm.restoration.restored_frame import RestoredFrame, as_scan, assemble, untouched
+from medddpm.restoration.seen_frame import frame_of, noise_of
+from medddpm.restoration.series import Series, check_series, restore_series
 from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.restoration.told import Told, told_of_frames
 from medddpm.volume import ComplexVolume, Volume
@@ -48,19 +49,6 @@ Array = NDArray[np.float32]
 OnProgress = Callable[[int, int], None]
 
 __all__ = ["RestoreOptions", "Restored", "Restorer"]
-
-
-@dataclass(frozen=True)
-class _Restoration:
-    mean: Array
-    std: Array | None
-    half_width: Array | None
-    frame: Frame
-    ceiling: float
-    guard: GuardReport
-    num_tiles: int
-    values: dict[str, Any] = field(default_factory=dict)
-    is_blank: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,12 +64,23 @@ class _Task:
         """That of a frame, which fixes its noise field."""
         return volume_seed(self.options.seed, self.volume.case_id, index)
 
+    @property
+    def is_series(self) -> bool:
+        """True if the frames are restored together before each alone."""
+        return self.options.frames != "each"
+
     def progress(self, index: int) -> OnProgress | None:
-        """Who hears of a frame, as a part of all of them."""
+        """Who hears of a frame, as a part of all; with a series the first half is that."""
         tell, count = self.on_progress, self.volume.num_frames
         if tell is None:
             return None
-        return lambda done, total: tell(index * total + done, count * total)
+        before, parts = (count, 2 * count) if self.is_series else (0, count)
+        return lambda done, total: tell((before + index) * total + done, parts * total)
+
+    def slabs(self) -> OnProgress | None:
+        """Who hears of the slabs of a series."""
+        tell = self.on_progress
+        return None if tell is None else lambda done, total: tell(done, 2 * total)
 
 
 class Restorer:
@@ -116,8 +115,8 @@ class Restorer:
         """The scan with its noise removed, in its own units, on its own grid.
 
         Args:
-            volume: 3D or 4D; the frames of a 4D scan are restored one by one, and blank ones pass
-                through.
+            volume: 3D or 4D; the frames of a 4D scan are restored one by one, or with
+                frames="mppca" first together, and blank ones pass through.
             options: All options; default ones if not given.
             law: The noise, where it is known, in scan units and on the scan's grid.
             sigma_map: Sigma of one real component at each voxel, (X, Y, Z) or of the scan's
@@ -126,7 +125,9 @@ class Restorer:
             **changes: Single options, such as mode="ensemble"; those without effect are warned of.
 
         Raises:
-            ConfigError: An option is out of range, or two contradict each other.
+            ConfigError: An option is out of range, or two contradict each other, or a scan has too
+                few frames to be restored together.
+            MissingExtraError: DIPY is missing, which "mppca" needs.
             VolumeReadError: This is no scan (one slice, NaN, blank), or its values are such as
                 the law of the noise does not know; see `preprocess.values.look`.
             MemoryBudgetError: The budget is smaller than one tile needs.
@@ -140,12 +141,11 @@ class Restorer:
         warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         told = told_of_frames(volume, options, law, sigma_map)
         task, began = _Task(volume, options, told, on_progress), time.perf_counter()
-        frames = [
-            self._restore_seen(look_at(image, index, options.noise), task, index)
-            for index in range(volume.num_frames)
-        ]
+        frames, series = self._restore_all(image, task)
         facts = self._facts(volume, frames, options, time.perf_counter() - began)
-        whole = _whole(volume, frames, facts, least=-np.inf if options.noise == "gaussian" else 0)
+        if series is not None:
+            facts = facts.model_copy(update={"series": series})
+        whole = as_scan(volume, frames, facts, least=-np.inf if options.noise == "gaussian" else 0)
         return replace(
             whole,
             volume=with_padding(whole.volume, volume),
@@ -175,10 +175,16 @@ class Restorer:
             on_progress: Called as (tiles done, tiles in all).
 
         Raises:
+            ConfigError: Frames are to be restored together.
             VolumeReadError: This is no scan: one slice, NaN, blank.
         """
         volume = _checked(scan.magnitude)
         options = replace(options or RestoreOptions(), noise="gaussian")
+        if options.frames != "each":
+            raise ConfigError(
+                f"restore.frames={options.frames} takes magnitudes, and this scan has its phase; "
+                "leave the phase out, or use restore.frames=each"
+            )
         told = told_of_frames(volume, options, None, sigma_map)
         task, began = _Task(volume, options, told, on_progress), time.perf_counter()
         frames, phases = [], []
@@ -191,35 +197,61 @@ class Restorer:
             frames.append(replace(done, mean=np.abs(whole)))
             phases.append(np.angle(whole).astype(np.float32))
         facts = self._facts(volume, frames, options, time.perf_counter() - began)
-        return replace(_whole(volume, frames, facts, least=0), phase=_assemble(volume, phases))
+        return replace(as_scan(volume, frames, facts, least=0), phase=assemble(volume, phases))
 
-    def _restore_seen(self, seen: Looked, task: _Task, index: int) -> _Restoration:
+    def _restore_all(
+        self, image: Volume, task: _Task
+    ) -> tuple[list[RestoredFrame], SeriesFacts | None]:
+        """Each frame, alone or after all were restored together."""
+        kind, indices = task.options.noise, range(image.num_frames)
+        if not task.is_series:
+            return [self._restore_seen(look_at(image, i, kind), task, i) for i in indices], None
+        check_series(image)
+        looks = [look_at(image, i, kind) for i in indices]
+        series = restore_series(task.volume, looks, task.options, task.told, task.slabs())
+        frames = [self._restore_seen(looks[i], task, i, series) for i in indices]
+        return frames, series.facts
+
+    def _restore_seen(
+        self, seen: Looked, task: _Task, index: int, series: Series | None = None
+    ) -> RestoredFrame:
         """A frame in its own values, whatever the networks were shown."""
         options, on_progress = task.options, task.progress(index)
-        frame = self.frame(seen, task.volume, options, task.told[index])
+        if series is None:
+            frame = self.frame(seen, task.volume, options, task.told[index])
+            work = frame
+        else:
+            frame = series.frames[index]
+            work = series.cleaned.get(index, frame)
         if frame.noise.method == "none":
             if on_progress:
                 on_progress(1, 1)
-            return _untouched(seen, frame, options)
-        done = self._restore_frame(frame, task.seed(index), options, on_progress)
+            return untouched(seen, frame, options)
+        done = self._restore_frame(frame, work, task.seed(index), options, on_progress)
         return replace(
             done,
             mean=seen.restored(done.mean),
             std=seen.spread(done.std),
             half_width=seen.spread(done.half_width),
             values=seen.summary,
+            sigma_left=None if series is None else series.left(index),
         )
 
     def _restore_frame(
         self,
         frame: Frame,
+        work: Frame,
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
-    ) -> _Restoration:
-        """The main path: sigma, scale, acquired grid, tiles, decode, guard, and back."""
+    ) -> RestoredFrame:
+        """The main path: sigma, scale, acquired grid, tiles, decode, guard, and back.
+
+        The networks go on from `work`, which is the frame itself, or the same without the noise
+        that other frames told; the guard judges by the frame.
+        """
         plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple)
-        x_hat, std, num_tiles = self._restore_tiles(frame, plan, seed, options, on_progress)
+        x_hat, std, num_tiles = self._restore_tiles(work, plan, seed, options, on_progress)
         if options.noise != "gaussian":
             np.maximum(x_hat, 0, out=x_hat)
         if options.give_back:
@@ -239,23 +271,13 @@ class Restorer:
         for part in (mean, std, width):
             if part is not None:
                 part *= np.float32(frame.scale)
-        return _Restoration(mean, std, width, frame, seen.ceiling, guard, num_tiles)
+        return RestoredFrame(mean, std, width, frame, seen.ceiling, guard, num_tiles)
 
     def frame(
         self, seen: Looked, volume: Volume, options: RestoreOptions, told: Told = None
     ) -> Frame:
         """One frame of a scan with its noise, as given or as found in it."""
-        noise = measure_noise(
-            seen,
-            options.sigma if told is None else told,
-            law=options.law,
-            spacing=volume.spacing,
-            colour=options.known_colour,
-            hint=first_known(seen.edges, read_acquired(volume).edge),
-        )
-        if options.noise_map == "off":
-            noise = noise.evened
-        return make_frame(seen.image, seen.mask, noise, volume.spacing, volume.affine)
+        return frame_of(seen, volume, noise_of(seen, volume, options, told))
 
     def _restore_tiles(
         self,
@@ -266,6 +288,8 @@ class Restorer:
         on_progress: OnProgress | None,
     ) -> tuple[Array, Array | None, int]:
         """Blend the tiles of each sample; returns mean, std and the number of tiles."""
+        if np.max(frame.law.sigma) == 0:  # MPPCA left no noise
+            return frame.y.copy(), None, 0
         num_samples = options.samples if options.mode == "ensemble" else 1
         size = tile_batch(plan, options.memory_gb, self.device, self.model)
         padded = pad_mirrored(frame.y, plan.padded)
@@ -311,7 +335,7 @@ class Restorer:
         return IntervalFacts(level=0.9, calibrated=True, calibrated_for_other_options=other)
 
     def _facts(
-        self, volume: Volume, frames: list[_Restoration], options: RestoreOptions, seconds: float
+        self, volume: Volume, frames: list[RestoredFrame], options: RestoreOptions, seconds: float
     ) -> Facts:
         return Facts(
             options=asdict(options),
@@ -322,7 +346,9 @@ class Restorer:
             interval=self._interval_facts(options),
             guard_calibrated=self._guard_of(options).usual is not None,
             frames=tuple(
-                frame_facts(f.frame, f.guard, f.ceiling, f.num_tiles, f.values, f.is_blank)
+                frame_facts(
+                    f.frame, f.guard, f.ceiling, f.num_tiles, f.values, f.is_blank, f.sigma_left
+                )
                 for f in frames
             ),
             header=read_acquired(volume),
@@ -334,14 +360,6 @@ def _checked(volume: Volume) -> Volume:
     check_intensities(volume.data, volume.case_id)
     first_frame(volume)
     return volume
-
-
-def _untouched(seen: Looked, frame: Frame, options: RestoreOptions) -> _Restoration:
-    """A frame without noise, as it is: there is nothing to remove, and nothing is uncertain."""
-    mean = seen.original.copy()
-    std, width = (np.zeros_like(mean) if options.mode == "ensemble" else None for _ in range(2))
-    passed = GuardReport(True, (), ())
-    return _Restoration(mean, std, width, frame, math.nan, passed, 0, seen.summary, seen.is_blank)
 
 
 def pick_device(name: str) -> torch.device:
@@ -362,20 +380,3 @@ def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
     removed = frame.y - expected_magnitude(x_hat, frame.law.sigma, frame.law.dof)
     out: Array = x_hat + gaussian_filter(removed, options.give_back, truncate=3.0)
     return out if options.noise == "gaussian" else np.maximum(out, 0)
-
-
-def _whole(volume: Volume, frames: list[_Restoration], facts: Facts, least: float) -> Restored:
-    """All frames as one scan; no interval begins below `least`."""
-    data = [f.mean for f in frames]
-    if any(f.std is None for f in frames):
-        return Restored(_assemble(volume, data), None, None, None, facts)
-    std = [f.std for f in frames if f.std is not None]
-    width = [f.half_width for f in frames if f.half_width is not None]
-    lower = [np.minimum(np.maximum(m - w, least), m) for m, w in zip(data, width, strict=True)]
-    upper = [m + w for m, w in zip(data, width, strict=True)]
-    mean, spread, low, high = (_assemble(volume, p) for p in (data, std, lower, upper))
-    return Restored(mean, spread, low, high, facts)
-
-
-def _assemble(volume: Volume, frames: list[Array]) -> Volume:
-    return volume.with_data(frames[0] if volume.data.ndim == 3 else np.stack(frames, axis=-1))

@@ -118,6 +118,9 @@ def _compared(result: Result, recorded: OutputFacts, restored: Restored, source:
         ]
     differences += changes(facts.versions, versions(), "version of ")
     differences += changes(facts.machine, machine(), "")
+    libraries = [told.series.library for told in (facts, restored.facts) if told.series]
+    if len(set(libraries)) > 1:
+        differences.append(f"the frames were restored together by {' and now by '.join(libraries)}")
     differences += changes({"device": facts.device}, {"device": restored.facts.device}, "")
     if facts.header and restored.facts.header:
         then, told = (plain(asdict(header)) for header in (facts.header, restored.facts.header))

@@ -68,7 +68,9 @@ class RestoredScan:
         frames, blank = self.facts.frames, self.facts.blank_frames
         sigma = self.frame.sigma
         passed = f"; blank and passed through: frame {', '.join(map(str, blank))}" if blank else ""
-        took = f"{self.facts.seconds:.1f} s on {self.facts.device}{passed}"
+        series = self.facts.series
+        together = "" if series is None else f"; of the frames {series.words(len(frames))}"
+        took = f"{self.facts.seconds:.1f} s on {self.facts.device}{passed}{together}"
         if sigma.method == "none":
             return f"no noise to be seen; the output is the input; {took}"
         more = f" (frame {self.facts.shown_frame} of {len(frames)})" if len(frames) > 1 else ""

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from medddpm.benchmark.degradation import NoiseModel, degrade
-from medddpm.benchmark.measure import BenchmarkOptions, prepare_case
+from medddpm.benchmark.measure import prepare_case
+from medddpm.benchmark.options import BenchmarkOptions
 from medddpm.calibration.run import CalibrationOptions, calibrate
 from medddpm.data.scan_list import ScanList
 from medddpm.io import read_volume

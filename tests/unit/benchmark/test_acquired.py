@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from medddpm.benchmark import peers
 from medddpm.benchmark.degradation import NoiseModel, added_law, degrade, rms_sigma
-from medddpm.benchmark.measure import BenchmarkOptions, prepare_case, run_method, spoil
+from medddpm.benchmark.measure import prepare_case, run_method, spoil
 from medddpm.benchmark.methods import parse_method
+from medddpm.benchmark.options import BenchmarkOptions
 from medddpm.benchmark.rows import prepare_run
 from medddpm.benchmark.run import benchmark
 from medddpm.data.scan_list import ScanList

@@ -21,9 +21,10 @@ from medddpm.benchmark.figures import (
     repeat_pictures,
     score_charts,
 )
-from medddpm.benchmark.measure import BenchmarkOptions, prepare_case, run_method, spoil
+from medddpm.benchmark.measure import prepare_case, run_method, spoil
 from medddpm.benchmark.memory_meter import MemoryMeter
 from medddpm.benchmark.methods import parse_method
+from medddpm.benchmark.options import BenchmarkOptions
 from medddpm.benchmark.page import benchmark_page
 from medddpm.benchmark.peers import PEERS
 from medddpm.benchmark.rows import prepare_run

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from medddpm.benchmark import repeats
 from medddpm.benchmark.degradation import NoiseModel, simulated_gfactor
-from medddpm.benchmark.measure import BenchmarkOptions
 from medddpm.benchmark.methods import parse_method
+from medddpm.benchmark.options import BenchmarkOptions
 from medddpm.benchmark.repeat_case import RepeatCase, prepare_repeats
 from medddpm.benchmark.repeats import measure_method
 from medddpm.benchmark.repeats_page import cell, scan_lines

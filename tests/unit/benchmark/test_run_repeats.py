@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medddpm.benchmark.measure import BenchmarkOptions
+from medddpm.benchmark.options import BenchmarkOptions
 from medddpm.benchmark.rows import prepare_run
 from medddpm.benchmark.run_repeats import find_repeats, repeat_test
 from medddpm.errors import ConfigError

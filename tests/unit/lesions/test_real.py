@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medddpm.benchmark.measure import BenchmarkOptions, prepare_case
+from medddpm.benchmark.measure import prepare_case
+from medddpm.benchmark.options import BenchmarkOptions
 from medddpm.errors import ConfigError
 from medddpm.lesions.planted import lesion_profile
 from medddpm.lesions.real import (

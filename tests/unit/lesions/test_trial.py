@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from medddpm.benchmark.degradation import NoiseModel
-from medddpm.benchmark.measure import BenchmarkOptions, Case, prepare_case
+from medddpm.benchmark.measure import Case, prepare_case
 from medddpm.benchmark.methods import parse_method
+from medddpm.benchmark.options import BenchmarkOptions
 from medddpm.data.scan_list import ScanList
 from medddpm.errors import ConfigError
 from medddpm.lesions.run import NAMES, lesion_test
