@@ -140,8 +140,8 @@ class PriorStage:
         for angle in _PROBED:
             level = self.schedule.nearest(math.tan(angle))
             noisy = interpolate(u, eps, level.alpha, level.sigma)
-            angle = torch.full((len(u),), level.angle, device=device)
-            output = self.prior(noisy, angle, self.given(self.held.to(device)))
+            told = torch.full((len(u),), level.angle, device=device)
+            output = self.prior(noisy, told, self.given(self.held.to(device)))
             found = to_x0(output, noisy, level.alpha, level.sigma, self.prior.prediction)
             figures[f"explained_{angle}"] = float(1 - (found - u).square().mean() / u.var())
         return {"explained": sum(figures.values()) / len(figures), **figures}

@@ -114,7 +114,7 @@ class HeadPrior(nn.Module):
         return image_of(z).clamp_min(0)
 
     def condition(self, batch: int, coarse: Tensor | None = None) -> Tensor:
-        """(B, 3 + 8, *grid): place, mean head, and the image (B, 1, *grid) that is given, if any."""
+        """(B, 3 + 8, *grid): place, mean head, and the image (B, 1, *grid) that may be given."""
         one = torch.cat([self.places, self.mean])[None]
         known = one.expand(batch, *one.shape[1:])
         return known if coarse is None else torch.cat([known, coarse], dim=1)
