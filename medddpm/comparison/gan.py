@@ -126,6 +126,7 @@ class GanStage(PriorStage):
     name = "gan"
     figure = "variety"
     betas = (0.0, 0.99)
+    samples_a_head = 1
 
     def __init__(
         self,

@@ -24,8 +24,6 @@ _PROBED = (0.3, 0.8, 1.3, 1.5)
 """Angles of the noise levels at which the error on held-out heads is measured, in radians."""
 _PREVIEW_STEPS = 32
 _SHOWN = 3
-_SAMPLES = 4
-"""Of a step that one head in one pose serves: to pose it costs as much as a coarse sample."""
 _POSES = 4
 """Of each head, to measure how heads differ at each place."""
 
@@ -43,6 +41,8 @@ class PriorStage:
 
     name = "prior"
     figure = "explained"
+    samples_a_head = 4
+    """Of a step: to pose a head costs as much as a sample of the coarse network."""
 
     def __init__(
         self,
@@ -84,9 +84,9 @@ class PriorStage:
         return [self.standardised(placed(head, self.options, pose)) for pose in BOTH_SIDES]
 
     def draw(self, share: Share) -> Tensor:
-        """Heads in random poses, (B, 1, *shape): one for every few samples, each with own noise."""
+        """Heads in random poses, (B, 1, *shape), each for a few samples."""
         samples = range(share.start, share.start + share.count)
-        numbers = [i // _SAMPLES for i in samples]
+        numbers = [i // self.samples_a_head for i in samples]
         posed = {n: self._posed(seed_of(share.seed, "head", n)) for n in dict.fromkeys(numbers)}
         return torch.cat([posed[n] for n in numbers])
 
