@@ -126,6 +126,7 @@ class GanStage(PriorStage):
     name = "gan"
     figure = "variety"
     betas = (0.0, 0.99)
+    samples_a_head = 1
 
     def __init__(
         self,
@@ -148,9 +149,9 @@ class GanStage(PriorStage):
             seen = self.gan.score(drawn)
         return critic_loss(real_score, drawn_score) + generator_loss(seen)
 
-    def sample(self, eps: Tensor, steps: int) -> Tensor:
+    def sample(self, eps: Tensor, steps: int, coarse: Tensor | None = None) -> Tensor:
         """Standardised heads of as much white noise; one evaluation, whatever `steps` says."""
-        del steps
+        del steps, coarse
         return self.gan.generate(eps)
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:

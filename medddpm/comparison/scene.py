@@ -64,7 +64,7 @@ def fresh_network(
 ) -> HeadPrior:
     """A network that has learned nothing yet."""
     torch.manual_seed(seed)
-    return HeadPrior(options, prediction)
+    return HeadPrior(options, prediction=prediction)
 
 
 def folder_of(out: Path, method: str) -> Path:

@@ -12,12 +12,11 @@ from annotated_types import Ge, Gt, Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medddpm.diffusion.samplers import dpm_solver_pp_2m, truncated_start
 from medddpm.diffusion.schedule import CLEAN, NoiseLevel
 from medddpm.errors import ConfigError
 from medddpm.generation.copies import Likeness, nearest
 from medddpm.generation.heads import Head, placed
-from medddpm.generation.prior import SCHEDULE
+from medddpm.generation.prior import SCHEDULE, halved
 from medddpm.generation.prior_file import TrainedPrior
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.resample import resampled, resampled_affine
@@ -105,8 +104,8 @@ class Artist:
         """
         seed = self.options.seed + number
         with torch.inference_mode():
-            u = self._difference(seed, like)
-            image = self.prior.image(u)
+            image = self._image(seed, like)
+            u = self.prior.coarse.standardised(halved(image))
             similarity = float(nearest(u.cpu(), self.trained.memory)[0])
         shape = self.prior.spec.shape
         affine = (
@@ -118,21 +117,13 @@ class Artist:
         likeness = Likeness(similarity, self.trained.card.threshold)
         return Draw(self._finer(volume, seed), likeness, seed)
 
-    def _difference(self, seed: int, like: Head | None) -> Tensor:
-        """(1, 8, *grid), a head as the prior draws it."""
-        generator = torch.Generator().manual_seed(seed)
-        eps = torch.randn(1, *self.prior.mean.shape, generator=generator).to(self.prior.mean)
-        level = SCHEDULE.terminal
-        guess = torch.zeros_like(eps)
-        if like is not None:
-            x = placed(like, self.prior.spec).to(eps)
-            guess = self.prior.standardised(x)
-            level = _level(self.options.change)
-            if level is CLEAN:
-                return guess
-        start = truncated_start(guess, level, eps)
-        steps = SCHEDULE.steps(self.options.steps, level)
-        return dpm_solver_pp_2m(self.prior.denoiser(1), start, steps)
+    def _image(self, seed: int, like: Head | None) -> Tensor:
+        """(1, 1, *shape) on the intensity scale."""
+        if like is None:
+            return self.prior.draw([seed], self.options.steps)
+        x = placed(like, self.prior.spec).to(self.restorer.device)
+        level = _level(self.options.change)
+        return self.prior.draw([seed], self.options.steps, like=x, level=level)
 
     def _finer(self, volume: Volume, seed: int) -> Volume:
         """The head on a finer grid: interpolated, with what the conditional network draws into it.

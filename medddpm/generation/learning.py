@@ -16,8 +16,8 @@ from medddpm.diffusion.samplers import dpm_solver_pp_2m
 from medddpm.diffusion.schedule import Schedule
 from medddpm.generation.heads import BOTH_SIDES, Head, placed, random_pose
 from medddpm.generation.options import PriorOptions
-from medddpm.generation.prior import SCHEDULE, HeadPrior
-from medddpm.training.batches import Share
+from medddpm.generation.prior import SCHEDULE, HeadPrior, halved
+from medddpm.training.batches import Share, seed_of
 from medddpm.training.validation import write_preview
 
 _PROBED = (0.3, 0.8, 1.3, 1.5)
@@ -41,6 +41,8 @@ class PriorStage:
 
     name = "prior"
     figure = "explained"
+    samples_a_head = 4
+    """Of a step: to pose a head costs as much as a sample of the coarse network."""
 
     def __init__(
         self,
@@ -63,21 +65,33 @@ class PriorStage:
         poses = [(head, random_pose(self.options, rng)) for head in self.heads * _POSES]
         posed = torch.cat([placed(head, self.options, pose) for head, pose in poses])
         straight = torch.cat([placed(head, self.options) for head in self.heads])
-        self.prior.set_statistics(straight.to(self.prior.mean), posed.to(self.prior.mean))
+        self.prior.set_statistics(self._own(straight), self._own(posed))
 
     def standardised(self, x: Tensor) -> Tensor:
         """What the prior draws, of images (B, 1, *shape)."""
-        return self.prior.standardised(x.to(self.prior.mean))
+        return self.prior.standardised(self._own(x))
+
+    def given(self, x: Tensor) -> Tensor | None:
+        """What the prior is told of images (B, 1, *shape): these at twice the spacing, or None."""
+        return halved(x).to(self.prior.mean) if self.prior.given else None
+
+    def _own(self, x: Tensor) -> Tensor:
+        """Images on the grid of the prior, which may be coarser."""
+        return (x if x.shape[2:] == self.prior.spec.shape else halved(x)).to(self.prior.mean)
 
     def both_sides(self, head: Head) -> list[Tensor]:
         """A head and its mirror image, standardised."""
         return [self.standardised(placed(head, self.options, pose)) for pose in BOTH_SIDES]
 
     def draw(self, share: Share) -> Tensor:
-        """A head in a random pose for each sample, (B, 1, *shape)."""
-        return torch.cat([self._posed(rng) for rng in share.rngs()])
+        """Heads in random poses, (B, 1, *shape), each for a few samples."""
+        samples = range(share.start, share.start + share.count)
+        numbers = [i // self.samples_a_head for i in samples]
+        posed = {n: self._posed(seed_of(share.seed, "head", n)) for n in dict.fromkeys(numbers)}
+        return torch.cat([posed[n] for n in numbers])
 
-    def _posed(self, rng: np.random.Generator) -> Tensor:
+    def _posed(self, seed: int) -> Tensor:
+        rng = np.random.default_rng(seed)
         head = self.heads[int(rng.integers(len(self.heads)))]
         return placed(head, self.options, random_pose(self.options, rng))
 
@@ -88,7 +102,7 @@ class PriorStage:
         alpha, sigma = (share.of(level).to(u) for level in levels)
         eps = share.normal(u.shape[1:], u.device)
         noisy = interpolate(u, eps, alpha, sigma)
-        output = self.prior(noisy, torch.atan2(sigma, alpha))
+        output = self.prior(noisy, torch.atan2(sigma, alpha), self.given(x))
         weight = min_snr_weight(alpha, sigma, self.prior.prediction)
         wanted = target(u, eps, alpha, sigma, self.prior.prediction)
         return diffusion_loss(output, wanted, weight)
@@ -99,9 +113,9 @@ class PriorStage:
         self.show(preview)
         return figures
 
-    def sample(self, eps: Tensor, steps: int) -> Tensor:
+    def sample(self, eps: Tensor, steps: int, coarse: Tensor | None = None) -> Tensor:
         """Standardised heads (B, C, *grid) of as much white noise, in so many evaluations."""
-        denoiser = self.prior.denoiser(len(eps))
+        denoiser = self.prior.denoiser(len(eps), coarse)
         return dpm_solver_pp_2m(denoiser, eps, self.schedule.steps(steps))
 
     def noise(self, count: int, seed: int) -> Tensor:
@@ -113,8 +127,10 @@ class PriorStage:
     def show(self, preview: Path) -> None:
         """Write a preview: draws beside held-out heads."""
         shown = self.held[:_SHOWN]
-        u = self.sample(self.noise(len(shown), seed=1), _PREVIEW_STEPS)
-        write_preview(preview, {"drawn": self.prior.image(u).cpu(), "held-out scan": shown})
+        coarse = self.given(shown)
+        u = self.sample(self.noise(len(shown), seed=1), _PREVIEW_STEPS, coarse)
+        drawn = self.prior.image(u, coarse).cpu()
+        write_preview(preview, {"drawn": drawn, "held-out scan": self._own(shown).cpu()})
 
     def explained(self, device: torch.device) -> dict[str, float]:
         """Share of the variance among held-out heads that is found again, by noise level."""
@@ -124,10 +140,27 @@ class PriorStage:
         for angle in _PROBED:
             level = self.schedule.nearest(math.tan(angle))
             noisy = interpolate(u, eps, level.alpha, level.sigma)
-            output = self.prior(noisy, torch.full((len(u),), level.angle, device=device))
+            told = torch.full((len(u),), level.angle, device=device)
+            output = self.prior(noisy, told, self.given(self.held.to(device)))
             found = to_x0(output, noisy, level.alpha, level.sigma, self.prior.prediction)
             figures[f"explained_{angle}"] = float(1 - (found - u).square().mean() / u.var())
         return {"explained": sum(figures.values()) / len(figures), **figures}
 
     def finish(self) -> None:
         """Nothing to store."""
+
+
+class DetailStage(PriorStage):
+    """Learns the fine structure of heads, given them at twice the spacing."""
+
+    name = "detail"
+
+    def __init__(
+        self,
+        prior: HeadPrior,
+        heads: Sequence[Head],
+        held: Sequence[Head],
+        options: PriorOptions,
+    ) -> None:
+        super().__init__(prior, heads, held, options)
+        self.steps = options.detail_steps

@@ -18,7 +18,8 @@ class PriorSpec:
     Attributes:
         shape: Voxels along R, A, S; multiples of 2^levels.
         spacing: Edge of a voxel in mm.
-        channels: Width of each level, finest first.
+        channels: Width of each level, finest first, of the network for fine structure.
+        coarse_channels: The same of the network for the head at twice the spacing.
         num_blocks: Residual blocks a level and direction.
         embedding_width: Width of the embedded noise level.
     """
@@ -26,7 +27,8 @@ class PriorSpec:
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
     shape: Annotated[tuple[int, ...], Len(3, 3)] = (40, 48, 40)
     spacing: Annotated[float, Interval(ge=0.5, le=8)] = 4.0
-    channels: Annotated[tuple[_Width, ...], Len(1, 5)] = (64, 128, 256)
+    channels: Annotated[tuple[_Width, ...], Len(1, 5)] = (64, 128)
+    coarse_channels: Annotated[tuple[_Width, ...], Len(1, 5)] = (128, 256)
     num_blocks: Annotated[int, Interval(ge=1, le=16)] = 1
     embedding_width: Annotated[int, Interval(ge=8, le=1024)] = 128
 
@@ -37,6 +39,10 @@ class PriorOptions(PriorSpec):
 
     Attributes:
         contrast: Of the scans that it learns, such as "T1w"; others in the folder are left out.
+        steps: Of the head at twice the spacing.
+        detail_steps: Of its fine structure.
+        batch: Samples a step.
+        learning_rate: Of both.
         turn: Standard deviation of each random rotation, in degrees.
         stretch: Standard deviation of the log of the random scale of each axis.
         warp: Standard deviation of the random smooth displacement, in mm.
@@ -44,7 +50,8 @@ class PriorOptions(PriorSpec):
 
     contrast: str = "T1w"
     steps: Annotated[int, Ge(1)] = 20_000
-    batch: Annotated[int, Ge(1)] = 4
+    detail_steps: Annotated[int, Ge(1)] = 8_000
+    batch: Annotated[int, Ge(1)] = 8
     learning_rate: Annotated[float, Gt(0)] = 5e-3
     turn: Annotated[float, Ge(0)] = 5.0
     stretch: Annotated[float, Ge(0)] = 0.05

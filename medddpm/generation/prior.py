@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medddpm.diffusion.denoiser import Denoiser, as_denoiser
 from medddpm.diffusion.prediction import Prediction, target
-from medddpm.diffusion.schedule import Schedule
+from medddpm.diffusion.samplers import dpm_solver_pp_2m, truncated_start
+from medddpm.diffusion.schedule import CLEAN, NoiseLevel, Schedule
 from medddpm.generation.options import PriorSpec
 from medddpm.model.spec import DiffusionSpec
 from medddpm.model.unet import LatentUNet
 from medddpm.model.wavelet import haar, image_of
+from medddpm.training.batches import normal
 
 SCHEDULE = Schedule("shifted_cosine")
 PREDICTION: Prediction = "v"
@@ -21,6 +26,8 @@ STATISTICS = ("mean", "unit", "spread")
 CHANNELS = 8
 """Haar coefficients of each block of 2 x 2 x 2 voxels."""
 _NUM_PLACES = 3
+_OTHER = 2**32
+"""Added to a seed for the noise of the fine scale."""
 _LEAST_SPREAD = 1e-4
 """Of the mean variance among heads: no place is wholly fixed."""
 
@@ -41,12 +48,18 @@ class HeadPrior(nn.Module):
 
     Args:
         spec: Network and grid.
+        given: The image at twice the spacing is known, and the seven channels of differences are
+            drawn: a scale of a cascade (Guth et al. 2022, "Wavelet score-based generative
+            modeling", section 3).
         prediction: What the network answers.
     """
 
-    def __init__(self, spec: PriorSpec, prediction: Prediction = PREDICTION) -> None:
+    def __init__(
+        self, spec: PriorSpec, *, given: bool = False, prediction: Prediction = PREDICTION
+    ) -> None:
         super().__init__()
-        self.spec, self.prediction = spec, prediction
+        self.spec, self.given, self.prediction = spec, given, prediction
+        drawn = CHANNELS - given
         self.grid = tuple(n // 2 for n in spec.shape)
         network = DiffusionSpec(
             channels=spec.channels,
@@ -54,15 +67,15 @@ class HeadPrior(nn.Module):
             embedding_width=spec.embedding_width,
             coloured=True,  # filters of unit norm
         )
-        seen = _NUM_PLACES + CHANNELS
-        self.unet = LatentUNet(network, CHANNELS, seen, guess_gain=0.0, num_conditions=0)
+        seen = _NUM_PLACES + CHANNELS  # what is given is one channel, and one is drawn less
+        self.unet = LatentUNet(network, drawn, seen, guess_gain=0.0, num_conditions=0)
         self.mean: Tensor
         self.unit: Tensor
         self.spread: Tensor
         self.places: Tensor
-        self.register_buffer("mean", torch.zeros(CHANNELS, *self.grid))
+        self.register_buffer("mean", torch.zeros(drawn, *self.grid))
         self.register_buffer("unit", torch.ones(()))
-        self.register_buffer("spread", torch.ones(CHANNELS, *self.grid))
+        self.register_buffer("spread", torch.ones(drawn, *self.grid))
         axes = [torch.linspace(-1, 1, n) for n in self.grid]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         self.register_buffer("places", places, persistent=False)
@@ -75,8 +88,10 @@ class HeadPrior(nn.Module):
             straight: (N, 1, *shape), the training set.
             posed: (M, 1, *shape), the same in random poses.
         """
-        self.mean.copy_(haar(straight).mean(0))
-        self.unit.copy_((haar(posed) - self.mean).square().mean().sqrt().clamp_min(1e-12))
+        self.mean.copy_(self._coefficients(straight).mean(0))
+        self.unit.copy_(
+            (self._coefficients(posed) - self.mean).square().mean().sqrt().clamp_min(1e-12)
+        )
         variance = self.standardised(posed).square().mean(0)
         smooth = F.avg_pool3d(variance, 3, stride=1, padding=1, count_include_pad=False)
         self.spread.copy_(smooth.clamp_min(_LEAST_SPREAD))
@@ -88,24 +103,31 @@ class HeadPrior(nn.Module):
             getattr(self, name).copy_(getattr(other, name))
 
     def standardised(self, x: Tensor) -> Tensor:
-        """Images (B, 1, *shape) as differences (B, 8, *grid) from the mean head, of variance 1."""
-        return (haar(x) - self.mean) / self.unit
+        """Images (B, 1, *shape) as differences (B, C, *grid) from the mean head, of variance 1."""
+        return (self._coefficients(x) - self.mean) / self.unit
 
-    def image(self, u: Tensor) -> Tensor:
-        """Images (B, 1, *shape), not below 0, of standardised differences."""
-        return image_of(u.float() * self.unit + self.mean).clamp_min(0)
+    def image(self, u: Tensor, coarse: Tensor | None = None) -> Tensor:
+        """Images (B, 1, *shape), not below 0, of standardised differences and what is given."""
+        z = u.float() * self.unit + self.mean
+        if coarse is not None:
+            z = torch.cat([coarse * CHANNELS**0.5, z], dim=1)
+        return image_of(z).clamp_min(0)
 
-    def condition(self, batch: int) -> Tensor:
-        """(B, 3 + 8, *grid): place, and mean head."""
+    def condition(self, batch: int, coarse: Tensor | None = None) -> Tensor:
+        """(B, 3 + 8, *grid): place, mean head, and the image (B, 1, *grid) that may be given."""
         one = torch.cat([self.places, self.mean])[None]
-        return one.expand(batch, *one.shape[1:])
+        known = one.expand(batch, *one.shape[1:])
+        return known if coarse is None else torch.cat([known, coarse], dim=1)
 
-    def forward(self, u: Tensor, angle: Tensor) -> Tensor:
-        """Prediction (B, 8, *grid) of noisy differences; `angle` (B,) is atan2(sigma, alpha)."""
+    def _coefficients(self, x: Tensor) -> Tensor:
+        return haar(x)[:, int(self.given) :]
+
+    def forward(self, u: Tensor, angle: Tensor, coarse: Tensor | None = None) -> Tensor:
+        """Prediction (B, C, *grid) of noisy differences; `angle` (B,) is atan2(sigma, alpha)."""
         alpha, sigma = self._levels(angle.float()[:, None, None, None, None])
         total = alpha.square() * self.spread + sigma.square()
         none = torch.zeros(len(u), 0, device=u.device)
-        out = self.unet(u / total.sqrt(), angle, self.condition(len(u)), none)
+        out = self.unet(u / total.sqrt(), angle, self.condition(len(u), coarse), none)
         x0, eps = alpha * self.spread / total * u, sigma / total * u
         guess = target(x0, eps, alpha, sigma, self.prediction)
         answer: Tensor = guess + (self.spread / total).sqrt() * out
@@ -117,12 +139,83 @@ class HeadPrior(nn.Module):
         scale = alpha + sigma if self.prediction == "flow" else 1.0
         return alpha / scale, sigma / scale
 
-    def denoiser(self, batch: int) -> Denoiser:
+    def denoiser(self, batch: int, coarse: Tensor | None = None) -> Denoiser:
         """The denoiser that a sampler takes, of `batch` draws at once."""
         none = torch.zeros(batch, 0, device=self.mean.device)
 
         def network(u: Tensor, angle: Tensor, _: Tensor, __: Tensor) -> Tensor:
-            answer: Tensor = self(u, angle)
+            answer: Tensor = self(u, angle, coarse)
             return answer
 
         return as_denoiser(network, self.prediction, cond=none, conditions=none)
+
+
+class Cascade(nn.Module):
+    """Whole heads in two scales: the head at twice the spacing, then its fine structure.
+
+    The coarse scale says what is drawn where, at an eighth of the cost; what is fine follows
+    from it and from its own neighbours.
+
+    Args:
+        spec: Of the finest grid.
+    """
+
+    def __init__(self, spec: PriorSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        half = tuple(n // 2 for n in spec.shape)
+        coarse = replace(spec, shape=half, spacing=2 * spec.spacing, channels=spec.coarse_channels)
+        self.coarse = HeadPrior(coarse)
+        self.fine = HeadPrior(spec, given=True)
+
+    def mean_image(self) -> Tensor:
+        """(1, 1, *shape), the mean of the training heads."""
+        return self.fine.image(
+            torch.zeros_like(self.fine.mean)[None],
+            self.coarse.image(torch.zeros_like(self.coarse.mean)[None]),
+        )
+
+    def draw(
+        self,
+        seeds: Sequence[int],
+        steps: int,
+        *,
+        like: Tensor | None = None,
+        level: NoiseLevel = SCHEDULE.terminal,
+    ) -> Tensor:
+        """Heads (B, 1, *shape), one a seed; the same seed gives the same head.
+
+        Args:
+            seeds: Of the white noise.
+            steps: Network evaluations of each scale.
+            like: (1, 1, *shape), a head that noise of `level` is added to; none is drawn anew.
+            level: Where the draw of each scale begins.
+        """
+        coarse_like = None if like is None else halved(like)
+        u = _draw_scale(self.coarse, seeds, steps, coarse_like, level, None)
+        coarse = self.coarse.image(u)
+        u = _draw_scale(self.fine, [seed + _OTHER for seed in seeds], steps, like, level, coarse)
+        return self.fine.image(u, coarse)
+
+
+def halved(x: Tensor) -> Tensor:
+    """Images (B, 1, *shape) at twice the spacing: the mean of each block of 2 x 2 x 2 voxels."""
+    return F.avg_pool3d(x, 2)
+
+
+def _draw_scale(
+    prior: HeadPrior,
+    seeds: Sequence[int],
+    steps: int,
+    like: Tensor | None,
+    level: NoiseLevel,
+    coarse: Tensor | None,
+) -> Tensor:
+    """Standardised differences (B, C, *grid) of one scale."""
+    eps = normal(prior.mean.shape, seeds, prior.mean.device)
+    guess = torch.zeros_like(eps) if like is None else prior.standardised(like).expand_as(eps)
+    if level is CLEAN:
+        return guess
+    start = truncated_start(guess, level, eps)
+    levels = SCHEDULE.steps(steps, level)
+    return dpm_solver_pp_2m(prior.denoiser(len(eps), coarse), start, levels)

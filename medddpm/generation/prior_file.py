@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medddpm.errors import CheckpointError
 from medddpm.generation.options import PriorSpec
-from medddpm.generation.prior import STATISTICS, HeadPrior
+from medddpm.generation.prior import STATISTICS, Cascade
 from medddpm.io import atomic_path
 from medddpm.io.tensors import save_tensors
 from medddpm.model.weights_file import open_weights
@@ -29,9 +29,10 @@ class PriorCard(BaseModel):
         scans: Training scans, by name.
         held: Held-out scans, by name.
         consent: Training scans by what their subjects said to synthetic scans.
-        steps: Of the training.
+        steps: Of the training, by scale.
         hours: Of its steps, all parts of a resumed training together.
-        explained: Share of the variance among held-out heads that it finds again, see `PriorStage`.
+        explained: Share of the variance among held-out heads that each scale finds again, see
+            `PriorStage`.
         threshold: Similarity above which a draw is a copy.
         recognised: Share of training scans in other poses that lie above the threshold.
     """
@@ -43,9 +44,9 @@ class PriorCard(BaseModel):
     scans: tuple[str, ...]
     held: tuple[str, ...]
     consent: dict[str, int]
-    steps: int
+    steps: dict[str, int]
     hours: float
-    explained: dict[str, float]
+    explained: dict[str, dict[str, float]]
     threshold: float
     recognised: float
 
@@ -67,7 +68,7 @@ class TrainedPrior:
         card: What it is.
     """
 
-    prior: HeadPrior
+    prior: Cascade
     memory: Tensor
     card: PriorCard
 
@@ -75,7 +76,9 @@ class TrainedPrior:
 def save_prior(path: Path, trained: TrainedPrior) -> None:
     """Write the file by atomic rename: bfloat16 but for the mean head and its deviation."""
     tensors = {
-        name: (value if name in STATISTICS else value.bfloat16()).contiguous().cpu()
+        name: (value if name.rpartition(".")[2] in STATISTICS else value.bfloat16())
+        .contiguous()
+        .cpu()
         for name, value in trained.prior.state_dict().items()
     }
     tensors["memory"] = trained.memory.half().contiguous().cpu()
@@ -101,7 +104,7 @@ def load_prior(path: Path) -> TrainedPrior:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     try:
         header = _Header.model_validate_json(text)
-        prior = HeadPrior(header.spec)
+        prior = Cascade(header.spec)
         memory = tensors.pop("memory")
         prior.load_state_dict(tensors)
     except (ValueError, KeyError, RuntimeError) as error:

@@ -18,9 +18,9 @@ from medddpm.data.manifest import bids_subject, read_manifest
 from medddpm.errors import ConfigError
 from medddpm.generation.copies import embedding, nearest, threshold_of
 from medddpm.generation.heads import Head, packed_heads, placed, random_pose
-from medddpm.generation.learning import PriorStage
+from medddpm.generation.learning import DetailStage, PriorStage
 from medddpm.generation.options import PriorOptions
-from medddpm.generation.prior import HeadPrior
+from medddpm.generation.prior import Cascade
 from medddpm.generation.prior_file import PriorCard, TrainedPrior, save_prior
 from medddpm.io.outputs import file_stem
 from medddpm.training.data import add_subjects
@@ -89,7 +89,8 @@ def train_prior(
     Args:
         data: A folder of NIfTI scans, those whose name ends in the contrast are taken; or what
             `medddpm prepare` wrote, where consent to synthetic scans and the split are known.
-        out: Run folder; `out`/heads holds the packed scans, `out`/prior the state.
+        out: Run folder; `out`/heads holds the packed scans, `out`/prior and `out`/detail the
+            states.
         options: Of the prior.
         train: Of the loop.
         holdout: Patterns (fnmatch) of scans that training never sees; at least one is needed.
@@ -100,18 +101,23 @@ def train_prior(
         ConfigError: No scan of that contrast, none held out, or a subject on both sides.
     """
     halves = heads_of(data, out / "heads", options, holdout)
-    add_subjects(out / PriorStage.name, halves.subjects)
     torch.manual_seed(train.seed)
-    prior = HeadPrior(options)
-    stage = PriorStage(prior, halves.train, halves.held, options)
-    folder = out / stage.name
-    if not (resume and (folder / "state.safetensors").exists()):
-        stage.start()
-    run_stage(stage, folder, train, launch(train), resume=resume, on_log=on_log)
-    progress = saved_progress(folder / "state.safetensors")
+    prior = Cascade(options)
+    stages = (
+        PriorStage(prior.coarse, halves.train, halves.held, options),
+        DetailStage(prior.fine, halves.train, halves.held, options),
+    )
+    done = []
+    for stage in stages:
+        folder = out / stage.name
+        add_subjects(folder, halves.subjects)
+        if not (resume and (folder / "state.safetensors").exists()):
+            stage.start()
+        run_stage(stage, folder, train, launch(train), resume=resume, on_log=on_log)
+        done.append(saved_progress(folder / "state.safetensors"))
     prior.cpu().eval()
     path = out / PRIOR_FILE
-    save_prior(path, _measured(stage, halves, progress))
+    save_prior(path, _measured(prior, stages, halves, done))
     return path
 
 
@@ -130,21 +136,24 @@ def _likeness(stage: PriorStage, heads: Sequence[Head], memory: Tensor) -> Tenso
     return torch.cat([nearest(stage.standardised(x), memory) for x in posed])
 
 
-def _measured(stage: PriorStage, halves: Halves, progress: Progress) -> TrainedPrior:
+def _measured(
+    prior: Cascade, stages: Sequence[PriorStage], halves: Halves, done: Sequence[Progress]
+) -> TrainedPrior:
     """The prior with its memory of the training scans, and what tells copies."""
-    prior, options = stage.prior, stage.options
+    stage = stages[0]
+    options = stage.options
     known = known_heads(stage, halves)
     near = _likeness(stage, halves.train, known.memory)
     recognised = float((near > known.threshold).float().mean())
     with torch.no_grad():
-        explained = stage.explained(torch.device("cpu"))
+        explained = {s.name: s.explained(torch.device("cpu")) for s in stages}
     card = PriorCard(
         contrast=options.contrast,
         scans=tuple(h.name for h in halves.train),
         held=tuple(h.name for h in halves.held),
         consent=halves.consent,
-        steps=progress.step,
-        hours=progress.seconds / 3600,
+        steps={s.name: p.step for s, p in zip(stages, done, strict=True)},
+        hours=sum(p.seconds for p in done) / 3600,
         explained=explained,
         threshold=known.threshold,
         recognised=recognised,

@@ -16,11 +16,11 @@ from medddpm.diffusion.samplers import dpm_solver_pp_2m
 from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.errors import CheckpointError, ConfigError, OutputError
 from medddpm.generation.options import PriorSpec
-from medddpm.generation.prior import SCHEDULE, HeadPrior
+from medddpm.generation.prior import SCHEDULE, Cascade, HeadPrior, halved
 from medddpm.generation.prior_file import load_prior
 from medddpm.workflows import train
 
-TINY = PriorSpec(shape=(32, 32, 32), channels=(8, 8), embedding_width=16)
+TINY = PriorSpec(shape=(32, 32, 32), channels=(8, 8), coarse_channels=(8, 8), embedding_width=16)
 
 
 def test_standardised_heads_are_of_variance_1_and_come_back() -> None:
@@ -41,6 +41,30 @@ def test_white_noise_on_a_head_is_white_noise_on_what_is_drawn() -> None:
     assert float(u.square().sum()) == pytest.approx(float(n.square().sum()), rel=1e-4)
 
 
+def test_fine_structure_is_drawn_onto_the_coarse_head() -> None:
+    torch.manual_seed(0)
+    prior = Cascade(TINY)
+    x = torch.rand(4, 1, 32, 32, 32, generator=torch.Generator().manual_seed(1)) + 1
+    prior.coarse.set_statistics(halved(x), halved(x))
+    prior.fine.set_statistics(x, x)
+    u, coarse = prior.fine.standardised(x), halved(x)
+    assert u.shape == (4, 7, 16, 16, 16)
+    assert torch.allclose(prior.fine.image(u, coarse), x, atol=1e-5)
+    assert torch.allclose(halved(prior.fine.image(torch.randn_like(u) / 100, coarse)), coarse)
+    assert torch.allclose(prior.mean_image(), x.mean(0), atol=1e-5)
+
+
+def test_draws_depend_on_their_own_seed_alone() -> None:
+    torch.manual_seed(0)
+    prior = Cascade(TINY)
+    with torch.no_grad():
+        two, one = prior.draw([3, 4], 2), prior.draw([4], 2)
+        like = prior.draw([5], 2, like=two[:1], level=SCHEDULE.nearest(0.01))
+    assert torch.allclose(two[1:], one, atol=1e-5)
+    assert float((two[0] - two[1]).abs().mean()) > 0.01
+    assert float((like - two[:1]).abs().mean()) < 0.01
+
+
 def test_denoiser_knows_where_it_is() -> None:
     """Two places of equal noise get two answers: the network is told the place."""
     torch.manual_seed(0)
@@ -54,22 +78,26 @@ def test_run_holds_what_it_should(prior_run: Path) -> None:
     card = trained.card
     assert card.scans == tuple(f"sub-0{n}_T1w" for n in (1, 2, 3, 4))
     assert card.held == ("sub-05_T1w", "sub-06_T1w")
-    assert card.steps == 4
+    assert card.steps == {"prior": 4, "detail": 2}
+    assert set(card.explained) == {"prior", "detail"}
     assert 0 < card.hours < 0.1
     assert trained.memory.shape[0] == 8  # each of the four, and its mirror image
     assert -1 < card.threshold < 1
     assert 0 <= card.recognised <= 1
     assert (prior_run / "prior" / "previews").is_dir()
-    seen = json.loads((prior_run / "prior" / "run.json").read_text())["subjects"]
-    assert seen == {f"sub-0{n}": [f"sub-0{n}_T1w"] for n in (1, 2, 3, 4)}  # for a withdrawal
+    for scale in ("prior", "detail"):
+        seen = json.loads((prior_run / scale / "run.json").read_text())["subjects"]
+        assert seen == {f"sub-0{n}": [f"sub-0{n}_T1w"] for n in (1, 2, 3, 4)}  # for a withdrawal
 
 
 def test_training_moves_the_network(prior_run: Path) -> None:
     trained = load_prior(prior_run / "prior.safetensors")
     torch.manual_seed(0)
-    fresh = HeadPrior(trained.prior.spec).state_dict()
+    fresh = Cascade(trained.prior.spec).state_dict()
     now = trained.prior.state_dict()
-    assert any(not torch.allclose(now[k], fresh[k], atol=1e-2) for k in fresh if "unet" in k)
+    for scale in ("coarse.unet", "fine.unet"):
+        names = [k for k in fresh if scale in k]
+        assert any(not torch.allclose(now[k], fresh[k], atol=1e-2) for k in names)
 
 
 def test_second_run_into_the_folder_needs_resume(heads_folder: Path, prior_run: Path) -> None:
