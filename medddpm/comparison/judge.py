@@ -21,7 +21,7 @@ from medddpm.errors import SamplingDivergedError
 from medddpm.generation.copies import nearest
 from medddpm.generation.heads import placed, random_pose
 from medddpm.generation.train import Known
-from medddpm.likeness.compare import Compared, Likeness, compare_sets
+from medddpm.likeness.compare import Compared, Likeness, RealSet, compare_sets, real_set
 from medddpm.likeness.features import LEAST_EDGE
 from medddpm.training.validation import chunked
 
@@ -96,9 +96,14 @@ def round_trip(images: Images, scene: Scene) -> Images:
     return out
 
 
-def compared(draws: Images, reals: Images, names: Sequence[str]) -> Likeness:
+def known_reals(reals: Images, names: Sequence[str]) -> RealSet:
+    """The real heads, as what draws are compared with."""
+    return real_set(_cubes(reals), regional_features, scans=names)
+
+
+def compared(draws: Images, reals: RealSet) -> Likeness:
     """The draws beside the real heads."""
-    return compare_sets(_cubes(draws), _cubes(reals), regional_features, scans=names)
+    return compare_sets(_cubes(draws), reals)
 
 
 def figures(likeness: Likeness, side: str) -> Row:

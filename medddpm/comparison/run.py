@@ -17,6 +17,7 @@ from medddpm.comparison.judge import (
     copies,
     drawn,
     figures,
+    known_reals,
     lacks_variety,
     peak_memory,
     real_heads,
@@ -178,15 +179,15 @@ class _Gallery:
     ) -> None:
         self.scene, self.known, self.options = scene, known, options
         self.on_log, self.report = on_log, report
-        self.reals, self.names = real_heads(scene)
-        chosen = np.random.default_rng(options.seed).permutation(len(self.reals))
-        trips = round_trip(self.reals[chosen[: options.count]], scene)
-        floor = compared(trips, self.reals, self.names)
+        reals, names = real_heads(scene)
+        self.reals = known_reals(reals, names)
+        chosen = np.random.default_rng(options.seed).permutation(len(reals))
+        floor = compared(round_trip(reals[chosen[: options.count]], scene), self.reals)
         self.rows: list[Row] = [
             {"method": REAL, "state": "done", **figures(floor, "reals")},
             {"method": AUTOENCODER, "state": "done", **figures(floor, "draws")},
         ]
-        held = self.reals[len(scene.halves.train) :]
+        held = reals[len(scene.halves.train) :]
         self.pictures: list[tuple[str, Images]] = [("held-out real heads", held[:_SHOWN])]
 
     def add(self, name: str, method: Method, folder: Path) -> None:
@@ -206,7 +207,7 @@ class _Gallery:
             except SamplingDivergedError as error:
                 self.rows.append(row | {"state": "diverged", "error": str(error)})
                 return
-        likeness = compared(draws.images, self.reals, self.names)
+        likeness = compared(draws.images, self.reals)
         self.rows.append(
             row
             | {
