@@ -18,7 +18,6 @@ from medddpm.comparison.features import regional_features
 from medddpm.comparison.methods import Trained
 from medddpm.comparison.scene import Scene
 from medddpm.errors import SamplingDivergedError
-from medddpm.generation.copies import nearest
 from medddpm.generation.heads import placed, random_pose
 from medddpm.generation.train import Known
 from medddpm.likeness.compare import Compared, Likeness, RealSet, compare_sets, real_set
@@ -65,7 +64,7 @@ def drawn(
             seconds.append(time.perf_counter() - began)
         if not np.isfinite(images[-1]).all():
             raise SamplingDivergedError(f"the draw of seed {seed} holds NaN or infinity")
-        near.append(nearest(u.cpu(), known.memory))
+        near.append(known.memory.nearest(torch.from_numpy(images[-1])[None, None], known.mean))
         told(number)
     return Draws(np.stack(images), torch.cat(near), float(np.median(seconds)))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medddpm.comparison.gan import Gan, GanStage
 from medddpm.comparison.gaussian import collected_heads, drawn_of_sample
 from medddpm.comparison.options import ALL_METHODS
+from medddpm.comparison.restoring import Restore, projected, shrunk
 from medddpm.comparison.scene import Scene
 from medddpm.diffusion.prediction import Prediction
 from medddpm.diffusion.schedule import Schedule
@@ -35,6 +36,7 @@ class Trained:
         minutes: Of the training.
         calls: Network evaluations a draw.
         about: What it is, in a few words.
+        restore: Takes noise off standardised heads; None where it cannot.
     """
 
     draw: Callable[[int], Tensor]
@@ -43,6 +45,7 @@ class Trained:
     minutes: float
     calls: int
     about: str
+    restore: Restore | None = None
 
 
 Method = Callable[[Scene, Path, OnLog | None], Trained]
@@ -64,14 +67,15 @@ def vae(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
     began = time.monotonic()
     stage = scene.stage(scene.network())
     heads = torch.cat([one for head in scene.halves.train for one in stage.both_sides(head)])
-    deviation = heads.square().mean((0, 2, 3, 4)).sqrt().cpu()
+    variance = heads.square().mean((0, 2, 3, 4)).cpu()[:, None, None, None]
     return Trained(
-        draw=lambda seed: stage.noise(1, seed) * deviation[:, None, None, None],
-        weights=scene.measured.mean.numel() + deviation.numel(),
+        draw=lambda seed: stage.noise(1, seed) * variance.sqrt(),
+        weights=scene.measured.mean.numel() + variance.numel(),
         steps=0,
         minutes=(time.monotonic() - began) / 60,
         calls=0,
         about="Gaussian of each latent voxel",
+        restore=lambda u, deviation: shrunk(u, variance.to(u), deviation),
     )
 
 
@@ -85,6 +89,7 @@ def vae_pca(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
         minutes=seconds / 60,
         calls=0,
         about="Gaussian with the covariance of heads",
+        restore=lambda u, deviation: projected(u, heads, deviation),
     )
 
 
@@ -138,6 +143,10 @@ def _trained(
         with torch.inference_mode():
             return stage.sample(stage.noise(1, seed), scene.draw_steps)
 
+    def restore(u: Tensor, deviation: float) -> Tensor:
+        level = stage.schedule.nearest(deviation)
+        return stage.prior.denoiser(len(u))(level.alpha * u.to(stage.prior.mean), level)
+
     return Trained(
         draw=draw,
         weights=_count(stage.prior),
@@ -145,6 +154,7 @@ def _trained(
         minutes=saved_progress(out / "state.safetensors").seconds / 60,
         calls=calls,
         about=about,
+        restore=None if isinstance(stage, GanStage) else restore,
     )
 
 

@@ -26,6 +26,7 @@ from medddpm.comparison.judge import (
 from medddpm.comparison.methods import Method, method_of
 from medddpm.comparison.options import CompareOptions
 from medddpm.comparison.page import Facts, comparison_page
+from medddpm.comparison.restoring import autoencoded, noisy_heads
 from medddpm.comparison.scene import Scene, folder_of, fresh_network
 from medddpm.config import Config
 from medddpm.data.manifest import bids_subject
@@ -163,7 +164,7 @@ def opened(
     stage.start()
     known = known_heads(stage, halves)
     scene = Scene(halves, model, prior, train, network.cpu(), options.draw_steps)
-    return scene, Known(known.memory.cpu(), known.threshold)
+    return scene, known
 
 
 class _Gallery:
@@ -180,13 +181,14 @@ class _Gallery:
         self.scene, self.known, self.options = scene, known, options
         self.on_log, self.report = on_log, report
         reals, names = real_heads(scene)
-        self.reals = known_reals(reals, names)
+        self.reals, self.noisy = known_reals(reals, names), noisy_heads(scene)
         chosen = np.random.default_rng(options.seed).permutation(len(reals))
         floor = compared(round_trip(reals[chosen[: options.count]], scene), self.reals)
         self.rows: list[Row] = [
             {"method": REAL, "state": "done", **figures(floor, "reals")},
             {"method": AUTOENCODER, "state": "done", **figures(floor, "draws")},
         ]
+        self.rows[1]["restored_psnr"] = self.noisy.psnr(autoencoded)
         held = reals[len(scene.halves.train) :]
         self.pictures: list[tuple[str, Images]] = [("held-out real heads", held[:_SHOWN])]
 
@@ -222,6 +224,8 @@ class _Gallery:
                 "about": trained.about,
             }
         )
+        if trained.restore is not None:
+            self.rows[-1]["restored_psnr"] = self.noisy.psnr(trained.restore)
         self.rows[-1]["lacks_variety"] = lacks_variety(self.rows[-1], self.rows[0])
         self.pictures.append((name, draws.images[:_SHOWN]))
 

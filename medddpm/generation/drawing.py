@@ -15,7 +15,7 @@ from torch import Tensor
 from medddpm.diffusion.samplers import dpm_solver_pp_2m, truncated_start
 from medddpm.diffusion.schedule import CLEAN, NoiseLevel
 from medddpm.errors import ConfigError
-from medddpm.generation.copies import Likeness, nearest
+from medddpm.generation.copies import Resemblance
 from medddpm.generation.heads import Head, placed
 from medddpm.generation.prior import SCHEDULE
 from medddpm.generation.prior_file import TrainedPrior, codec_digest
@@ -58,12 +58,12 @@ class Draw:
 
     Attributes:
         volume: In RAS, bright tissue at 1000.
-        likeness: To the training scan that is most like it.
+        resemblance: To the training scan that is most like it.
         seed: That makes it again.
     """
 
     volume: Volume
-    likeness: Likeness
+    resemblance: Resemblance
     seed: int
 
 
@@ -94,6 +94,7 @@ class Artist:
         self.trained, self.restorer, self.options = trained, restorer, options
         self.model: Model = restorer.model
         self.prior = trained.prior.to(restorer.device)
+        self.mean = self._decoded(torch.zeros_like(self.prior.mean)[None])
 
     def draw(self, number: int, name: str, like: Head | None = None) -> Draw:
         """One head; the same seed and number give the same voxels.
@@ -105,18 +106,22 @@ class Artist:
         """
         seed = self.options.seed + number
         with torch.inference_mode():
-            u = self._latent(seed, like)
-            image = self.model.codec.decode(self.prior.latent(u)).clamp_min(0)
-            similarity = float(nearest(u.cpu(), self.trained.memory)[0])
+            image = self._decoded(self._latent(seed, like))
+        similarity = float(self.trained.memory.nearest(image, self.mean)[0])
         shape = self.prior.spec.shape
         affine = (
             centred(self.prior.spec.spacing, shape)
             if like is None
             else like.on_grid(self.prior.spec.spacing, shape)
         )
-        volume = _volume(image[0, 0].cpu().numpy(), affine, name)
-        likeness = Likeness(similarity, self.trained.card.threshold)
-        return Draw(self._finer(volume, seed), likeness, seed)
+        volume = _volume(image[0, 0].numpy(), affine, name)
+        resemblance = Resemblance(similarity, self.trained.card.threshold)
+        return Draw(self._finer(volume, seed), resemblance, seed)
+
+    @torch.inference_mode()
+    def _decoded(self, u: Tensor) -> Tensor:
+        """(1, 1, *shape) image of a standardised latent, on the CPU."""
+        return self.model.codec.decode(self.prior.latent(u)).clamp_min(0).cpu()
 
     def _latent(self, seed: int, like: Head | None) -> Tensor:
         """(1, C, *grid) standardised latent."""

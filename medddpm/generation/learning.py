@@ -91,6 +91,13 @@ class PriorStage:
         """What the prior draws, of images (B, 1, *shape)."""
         return self.prior.standardised(self._encoded(x))
 
+    @torch.no_grad()
+    def decoded(self, u: Tensor) -> Tensor:
+        """Images (B, 1, *shape) of standardised heads, on the CPU."""
+        z = self.prior.latent(u)
+        self.codec.to(z.device)
+        return torch.cat([self.codec.decode(one[None]).clamp_min(0).cpu() for one in z])
+
     def both_sides(self, head: Head) -> list[Tensor]:
         """A head and its mirror image, standardised."""
         poses = (STRAIGHT, replace(STRAIGHT, flipped=True))

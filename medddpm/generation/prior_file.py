@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
-from torch import Tensor
 
 from medddpm.errors import CheckpointError
+from medddpm.generation.copies import Memory
 from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import STATISTICS, HeadPrior
 from medddpm.io import atomic_path
@@ -72,12 +72,12 @@ class TrainedPrior:
 
     Attributes:
         prior: In float32 on the CPU, for inference.
-        memory: (N, D) embeddings of the training scans and their mirror images.
+        memory: Of the training scans and their mirror images.
         card: What it is.
     """
 
     prior: HeadPrior
-    memory: Tensor
+    memory: Memory
     card: PriorCard
 
 
@@ -95,7 +95,7 @@ def save_prior(path: Path, trained: TrainedPrior) -> None:
         name: (value if name in STATISTICS else value.bfloat16()).contiguous().cpu()
         for name, value in trained.prior.state_dict().items()
     }
-    tensors["memory"] = trained.memory.half().contiguous().cpu()
+    tensors |= {f"memory.{k}": v.contiguous().cpu() for k, v in vars(trained.memory).items()}
     header = _Header(spec=trained.prior.spec, card=trained.card).model_dump_json()
     with atomic_path(path) as partial, named_in_utf8(partial.parent) as folder:
         save_file(tensors, folder / partial.name, metadata={_KEY: header})
@@ -119,13 +119,13 @@ def load_prior(path: Path) -> TrainedPrior:
     try:
         header = _Header.model_validate_json(text)
         prior = HeadPrior(header.spec, header.card.latent_channels, header.card.factor)
-        memory = tensors.pop("memory")
+        memory = Memory(tensors.pop("memory.rows"), tensors.pop("memory.centre"))
         prior.load_state_dict(tensors)
     except (ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"prior {path} does not fit its own header ({type(error).__name__}); train it again "
             "or fetch it again"
         ) from error
-    if not all(torch.isfinite(t).all() for t in (*tensors.values(), memory)):
+    if not all(torch.isfinite(t).all() for t in (*tensors.values(), memory.rows, memory.centre)):
         raise CheckpointError(f"prior {path} is damaged: it holds NaN or infinity; fetch it again")
     return TrainedPrior(prior.eval().requires_grad_(False), memory, header.card)
