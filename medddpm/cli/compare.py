@@ -22,9 +22,10 @@ _COLUMNS = (
     ("frechet", "Frechet", ".2f"),
     ("kernel", "kernel", ".3f"),
     ("ms_ssim", "MS-SSIM", ".3f"),
+    ("restored_psnr", "restored dB", ".2f"),
     ("copies", "copies", ".0%"),
 )
-_WIDE = 11
+_WIDE = 13
 
 
 def register(app: typer.Typer) -> None:

@@ -77,7 +77,7 @@ def generate(
             on_progress=lambda done, total: step("heads", done, total),
         )
     for scan in done:
-        near = scan.draw.likeness
+        near = scan.draw.resemblance
         if scan.written:
             typer.echo(f"{scan.image}")
         else:

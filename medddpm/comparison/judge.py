@@ -18,10 +18,9 @@ from medddpm.comparison.features import regional_features
 from medddpm.comparison.methods import Trained
 from medddpm.comparison.scene import Scene
 from medddpm.errors import SamplingDivergedError
-from medddpm.generation.copies import nearest
 from medddpm.generation.heads import placed, random_pose
 from medddpm.generation.train import Known
-from medddpm.likeness.compare import Compared, Likeness, compare_sets
+from medddpm.likeness.compare import Compared, Likeness, RealSet, compare_sets, real_set
 from medddpm.likeness.features import LEAST_EDGE
 
 Images = NDArray[np.float32]
@@ -53,7 +52,6 @@ def drawn(
     Raises:
         SamplingDivergedError: A head holds what is no number.
     """
-    network = scene.network()
     images, near, seconds = [], [], []
     for number, seed in enumerate(seeds, start=1):
         began = time.perf_counter()
@@ -63,7 +61,7 @@ def drawn(
             seconds.append(time.perf_counter() - began)
         if not np.isfinite(images[-1]).all():
             raise SamplingDivergedError(f"the draw of seed {seed} holds NaN or infinity")
-        near.append(nearest(network.standardised(image), known.memory))
+        near.append(known.memory.nearest(image, known.mean))
         told(number)
     return Draws(np.stack(images), torch.cat(near), float(np.median(seconds)))
 
@@ -87,9 +85,14 @@ def round_trip(images: Images, scene: Scene) -> Images:
     return out
 
 
-def compared(draws: Images, reals: Images, names: Sequence[str]) -> Likeness:
+def known_reals(reals: Images, names: Sequence[str]) -> RealSet:
+    """The real heads, as what draws are compared with."""
+    return real_set(_cubes(reals), regional_features, scans=names)
+
+
+def compared(draws: Images, reals: RealSet) -> Likeness:
     """The draws beside the real heads."""
-    return compare_sets(_cubes(draws), _cubes(reals), regional_features, scans=names)
+    return compare_sets(_cubes(draws), reals)
 
 
 def figures(likeness: Likeness, side: str) -> Row:

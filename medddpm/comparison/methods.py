@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medddpm.comparison.gan import Gan, GanStage
 from medddpm.comparison.gaussian import collected_heads, drawn_of_sample
 from medddpm.comparison.options import ALL_METHODS
+from medddpm.comparison.restoring import SIGMA, Restore, latent_noise, projected, shrunk
 from medddpm.comparison.scene import Scene
 from medddpm.diffusion.prediction import Prediction
 from medddpm.diffusion.schedule import Schedule
@@ -36,6 +37,7 @@ class Trained:
         minutes: Of the training.
         calls: Network evaluations a draw.
         about: What it is, in a few words.
+        restore: Takes noise of `SIGMA` off images (B, 1, *shape); None where it cannot.
     """
 
     draw: Callable[[int], Tensor]
@@ -44,6 +46,7 @@ class Trained:
     minutes: float
     calls: int
     about: str
+    restore: Restore | None = None
 
 
 Method = Callable[[Scene, Path, OnLog | None], Trained]
@@ -66,25 +69,35 @@ def vae(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
     both = [placed(h, scene.prior, p) for h in scene.halves.train for p in BOTH_SIDES]
     heads = torch.cat([scene.encoded(x) for x in both])
     mean = heads.mean(0)
-    deviation = (heads - mean).square().mean((0, 2, 3, 4)).sqrt()[:, None, None, None]
+    variance = (heads - mean).square().mean((0, 2, 3, 4))[:, None, None, None]
+    noise = latent_noise(scene)
 
     def draw(seed: int) -> Tensor:
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
-        return scene.decoded((mean + noise * deviation)[None])
+        eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
+        return scene.decoded((mean + eps * variance.sqrt())[None])
+
+    def restore(x: Tensor) -> Tensor:
+        return scene.decoded(mean + shrunk(scene.encoded(x) - mean, variance, noise))
 
     return Trained(
         draw=draw,
-        weights=mean.numel() + deviation.numel(),
+        weights=mean.numel() + variance.numel(),
         steps=0,
         minutes=(time.monotonic() - began) / 60,
         calls=0,
         about="Gaussian of each latent voxel",
+        restore=restore,
     )
 
 
 def vae_pca(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
     """Draws from the Gaussian with the covariance of training heads in random poses."""
     heads, seconds = collected_heads(scene, folder, on_log)
+    mean, noise = heads.float().mean(0), latent_noise(scene)
+
+    def restore(x: Tensor) -> Tensor:
+        return scene.decoded(mean + projected(scene.encoded(x) - mean, heads - mean, noise))
+
     return Trained(
         draw=lambda seed: scene.decoded(drawn_of_sample(heads, seed)),
         weights=heads.numel(),
@@ -92,6 +105,7 @@ def vae_pca(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
         minutes=seconds / 60,
         calls=0,
         about="Gaussian with the covariance of heads",
+        restore=restore,
     )
 
 
@@ -145,6 +159,11 @@ def _trained(
         with torch.inference_mode():
             return stage.prior.image(stage.sample(stage.noise(1, seed), scene.draw_steps))
 
+    def restore(x: Tensor) -> Tensor:
+        prior, u = stage.prior, stage.standardised(x)
+        level = stage.schedule.nearest(SIGMA / float(prior.unit))
+        return prior.image(prior.denoiser(len(u))(level.alpha * u, level)).cpu()
+
     return Trained(
         draw=draw,
         weights=_count(stage.prior),
@@ -152,6 +171,7 @@ def _trained(
         minutes=saved_progress(out / "state.safetensors").seconds / 60,
         calls=calls,
         about=about,
+        restore=None if isinstance(stage, GanStage) else restore,
     )
 
 

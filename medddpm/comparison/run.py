@@ -17,6 +17,7 @@ from medddpm.comparison.judge import (
     copies,
     drawn,
     figures,
+    known_reals,
     lacks_variety,
     peak_memory,
     real_heads,
@@ -25,6 +26,7 @@ from medddpm.comparison.judge import (
 from medddpm.comparison.methods import Method, method_of
 from medddpm.comparison.options import CompareOptions
 from medddpm.comparison.page import Facts, comparison_page
+from medddpm.comparison.restoring import noisy_heads
 from medddpm.comparison.scene import Scene, folder_of, fresh_network
 from medddpm.config import Config
 from medddpm.data.manifest import bids_subject
@@ -159,9 +161,9 @@ def opened(
     network = fresh_network(prior, train.seed).to(pick_device(train.device))
     stage = PriorStage(network, halves.train, halves.held, prior)
     stage.start()
-    known = known_heads(stage, halves)
+    known = known_heads(halves, prior)
     scene = Scene(halves, model, prior, train, network.cpu(), options.draw_steps)
-    return scene, Known(known.memory.cpu(), known.threshold)
+    return scene, known
 
 
 class _Gallery:
@@ -177,15 +179,16 @@ class _Gallery:
     ) -> None:
         self.scene, self.known, self.options = scene, known, options
         self.on_log, self.report = on_log, report
-        self.reals, self.names = real_heads(scene)
-        chosen = np.random.default_rng(options.seed).permutation(len(self.reals))
-        trips = round_trip(self.reals[chosen[: options.count]], scene)
-        floor = compared(trips, self.reals, self.names)
+        reals, names = real_heads(scene)
+        self.reals, self.noisy = known_reals(reals, names), noisy_heads(scene)
+        chosen = np.random.default_rng(options.seed).permutation(len(reals))
+        floor = compared(round_trip(reals[chosen[: options.count]], scene), self.reals)
         self.rows: list[Row] = [
             {"method": REAL, "state": "done", **figures(floor, "reals")},
             {"method": AUTOENCODER, "state": "done", **figures(floor, "draws")},
         ]
-        held = self.reals[len(scene.halves.train) :]
+        self.rows[1]["restored_psnr"] = self.noisy.psnr(lambda x: scene.decoded(scene.encoded(x)))
+        held = reals[len(scene.halves.train) :]
         self.pictures: list[tuple[str, Images]] = [("held-out real heads", held[:_SHOWN])]
 
     def add(self, name: str, method: Method, folder: Path) -> None:
@@ -205,7 +208,7 @@ class _Gallery:
             except SamplingDivergedError as error:
                 self.rows.append(row | {"state": "diverged", "error": str(error)})
                 return
-        likeness = compared(draws.images, self.reals, self.names)
+        likeness = compared(draws.images, self.reals)
         self.rows.append(
             row
             | {
@@ -220,6 +223,8 @@ class _Gallery:
                 "about": trained.about,
             }
         )
+        if trained.restore is not None:
+            self.rows[-1]["restored_psnr"] = self.noisy.psnr(trained.restore)
         self.rows[-1]["lacks_variety"] = lacks_variety(self.rows[-1], self.rows[0])
         self.pictures.append((name, draws.images[:_SHOWN]))
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from medddpm.diffusion.schedule import CLEAN, NoiseLevel
 from medddpm.errors import ConfigError
-from medddpm.generation.copies import Likeness, nearest
+from medddpm.generation.copies import Resemblance
 from medddpm.generation.heads import Head, placed
-from medddpm.generation.prior import SCHEDULE, halved
+from medddpm.generation.prior import SCHEDULE
 from medddpm.generation.prior_file import TrainedPrior
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.resample import resampled, resampled_affine
@@ -56,12 +56,12 @@ class Draw:
 
     Attributes:
         volume: In RAS, bright tissue at 1000.
-        likeness: To the training scan that is most like it.
+        resemblance: To the training scan that is most like it.
         seed: That makes it again.
     """
 
     volume: Volume
-    likeness: Likeness
+    resemblance: Resemblance
     seed: int
 
 
@@ -87,6 +87,7 @@ class Artist:
             )
         self.trained, self.restorer, self.options = trained, restorer, options
         self.prior = trained.prior.to(restorer.device)
+        self.mean = self.prior.mean_image().cpu()
 
     @property
     def weights_digest(self) -> str | None:
@@ -104,18 +105,17 @@ class Artist:
         """
         seed = self.options.seed + number
         with torch.inference_mode():
-            image = self._image(seed, like)
-            u = self.prior.coarse.standardised(halved(image))
-            similarity = float(nearest(u.cpu(), self.trained.memory)[0])
+            image = self._image(seed, like).cpu()
+        similarity = float(self.trained.memory.nearest(image, self.mean)[0])
         shape = self.prior.spec.shape
         affine = (
             centred(self.prior.spec.spacing, shape)
             if like is None
             else like.on_grid(self.prior.spec.spacing, shape)
         )
-        volume = _volume(image[0, 0].cpu().numpy(), affine, name)
-        likeness = Likeness(similarity, self.trained.card.threshold)
-        return Draw(self._finer(volume, seed), likeness, seed)
+        volume = _volume(image[0, 0].numpy(), affine, name)
+        resemblance = Resemblance(similarity, self.trained.card.threshold)
+        return Draw(self._finer(volume, seed), resemblance, seed)
 
     def _image(self, seed: int, like: Head | None) -> Tensor:
         """(1, 1, *shape) on the intensity scale."""

@@ -14,7 +14,7 @@ from medddpm.diffusion.loss import diffusion_loss, min_snr_weight, sample_levels
 from medddpm.diffusion.prediction import interpolate, target, to_x0
 from medddpm.diffusion.samplers import dpm_solver_pp_2m
 from medddpm.diffusion.schedule import Schedule
-from medddpm.generation.heads import BOTH_SIDES, Head, placed, random_pose
+from medddpm.generation.heads import Head, placed, random_pose
 from medddpm.generation.options import PriorOptions
 from medddpm.generation.prior import SCHEDULE, HeadPrior, halved
 from medddpm.training.batches import Share, seed_of
@@ -78,10 +78,6 @@ class PriorStage:
     def _own(self, x: Tensor) -> Tensor:
         """Images on the grid of the prior, which may be coarser."""
         return (x if x.shape[2:] == self.prior.spec.shape else halved(x)).to(self.prior.mean)
-
-    def both_sides(self, head: Head) -> list[Tensor]:
-        """A head and its mirror image, standardised."""
-        return [self.standardised(placed(head, self.options, pose)) for pose in BOTH_SIDES]
 
     def draw(self, share: Share) -> Tensor:
         """Heads in random poses, (B, 1, *shape), each for a few samples."""

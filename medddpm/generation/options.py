@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval, Len
 
@@ -46,6 +46,7 @@ class PriorOptions(PriorSpec):
         turn: Standard deviation of each random rotation, in degrees.
         stretch: Standard deviation of the log of the random scale of each axis.
         warp: Standard deviation of the random smooth displacement, in mm.
+        faces: "refuse" trains on no scan that shows a face, "keep" learns faces too.
     """
 
     contrast: str = "T1w"
@@ -56,3 +57,4 @@ class PriorOptions(PriorSpec):
     turn: Annotated[float, Ge(0)] = 5.0
     stretch: Annotated[float, Ge(0)] = 0.05
     warp: Annotated[float, Ge(0)] = 2.0
+    faces: Literal["refuse", "keep"] = "refuse"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from medddpm.errors import CheckpointError
+from medddpm.generation.copies import Memory
 from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import STATISTICS, Cascade
 from medddpm.io import atomic_path
@@ -64,12 +64,12 @@ class TrainedPrior:
 
     Attributes:
         prior: In float32 on the CPU, for inference.
-        memory: (N, D) embeddings of the training scans and their mirror images.
+        memory: Of the training scans and their mirror images.
         card: What it is.
     """
 
     prior: Cascade
-    memory: Tensor
+    memory: Memory
     card: PriorCard
 
 
@@ -81,7 +81,7 @@ def save_prior(path: Path, trained: TrainedPrior) -> None:
         .cpu()
         for name, value in trained.prior.state_dict().items()
     }
-    tensors["memory"] = trained.memory.half().contiguous().cpu()
+    tensors |= {f"memory.{k}": v.contiguous().cpu() for k, v in vars(trained.memory).items()}
     header = _Header(spec=trained.prior.spec, card=trained.card).model_dump_json()
     with atomic_path(path) as partial:
         save_tensors(partial, tensors, {_KEY: header})
@@ -105,13 +105,13 @@ def load_prior(path: Path) -> TrainedPrior:
     try:
         header = _Header.model_validate_json(text)
         prior = Cascade(header.spec)
-        memory = tensors.pop("memory")
+        memory = Memory(tensors.pop("memory.rows"), tensors.pop("memory.centre"))
         prior.load_state_dict(tensors)
     except (ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"prior {path} does not fit its own header ({type(error).__name__}); train it again "
             "or fetch it again"
         ) from error
-    if not all(torch.isfinite(t).all() for t in (*tensors.values(), memory)):
+    if not all(torch.isfinite(t).all() for t in (*tensors.values(), memory.rows, memory.centre)):
         raise CheckpointError(f"prior {path} is damaged: it holds NaN or infinity; fetch it again")
     return TrainedPrior(prior.eval().requires_grad_(False), memory, header.card)

@@ -16,8 +16,9 @@ from medddpm.data.cache import find_scans
 from medddpm.data.consent import for_generators
 from medddpm.data.manifest import bids_subject, read_manifest
 from medddpm.errors import ConfigError
-from medddpm.generation.copies import embedding, nearest, threshold_of
-from medddpm.generation.heads import Head, packed_heads, placed, random_pose
+from medddpm.generation.copies import Memory, memory_of, threshold_of
+from medddpm.generation.faces import check_faces
+from medddpm.generation.heads import BOTH_SIDES, Head, packed_heads, placed, random_pose
 from medddpm.generation.learning import DetailStage, PriorStage
 from medddpm.generation.options import PriorOptions
 from medddpm.generation.prior import Cascade
@@ -30,7 +31,7 @@ from medddpm.training.options import TrainOptions
 from medddpm.training.state import Progress, saved_progress
 
 PRIOR_FILE = "prior.safetensors"
-_POSES = 20
+_POSES, _OWN_POSES = 20, 4
 """Of each head, to measure how like training scans other heads are, and these themselves."""
 
 
@@ -66,11 +67,13 @@ class Known:
     """What tells copies.
 
     Attributes:
-        memory: (N, D) embeddings of the training scans and their mirror images.
+        memory: Of the training scans and their mirror images.
+        mean: (1, 1, *shape), the mean head.
         threshold: Similarity above which a draw is a copy.
     """
 
-    memory: Tensor
+    memory: Memory
+    mean: Tensor
     threshold: float
 
 
@@ -98,7 +101,7 @@ def train_prior(
         on_log: Called with each logged row.
 
     Raises:
-        ConfigError: No scan of that contrast, none held out, or a subject on both sides.
+        ConfigError: No scan of that contrast, none held out, a subject on both sides, or a face.
     """
     halves = heads_of(data, out / "heads", options, holdout)
     torch.manual_seed(train.seed)
@@ -121,19 +124,24 @@ def train_prior(
     return path
 
 
-def known_heads(stage: PriorStage, halves: Halves) -> Known:
+def known_heads(halves: Halves, options: PriorOptions) -> Known:
     """The memory of the training scans, and how like them held-out heads are in random poses."""
-    sides = [replaced for head in halves.train for replaced in stage.both_sides(head)]
-    memory = embedding(torch.cat(sides)).half()
-    return Known(memory, threshold_of(_likeness(stage, halves.held, memory)))
+    mean = torch.cat([placed(head, options) for head in halves.train]).mean(0, keepdim=True)
+    sides = [placed(head, options, pose) for head in halves.train for pose in BOTH_SIDES]
+    memory = memory_of(torch.cat(sides), mean)
+    near = _likeness(halves.held, options, memory, mean, _POSES)
+    return Known(memory, mean, threshold_of(near))
 
 
-def _likeness(stage: PriorStage, heads: Sequence[Head], memory: Tensor) -> Tensor:
+def _likeness(
+    heads: Sequence[Head], options: PriorOptions, memory: Memory, mean: Tensor, poses: int
+) -> Tensor:
     """To the training scans, of heads in random poses, (N,)."""
-    rng = np.random.default_rng(3)
-    options = stage.options
-    posed = [placed(h, options, random_pose(options, rng)) for h in heads for _ in range(_POSES)]
-    return torch.cat([nearest(stage.standardised(x), memory) for x in posed])
+    rng, found = np.random.default_rng(3), []
+    for head in heads:
+        posed = [placed(head, options, random_pose(options, rng)) for _ in range(poses)]
+        found.append(memory.nearest(torch.cat(posed), mean))
+    return torch.cat(found)
 
 
 def _measured(
@@ -142,8 +150,8 @@ def _measured(
     """The prior with its memory of the training scans, and what tells copies."""
     stage = stages[0]
     options = stage.options
-    known = known_heads(stage, halves)
-    near = _likeness(stage, halves.train, known.memory)
+    known = known_heads(halves, options)
+    near = _likeness(halves.train, options, known.memory, known.mean, _OWN_POSES)
     recognised = float((near > known.threshold).float().mean())
     with torch.no_grad():
         explained = {s.name: s.explained(torch.device("cpu")) for s in stages}
@@ -165,7 +173,8 @@ def heads_of(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[s
     """The scans of one contrast below a folder, packed into `cache` as heads.
 
     Raises:
-        ConfigError: No scan of that contrast, none held out, or a subject on both sides.
+        ConfigError: No scan of that contrast, none held out, a subject on both sides, or a scan
+            with a face where `faces` is "refuse".
     """
     scans = _consented(data) if (data / "manifest.csv").is_file() else _found(data)
     chosen = [scan for scan in scans if scan.contrast.casefold() == options.contrast.casefold()]
@@ -185,9 +194,13 @@ def heads_of(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[s
     both = {scan.subject for scan in held} & {scan.subject for scan in train} - {""}
     if both:
         raise ConfigError(f"{sorted(both)[0]} is trained on and held out; mend data.holdout")
+    learned = packed_heads([scan.path for scan in train], cache, options.spacing)
+    unseen = packed_heads([scan.path for scan in held], cache, options.spacing)
+    if options.faces == "refuse":
+        check_faces([*learned, *unseen])
     return Halves(
-        packed_heads([scan.path for scan in train], cache, options.spacing),
-        packed_heads([scan.path for scan in held], cache, options.spacing),
+        learned,
+        unseen,
         [(scan.subject, scan.name) for scan in train],
         dict(Counter(scan.consent for scan in train)),
     )

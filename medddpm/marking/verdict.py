@@ -1,4 +1,4 @@
-"""What is known of where a file comes from: the mark of a key, its header and its sidecar."""
+"""What is known of where a file comes from: the mark of a key, its header, sidecar, texture."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from medddpm.io.synthetic_label import LABEL, synthetic_label
 from medddpm.marking import signature
 from medddpm.marking.detect import THRESHOLD, Found, OnProgress, detect
 from medddpm.marking.key import Key
+from medddpm.marking.texture import Texture, texture_of
 from medddpm.volume import Geometry, Volume
 
 Voxels = Literal["as told", "other", "not told"]
@@ -58,11 +59,13 @@ class Verdict:
         file: What was looked at.
         mark: Of the key; None if none was given.
         provenance: What the header and the sidecar say.
+        texture: What the texture hints at, which decides nothing.
     """
 
     file: Path
     mark: Found | None
     provenance: Provenance
+    texture: Texture
 
     @property
     def is_synthetic(self) -> bool:
@@ -74,6 +77,7 @@ class Verdict:
     def sentences(self) -> list[str]:
         """The verdict in words."""
         found = [_mark_in_words(self.mark), *_provenance_in_words(self.provenance)]
+        found.append(self.texture.sentence)
         if not self.is_synthetic:
             found.append("That nothing was found does not show that the scan is real.")
         return found
@@ -103,6 +107,7 @@ class Verdict:
                 "signer": told.signer or None,
                 "voxels": told.voxels,
             },
+            "texture": self.texture.facts,
         }
 
 
@@ -131,7 +136,7 @@ def inspect_file(
     told = _provenance(path, volume, public_key)
     placed = volume if spacing is None else _with_spacing(volume, spacing)
     mark = None if key is None else detect(placed, key, on_progress=on_progress)
-    return Verdict(path, mark, told)
+    return Verdict(path, mark, told, texture_of(placed))
 
 
 def _with_spacing(volume: Volume, spacing: tuple[float, float, float]) -> Volume:

@@ -145,7 +145,7 @@ def generate(
     done = []
     for number, target in enumerate(targets):
         draw = artist.draw(number, target.stem, head)
-        written = wanted.allow_copies or head is not None or not draw.likeness.is_copy
+        written = wanted.allow_copies or head is not None or not draw.resemblance.is_copy
         if written:
             _write(target, draw, facts, keys)
         done.append(Generated(target.image, draw, written, trained.card.recognised))
@@ -171,10 +171,10 @@ def _write(target: Target, draw: Draw, facts: dict[str, Any], keys: _Keys) -> No
     header = nifti_header(marked)
     header["intent_name"] = LABEL.encode()
     volume = replace(marked, native=header)
-    likeness = asdict(draw.likeness) | {"is_copy": draw.likeness.is_copy}
+    resemblance = asdict(draw.resemblance) | {"is_copy": draw.resemblance.is_copy}
     own = {
         "seed": draw.seed,
-        "nearest_training_scan": likeness,
+        "nearest_training_scan": resemblance,
         "voxels_sha256": voxel_checksum(volume),
     }
     told = facts | own

@@ -13,6 +13,7 @@ from unit.generation.conftest import ellipsoid
 
 from medddpm.comparison.methods import Trained
 from medddpm.comparison.scene import Scene
+from medddpm.generation.heads import placed
 
 SETTINGS = (
     "prior.shape=[32,32,32]",
@@ -67,7 +68,7 @@ def one_head(scene: Scene, folder: Path, on_log: Any) -> Trained:
     """A generator that has collapsed: it knows one training head, and draws it with a whisper."""
     del folder, on_log
     stage = scene.stage(scene.network())
-    known = stage.both_sides(scene.halves.train[0])[0]
+    known = stage.standardised(placed(scene.halves.train[0], scene.prior))
 
     def draw(seed: int) -> torch.Tensor:
         return stage.prior.image(known + 0.01 * stage.noise(1, seed))

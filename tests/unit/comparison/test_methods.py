@@ -30,6 +30,7 @@ def test_two_steps_and_a_draw(name: str, scene: Callable[[int], Scene], tmp_path
     assert trained.minutes > 0
     assert trained.calls == {"vae": 0, "vae-pca": 0, "gan": 1}.get(name, 2)
     assert trained.weights > 0
+    assert (trained.restore is None) is (name == "gan")
 
 
 def test_networks_know_the_statistics_of_the_heads(scene: Callable[[int], Scene]) -> None:

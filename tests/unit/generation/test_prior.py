@@ -81,7 +81,7 @@ def test_run_holds_what_it_should(prior_run: Path) -> None:
     assert card.steps == {"prior": 4, "detail": 2}
     assert set(card.explained) == {"prior", "detail"}
     assert 0 < card.hours < 0.1
-    assert trained.memory.shape[0] == 8  # each of the four, and its mirror image
+    assert trained.memory.rows.shape[0] == 8  # each of the four, and its mirror image
     assert -1 < card.threshold < 1
     assert 0 <= card.recognised <= 1
     assert (prior_run / "prior" / "previews").is_dir()
