@@ -17,6 +17,7 @@ from medddpm.comparison.scene import Scene
 SETTINGS = (
     "prior.shape=[32,32,32]",
     "prior.spacing=6",
+    "prior.faces=keep",  # an ellipsoid fills the place of a face
     "prior.channels=[8,8]",
     "prior.embedding_width=16",
     "prior.batch=2",
