@@ -90,4 +90,5 @@ def projected(u: Tensor, heads: Tensor, deviation: float) -> Tensor:
     """
     rows = heads.flatten(1).to(u) / len(heads) ** 0.5
     gram = rows @ rows.T + deviation**2 * torch.eye(len(rows)).to(u)
-    return (rows.T @ torch.linalg.solve(gram, rows @ u.flatten(1).T)).T.reshape(u.shape)
+    found: Tensor = rows.T @ torch.linalg.solve(gram, rows @ u.flatten(1).T)
+    return found.T.reshape(u.shape)

@@ -18,6 +18,7 @@ from medddpm.generation.heads import placed
 SETTINGS = (
     "prior.shape=[32,32,32]",
     "prior.spacing=6",
+    "prior.faces=keep",  # an ellipsoid fills the place of a face
     "prior.channels=[8,8]",
     "prior.embedding_width=16",
     "prior.batch=2",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 SETTINGS = (
     "prior.shape=[32,32,32]",
     "prior.spacing=6",
+    "prior.faces=keep",  # an ellipsoid fills the place of a face
     "prior.channels=[8,8]",
     "prior.coarse_channels=[8,8]",
     "prior.embedding_width=16",

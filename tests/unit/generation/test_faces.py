@@ -43,9 +43,10 @@ def test_a_training_refuses_faces_unless_told(tmp_path: Path) -> None:
         image[8:28, 24:, :18] = 800
         scan = nib.nifti1.Nifti1Image(image, np.diag([4.0, 4.0, 4.0, 1.0]))
         nib.save(scan, tmp_path / f"sub-{subject:02d}_T1w.nii.gz")
-    config = load_config(None, SETTINGS)
+    assert load_config(None).prior.faces == "refuse"
+    config = load_config(None, [*SETTINGS, "prior.faces=refuse"])
     with pytest.raises(ConfigError, match="seem to show a face"):
         heads_of(tmp_path, tmp_path / "heads", config.prior, config.data.holdout)
-    config = load_config(None, [*SETTINGS, "prior.faces=keep"])
+    config = load_config(None, SETTINGS)
     kept = heads_of(tmp_path, tmp_path / "heads", config.prior, config.data.holdout)
     assert len(kept.train) == 1
