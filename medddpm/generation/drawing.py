@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medddpm.diffusion.samplers import dpm_solver_pp_2m, truncated_start
+from medddpm.diffusion.samplers import sampler_of, truncated_start
 from medddpm.diffusion.schedule import CLEAN, NoiseLevel
 from medddpm.errors import ConfigError
 from medddpm.generation.copies import Likeness, nearest
@@ -28,6 +28,8 @@ from medddpm.volume import Geometry, Volume
 
 SCALE = 1000.0
 """Intensity of bright tissue in what is written."""
+_SAMPLER = "dpm_solver_pp_2m"
+"""Of a prior that was not distilled for another."""
 _FINEST = 2
 """How many times finer than the prior's a grid may be: more would be interpolation alone."""
 _CONDITION_NOISE = 0.04
@@ -132,7 +134,9 @@ class Artist:
                 return guess
         start = truncated_start(guess, level, eps)
         steps = SCHEDULE.steps(self.options.steps, level)
-        return dpm_solver_pp_2m(self.prior.denoiser(1), start, steps)
+        distilled = self.trained.card.distilled
+        sampler = sampler_of(distilled.sampler if distilled else _SAMPLER)
+        return sampler(self.prior.denoiser(1), start, steps, generator=generator)
 
     def _finer(self, volume: Volume, seed: int) -> Volume:
         """The head on a finer grid: interpolated, with what the conditional network draws into it.

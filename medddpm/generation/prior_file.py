@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +22,26 @@ from medddpm.model.weights_file import open_weights
 
 PRIOR_VERSION = 1
 _KEY = "medddpm_prior"
+
+
+class DistilledCard(BaseModel):
+    """What a prior was distilled from, and how near it came.
+
+    Attributes:
+        teacher: SHA-256 of the file of its teacher.
+        sampler: That it is for.
+        steps: Of the distillation.
+        hours: Of its steps.
+        closed: See `generation.distil.PriorDistilStage`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    teacher: str
+    sampler: Literal["consistency"] = "consistency"
+    steps: int
+    hours: float
+    closed: float
 
 
 class PriorCard(BaseModel):
@@ -40,6 +61,7 @@ class PriorCard(BaseModel):
         explained: Share of the variance among held-out heads that it finds again, see `PriorStage`.
         threshold: Similarity above which a draw is a copy.
         recognised: Share of training scans in other poses that lie above the threshold.
+        distilled: How it was taught to draw in few steps; None if it was not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +79,7 @@ class PriorCard(BaseModel):
     explained: dict[str, float]
     threshold: float
     recognised: float
+    distilled: DistilledCard | None = None
 
 
 class _Header(BaseModel):

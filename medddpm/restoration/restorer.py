@@ -137,6 +137,7 @@ class Restorer:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
+        options = options.for_weights(self.model.own_sampler)
         warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         told = told_of_frames(volume, options, law, sigma_map)
         task, began = _Task(volume, options, told, on_progress), time.perf_counter()
@@ -179,6 +180,7 @@ class Restorer:
         """
         volume = _checked(scan.magnitude)
         options = replace(options or RestoreOptions(), noise="gaussian")
+        options = options.for_weights(self.model.own_sampler)
         told = told_of_frames(volume, options, None, sigma_map)
         task, began = _Task(volume, options, told, on_progress), time.perf_counter()
         frames, phases = [], []
