@@ -186,7 +186,8 @@ def _against_steps(lines: Sequence[Row], key: str) -> list[Series]:
     return [
         Series(
             _short(f"{name}, sigma {sigma:g}"),
-            *zip(*sorted(points), strict=True),
+            [steps for steps, _ in sorted(points)],
+            [value for _, value in sorted(points)],
             style="line" if name == names[0] else "dashed",
             colour=sorted({sigma for _, sigma in groups}).index(sigma),
         )

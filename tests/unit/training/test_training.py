@@ -203,7 +203,7 @@ def test_all_stages_train_on_a_gpu(scans: Path, tmp_path: Path) -> None:
     assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
 
 
-@pytest.mark.parametrize("stage", ["diffusion", "fidelity", "joint", "distil"])
+@pytest.mark.parametrize("stage", ["diffusion", "fidelity", "joint"])
 def test_accumulated_parts_equal_the_whole_batch(
     scans: Path, trained_once: dict[str, Path], tmp_path: Path, stage: Any
 ) -> None:
