@@ -26,6 +26,7 @@ from medddpm.training.options import (
     AutoencoderOptions,
     DataOptions,
     DiffusionOptions,
+    DistilOptions,
     FidelityOptions,
     FinetuneOptions,
     JointOptions,
@@ -43,6 +44,7 @@ class Config(BaseModel):
         diffusion: The denoiser, its schedule and its loss.
         fidelity: The decoder that also sees the scan.
         joint: The training of the last two at once.
+        distil: The distillation to few steps.
         prior: What whole heads are drawn from, and its training.
         train: Steps, optimiser, precision, logging.
         finetune: What `train --from` changes, and what it replays.
@@ -59,6 +61,7 @@ class Config(BaseModel):
     diffusion: DiffusionOptions = Field(default_factory=DiffusionOptions)
     fidelity: FidelityOptions = Field(default_factory=FidelityOptions)
     joint: JointOptions = Field(default_factory=JointOptions)
+    distil: DistilOptions = Field(default_factory=DistilOptions)
     prior: PriorOptions = Field(default_factory=PriorOptions)
     train: TrainOptions = Field(default_factory=TrainOptions)
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)

@@ -155,6 +155,61 @@ def gain_charts(summary: Sequence[Row]) -> list[Markup]:
     return found
 
 
+def steps_charts(summary: Sequence[Row]) -> list[Markup]:
+    """PSNR and power against steps, where methods differ in these alone; a colour a noise level.
+
+    The first such method is a line, the others, such as other samplers or weights, are dashed.
+    """
+    found = []
+    for noise in _noises(summary):
+        lines = [line for line in summary if line["noise"] == noise]
+        for key, axis in (
+            ("psnr", Axis("PSNR in the foreground, dB", least=2)),
+            ("power_high", Axis("power at 0.5 to 0.8 Nyquist, of the truth's", least=0.2)),
+        ):
+            series = _against_steps([line for line in lines if key in line], key)
+            if series:
+                title = f"{axis.label.split(',')[0]} by steps, {NOISE_WORDS[noise]}"
+                steps = Axis("evaluations of the network, steps of a sample", log=True)
+                found.append(chart(title, series, steps, axis, words=title))
+    return found
+
+
+def _against_steps(lines: Sequence[Row], key: str) -> list[Series]:
+    """A curve for each method and noise level that there is with two numbers of steps or more."""
+    groups: dict[tuple[str, float], list[tuple[int, float]]] = {}
+    for line in lines:
+        name, steps = without_steps(line["method"])
+        if steps is not None:
+            groups.setdefault((name, line["sigma"]), []).append((steps, line[key]))
+    names = list(dict.fromkeys(name for name, _ in groups))
+    return [
+        Series(
+            _short(f"{name}, sigma {sigma:g}"),
+            [steps for steps, _ in sorted(points)],
+            [value for _, value in sorted(points)],
+            style="line" if name == names[0] else "dashed",
+            colour=sorted({sigma for _, sigma in groups}).index(sigma),
+        )
+        for (name, sigma), points in groups.items()
+        if len({steps for steps, _ in points}) > 1
+    ]
+
+
+def without_steps(method: str) -> tuple[str, int | None]:
+    """The label of a method without its number of steps, and that number; None if it has none.
+
+    Example:
+        >>> without_steps("sample@steps=4,start=3")
+        ('sample@start=3', 4)
+    """
+    name, _, settings = method.partition("@")
+    parts = settings.split(",")
+    steps = [part.removeprefix("steps=") for part in parts if part.startswith("steps=")]
+    others = ",".join(part for part in parts if part and not part.startswith("steps="))
+    return name + (f"@{others}" if others else ""), int(steps[0]) if steps else None
+
+
 def has_interval(line: Row) -> bool:
     """Of one scan there is no interval over scans."""
     return int(line["scans"]) > 1

@@ -16,6 +16,7 @@ from medddpm.benchmark.figures import (
     method_label,
     montage,
     score_charts,
+    steps_charts,
     true_sigma,
 )
 from medddpm.report.html import fold, heading, html_page, paragraph, plots, table
@@ -105,7 +106,7 @@ def benchmark_page(
         heading("Denoising benchmark", 1),
         paragraph(_LEAD.format(summary[0]["gain_over"])),
         fold("What the numbers mean", paragraph(_LEGEND)),
-        plots([*score_charts(summary), *gain_charts(summary)]),
+        plots([*score_charts(summary), *gain_charts(summary), *steps_charts(summary)]),
     ]
     if len(noises) > 1:
         parts += [heading("The kinds of noise side by side"), _side_by_side(summary, noises)]

@@ -120,8 +120,8 @@ def calibrate(
     tested = {} if options.test is None else _test_subjects(options.test, {*subjects.values()})
     check_targets([out / name for name in NAMES], overwrite=overwrite)
     settings = replace(options.restore, mode="ensemble", sigma=None)
-    options = replace(options, restore=settings)
     restorer = Restorer.from_pretrained(weights, device)
+    options = replace(options, restore=settings.for_weights(restorer.model.own_sampler))
     points: list[Points] = []
     who, spoilt = subjects | tested, list(product(options.noises, sorted(options.sigmas)))
     for (path, subject), (noise, sigma) in product(who.items(), spoilt):

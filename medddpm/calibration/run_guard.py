@@ -117,8 +117,10 @@ def calibrate_guard(
             "from, so give scans of two or more (a CSV with a column `subject` tells)"
         )
     check_targets([out / name for name in NAMES], overwrite=overwrite)
-    options = replace(options, restore=replace(options.restore, sigma=None))
-    lab = _Lab(Restorer.from_pretrained(weights, device), options.restore, options.crop, out)
+    restorer = Restorer.from_pretrained(weights, device)
+    settings = replace(options.restore, sigma=None).for_weights(restorer.model.own_sampler)
+    options = replace(options, restore=settings)
+    lab = _Lab(restorer, options.restore, options.crop, out)
     trials: list[Trial] = []
     work = list(product(_plan(list(subjects), options), sorted(options.sigmas)))
     for done, ((path, fault), sigma) in enumerate(work, start=1):

@@ -1,4 +1,4 @@
-"""`medddpm train autoencoder|diffusion|fidelity|joint|prior`."""
+"""`medddpm train autoencoder|diffusion|fidelity|joint|distil|prior`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medddpm.cli.console import duration, progress, say
 from medddpm.cli.options import Overrides
 from medddpm.cli.run import reports_errors
 
-StageName = Literal["autoencoder", "diffusion", "fidelity", "joint", "prior"]
+StageName = Literal["autoencoder", "diffusion", "fidelity", "joint", "distil", "prior"]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,8 @@ def train(
     stage: Annotated[
         StageName,
         typer.Argument(
-            help="Train the first three in this order; prior is for `medddpm generate`."
+            help="Train the first three in this order; distil makes `sample` need one step; "
+            "prior is for `medddpm generate`."
         ),
     ],
     data: Annotated[Path, typer.Option(help="A prepared folder, or one of NIfTI scans.")],
@@ -46,6 +47,10 @@ def train(
         Path | None,
         typer.Option(help="Autoencoder of `medddpm import`, in place of one that is trained here."),
     ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(help="Of distil: this prior in place of the diffusion network."),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Train one stage on a folder of scans; Ctrl-C or SIGTERM saves, --resume goes on."""
@@ -62,6 +67,7 @@ def train(
             resume=resume,
             start=start,
             replay=replay,
+            prior=prior,
             on_log=_Log(before),
         )
 

@@ -198,6 +198,30 @@ def heun(
     return z
 
 
+def consistency(
+    denoiser: Denoiser,
+    z: Tensor,
+    levels: Sequence[NoiseLevel],
+    *,
+    generator: torch.Generator | None = None,
+    noise: Noise | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """A sample of a distilled network, by multistep consistency sampling.
+
+    Song et al. 2023, algorithm 1. Such a network answers with the end of a path, not with a mean
+    over all ends. So each answer is a sample, to which the noise of the next level is added anew.
+    A network that was not distilled ends too smooth.
+    """
+    for i, level, following in _steps(levels):
+        x0 = _denoise(denoiser, z, level, i, len(levels) - 1)
+        z = following.alpha * x0
+        if following.sigma > 0:
+            z = z + following.sigma * _draw(i, x0, generator, noise)
+        _report(on_step, i, levels, x0)
+    return z
+
+
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
     {
         "ddpm": ddpm,
@@ -205,6 +229,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "dpm_solver_pp_2m": dpm_solver_pp_2m,
         "heun": heun,
         "euler": euler,
+        "consistency": consistency,
     }
 )
 

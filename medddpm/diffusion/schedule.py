@@ -190,6 +190,12 @@ class Schedule:
         alpha, sigma = _levels(self.kind, self.num_timesteps, self.zero_terminal_snr)
         return NoiseLevel(float(alpha[t]), float(sigma[t]))
 
+    def at_angles(self, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """Alpha and sigma, each (B,), of any levels: `angle` (B,) is their atan2(sigma, alpha)."""
+        alpha, sigma = angle.cos(), angle.sin()
+        radius = alpha + sigma if self.kind == "rectified_flow" else 1.0
+        return alpha / radius, sigma / radius
+
     @property
     def terminal(self) -> NoiseLevel:
         """The noisiest level; alpha = 0 under zero terminal SNR."""

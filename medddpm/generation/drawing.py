@@ -16,7 +16,7 @@ from medddpm.diffusion.schedule import CLEAN, NoiseLevel
 from medddpm.errors import ConfigError
 from medddpm.generation.copies import Resemblance
 from medddpm.generation.heads import Head, placed
-from medddpm.generation.prior import SCHEDULE
+from medddpm.generation.prior import SAMPLER, SCHEDULE
 from medddpm.generation.prior_file import TrainedPrior
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.resample import resampled, resampled_affine
@@ -119,11 +119,13 @@ class Artist:
 
     def _image(self, seed: int, like: Head | None) -> Tensor:
         """(1, 1, *shape) on the intensity scale."""
+        distilled = self.trained.card.distilled
+        sampler = SAMPLER if distilled is None else distilled.sampler
         if like is None:
-            return self.prior.draw([seed], self.options.steps)
+            return self.prior.draw(seed, self.options.steps, sampler=sampler)
         x = placed(like, self.prior.spec).to(self.restorer.device)
         level = _level(self.options.change)
-        return self.prior.draw([seed], self.options.steps, like=x, level=level)
+        return self.prior.draw(seed, self.options.steps, sampler=sampler, like=x, level=level)
 
     def _finer(self, volume: Volume, seed: int) -> Volume:
         """The head on a finer grid: interpolated, with what the conditional network draws into it.

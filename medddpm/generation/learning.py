@@ -65,17 +65,17 @@ class PriorStage:
         poses = [(head, random_pose(self.options, rng)) for head in self.heads * _POSES]
         posed = torch.cat([placed(head, self.options, pose) for head, pose in poses])
         straight = torch.cat([placed(head, self.options) for head in self.heads])
-        self.prior.set_statistics(self._own(straight), self._own(posed))
+        self.prior.set_statistics(self.own(straight), self.own(posed))
 
     def standardised(self, x: Tensor) -> Tensor:
         """What the prior draws, of images (B, 1, *shape)."""
-        return self.prior.standardised(self._own(x))
+        return self.prior.standardised(self.own(x))
 
     def given(self, x: Tensor) -> Tensor | None:
         """What the prior is told of images (B, 1, *shape): these at twice the spacing, or None."""
         return halved(x).to(self.prior.mean) if self.prior.given else None
 
-    def _own(self, x: Tensor) -> Tensor:
+    def own(self, x: Tensor) -> Tensor:
         """Images on the grid of the prior, which may be coarser."""
         return (x if x.shape[2:] == self.prior.spec.shape else halved(x)).to(self.prior.mean)
 
@@ -126,7 +126,7 @@ class PriorStage:
         coarse = self.given(shown)
         u = self.sample(self.noise(len(shown), seed=1), _PREVIEW_STEPS, coarse)
         drawn = self.prior.image(u, coarse).cpu()
-        write_preview(preview, {"drawn": drawn, "held-out scan": self._own(shown).cpu()})
+        write_preview(preview, {"drawn": drawn, "held-out scan": self.own(shown).cpu()})
 
     def explained(self, device: torch.device) -> dict[str, float]:
         """Share of the variance among held-out heads that is found again, by noise level."""

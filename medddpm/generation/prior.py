@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,23 +10,21 @@ from torch.nn import functional as F
 
 from medddpm.diffusion.denoiser import Denoiser, as_denoiser
 from medddpm.diffusion.prediction import Prediction, target
-from medddpm.diffusion.samplers import dpm_solver_pp_2m, truncated_start
+from medddpm.diffusion.samplers import sampler_of, truncated_start
 from medddpm.diffusion.schedule import CLEAN, NoiseLevel, Schedule
 from medddpm.generation.options import PriorSpec
 from medddpm.model.spec import DiffusionSpec
 from medddpm.model.unet import LatentUNet
 from medddpm.model.wavelet import haar, image_of
-from medddpm.training.batches import normal
 
 SCHEDULE = Schedule("shifted_cosine")
 PREDICTION: Prediction = "v"
+SAMPLER = "dpm_solver_pp_2m"
 STATISTICS = ("mean", "unit", "spread")
 """Buffers that hold what was measured of the training set."""
 CHANNELS = 8
 """Haar coefficients of each block of 2 x 2 x 2 voxels."""
 _NUM_PLACES = 3
-_OTHER = 2**32
-"""Added to a seed for the noise of the fine scale."""
 _LEAST_SPREAD = 1e-4
 """Of the mean variance among heads: no place is wholly fixed."""
 
@@ -177,45 +174,39 @@ class Cascade(nn.Module):
 
     def draw(
         self,
-        seeds: Sequence[int],
+        seed: int,
         steps: int,
         *,
+        sampler: str = SAMPLER,
         like: Tensor | None = None,
         level: NoiseLevel = SCHEDULE.terminal,
     ) -> Tensor:
-        """Heads (B, 1, *shape), one a seed; the same seed gives the same head.
+        """A head (1, 1, *shape); the same seed gives the same one.
 
         Args:
-            seeds: Of the white noise.
+            seed: Of all noise.
             steps: Network evaluations of each scale.
+            sampler: By its name, see `diffusion.samplers`.
             like: (1, 1, *shape), a head that noise of `level` is added to; none is drawn anew.
             level: Where the draw of each scale begins.
         """
-        coarse_like = None if like is None else halved(like)
-        u = _draw_scale(self.coarse, seeds, steps, coarse_like, level, None)
-        coarse = self.coarse.image(u)
-        u = _draw_scale(self.fine, [seed + _OTHER for seed in seeds], steps, like, level, coarse)
-        return self.fine.image(u, coarse)
+        generator = torch.Generator().manual_seed(seed)
+        coarse: Tensor | None = None
+        for prior in (self.coarse, self.fine):
+            eps = torch.randn(1, *prior.mean.shape, generator=generator).to(prior.mean)
+            guess = torch.zeros_like(eps)
+            if like is not None:
+                guess = prior.standardised(like if prior is self.fine else halved(like))
+            u = guess
+            if level is not CLEAN:
+                start, levels = truncated_start(guess, level, eps), SCHEDULE.steps(steps, level)
+                denoiser = prior.denoiser(1, coarse)
+                u = sampler_of(sampler)(denoiser, start, levels, generator=generator)
+            coarse = prior.image(u, coarse)
+        assert coarse is not None
+        return coarse
 
 
 def halved(x: Tensor) -> Tensor:
     """Images (B, 1, *shape) at twice the spacing: the mean of each block of 2 x 2 x 2 voxels."""
     return F.avg_pool3d(x, 2)
-
-
-def _draw_scale(
-    prior: HeadPrior,
-    seeds: Sequence[int],
-    steps: int,
-    like: Tensor | None,
-    level: NoiseLevel,
-    coarse: Tensor | None,
-) -> Tensor:
-    """Standardised differences (B, C, *grid) of one scale."""
-    eps = normal(prior.mean.shape, seeds, prior.mean.device)
-    guess = torch.zeros_like(eps) if like is None else prior.standardised(like).expand_as(eps)
-    if level is CLEAN:
-        return guess
-    start = truncated_start(guess, level, eps)
-    levels = SCHEDULE.steps(steps, level)
-    return dpm_solver_pp_2m(prior.denoiser(len(eps), coarse), start, levels)

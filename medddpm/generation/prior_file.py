@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +19,26 @@ from medddpm.model.weights_file import open_weights
 
 PRIOR_VERSION = 1
 _KEY = "medddpm_prior"
+
+
+class DistilledCard(BaseModel):
+    """What a prior was distilled from, and how near it came.
+
+    Attributes:
+        teacher: SHA-256 of the file of its teacher.
+        sampler: That it is for.
+        steps: Of the distillation, by scale.
+        hours: Of its steps.
+        closed: By scale, see `generation.distil.PriorDistilStage`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    teacher: str
+    sampler: Literal["consistency"] = "consistency"
+    steps: dict[str, int]
+    hours: float
+    closed: dict[str, float]
 
 
 class PriorCard(BaseModel):
@@ -35,6 +56,7 @@ class PriorCard(BaseModel):
             `PriorStage`.
         threshold: Similarity above which a draw is a copy.
         recognised: Share of training scans in other poses that lie above the threshold.
+        distilled: How it was taught to draw in few steps; None if it was not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +71,7 @@ class PriorCard(BaseModel):
     explained: dict[str, dict[str, float]]
     threshold: float
     recognised: float
+    distilled: DistilledCard | None = None
 
 
 class _Header(BaseModel):

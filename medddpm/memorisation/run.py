@@ -159,7 +159,8 @@ def _open_run(run: Path, device: str) -> _Run:
     if both:
         raise ConfigError(f"{len(both)} subjects are trained on and held out; mend data.holdout")
     where = pick_device(device)
-    has_prior = stage["options"].get("cond_dropout", 0) > 0
+    # A distilled network is taught no draws without a condition.
+    has_prior = stage["options"].get("cond_dropout", 0) > 0 and not model.own_sampler
     return _Run(model.to(where), where, run / "cache", options, train, held, subjects, has_prior)
 
 
@@ -187,6 +188,7 @@ def _drawn(known: _Run, samples: int, seed: int, report: Report) -> list[Sample]
         report("prior samples", number + 1, samples)
     trained = {"fidelity", "joint"} & set(known.model.card["stages"])  # else the plain decoder
     settings = RestoreOptions(mode="sample", fidelity=float(bool(trained)), texture=0.0)
+    settings = settings.for_weights(known.model.own_sampler)
     for number, (name, patch, edges) in enumerate(_patches(known.held, samples, rng)):
         x = torch.from_numpy(patch)[None, None]
         noisy = fixed_noise(x, torch.tensor([edges]), options.sigma_max, seed + number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -46,6 +46,10 @@ class StageCard(BaseModel):
     options: _StageOptions = _StageOptions()
 
 
+OwnSampler = Literal["", "consistency"]
+"""Sampler that a network was distilled for; empty if it was not distilled."""
+
+
 class Card(BaseModel):
     """A card; what it does not name may hold anything."""
 
@@ -53,6 +57,7 @@ class Card(BaseModel):
 
     name: str = ""
     description: str = ""
+    sampler: OwnSampler = ""
     calibration: CalibrationCard | None = None
     guard: GuardCards | None = None
     stages: dict[str, StageCard] = Field(default_factory=dict)

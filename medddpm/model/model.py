@@ -109,6 +109,11 @@ class Model(nn.Module):
         self.shrinkage = self.fidelity.shrinkage
 
     @property
+    def own_sampler(self) -> str:
+        """The sampler that the U-Net was distilled for; empty if it was not distilled."""
+        return str(self.card.get("sampler", ""))
+
+    @property
     def multiple(self) -> int:
         """Tiles must be multiples of this many voxels along each axis (noise blocks included)."""
         latent: int = self.spec.autoencoder.factor * 2 ** (len(self.spec.diffusion.channels) - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
@@ -43,7 +43,8 @@ class RestoreOptions:
         samples: Samples of an ensemble.
         steps: Evaluations of a sample.
         sampler: Which sampler takes them: a name, an import path, or a function, which is kept by
-            its import path.
+            its import path. Distilled weights have their own, "consistency", which takes the place
+            of the default.
         sigma: Noise in the scan's own units; None estimates it.
         fidelity: 1 is the fidelity decoder, 0 the plain decoder of the latent.
         texture: Share of what the fidelity decoder leaves open that a sample draws: 1 gives the
@@ -124,6 +125,21 @@ class RestoreOptions:
                 f"restore.frames=mppca belongs to mode mean, and mode is {self.mode}, whose "
                 "samples would not hold what MPPCA is uncertain of"
             )
+
+    def for_weights(self, own_sampler: str) -> RestoreOptions:
+        """These options with the sampler that the weights were distilled for, "" if they were not.
+
+        Raises:
+            ConfigError: Another one was asked for.
+        """
+        if self.mode == "mean" or own_sampler in ("", self.sampler):
+            return self
+        if self.sampler != RestoreOptions.sampler:
+            raise ConfigError(
+                f"restore.sampler is {self.sampler}, and these weights were distilled for "
+                f"{own_sampler}: leave it out, or take the weights that they were distilled from"
+            )
+        return replace(self, sampler=own_sampler)
 
     @property
     def is_one_graph(self) -> bool:

@@ -138,6 +138,7 @@ class Restorer:
             options = replace(options or RestoreOptions(), **changes)
         except TypeError as error:
             raise ConfigError(f"unknown option of restore: {error}") from error
+        options = options.for_weights(self.model.own_sampler)
         warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         told = told_of_frames(volume, options, law, sigma_map)
         task, began = _Task(volume, options, told, on_progress), time.perf_counter()
@@ -185,6 +186,7 @@ class Restorer:
                 f"restore.frames={options.frames} takes magnitudes, and this scan has its phase; "
                 "leave the phase out, or use restore.frames=each"
             )
+        options = options.for_weights(self.model.own_sampler)
         told = told_of_frames(volume, options, None, sigma_map)
         task, began = _Task(volume, options, told, on_progress), time.perf_counter()
         frames, phases = [], []

@@ -116,6 +116,26 @@ class JointOptions:
 
 
 @dataclass(frozen=True)
+class DistilOptions:
+    """The distillation of a trained diffusion network to few steps.
+
+    Attributes:
+        intervals: Steps of the teacher from the start of a path to its end.
+        start: `restore.start` that is taught; a prior is taught from pure noise on.
+        terminal_fraction: Share of the batch at the terminal level, where the student answers as
+            its teacher does, so that `mean` stays what it was; a prior has no `mean`.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
+    steps: _Count = 1000
+    batch: _Count = 4
+    learning_rate: _Positive = 1e-4
+    intervals: Annotated[int, Ge(2)] = 8
+    start: _Positive = 2.0
+    terminal_fraction: _Fraction = 0.25
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """The loop that all three stages share.
 
@@ -190,6 +210,7 @@ class Options:
     diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
     fidelity: FidelityOptions = field(default_factory=FidelityOptions)
     joint: JointOptions = field(default_factory=JointOptions)
+    distil: DistilOptions = field(default_factory=DistilOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
 

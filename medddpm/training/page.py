@@ -20,7 +20,7 @@ from medddpm.report.html import heading, html_page, image, paragraph, plots
 
 PAGE = "training.html"
 _MOST_POINTS = 400
-_STAGES = ("autoencoder", "diffusion", "fidelity", "joint", "prior", "gan")
+_STAGES = ("autoencoder", "diffusion", "fidelity", "joint", "distil", "prior", "gan")
 _SHOWN = 4
 """Validations whose previews are shown, from the first to the last."""
 _ABOUT = (
@@ -64,6 +64,7 @@ def _stage(rows: Sequence[Row]) -> list[str]:
     charts = [_psnr(rows), _explained(rows)]
     for key, title, axis in (
         ("loss", "Training loss", Axis("loss", log=_positive(rows, "loss"))),
+        ("closed", "Distance to the teacher that is gone", Axis("share of one step's", least=0.1)),
         ("risk", "Validation risk", Axis("squared error / sigma\u00b2")),
         ("samples_a_second", "Throughput", Axis("patches a second", 0)),
         ("lr", "Learning rate", Axis("learning rate, 1e-4", 0)),

@@ -16,6 +16,7 @@ from medddpm.model.shrinkage import weigh
 from medddpm.training.adapters import add_adapters, freeze, merge_adapters
 from medddpm.training.codec import adopt_codec, described, fresh_model
 from medddpm.training.data import open_cache, record_subjects
+from medddpm.training.distil import DistilStage, keep_teacher, load_teacher
 from medddpm.training.fabric import launch, on_first_process
 from medddpm.training.loop import OnLog, run_stage
 from medddpm.training.measured import MeasuredScans, pack_repeats
@@ -32,7 +33,7 @@ from medddpm.training.stages import (
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-StageName = Literal["autoencoder", "diffusion", "fidelity", "joint"]
+StageName = Literal["autoencoder", "diffusion", "fidelity", "joint", "distil"]
 
 _FROM = "finetuned_from"
 """Of a card: the weights that a run started from."""
@@ -54,7 +55,7 @@ def train_stage(
     """Train one stage and write it into `out`/model.safetensors; returns that path.
 
     Args:
-        stage: "autoencoder" first, then "diffusion", then "fidelity".
+        stage: "autoencoder" first, then "diffusion", then "fidelity"; "distil" after "diffusion".
         options: All options of the run.
         data: A prepared folder, which `out`/cache links to, or a folder of NIfTI files, which are
             packed into it at first use.
@@ -69,13 +70,15 @@ def train_stage(
     """
     fabric = fabric or launch(options.train)
     options = described(options)
+    if stage == "distil":
+        on_first_process(fabric, lambda: keep_teacher(out))
     scans = _open_scans(fabric, stage, options, out, {"cache": data, "replay": replay}, on_log)
     if _begins_with_codec(stage, options, out) and isinstance(scans, Scans):
         adopt_codec(options, out, scans, fabric)
     model = _model_for(stage, options, out)
     model.requires_grad_(True)
     began = time.monotonic()
-    task = _task(stage, model, scans, options)
+    task = _task(stage, model, scans, options, out)
     tuned = _FROM in model.card
     if tuned:
         _narrow(task.network, stage, options.finetune)
@@ -98,6 +101,7 @@ def train_stage(
     }
     if tuned:
         stages[stage]["finetune"] = dataclasses.asdict(options.finetune)
+    _note_sampler(model, stage)
     model.cpu()
     path = out / "model.safetensors"
     on_first_process(fabric, lambda: save_model(path, model, dtype=torch.float32))
@@ -167,8 +171,8 @@ def _packed(out: Path, folders: dict[str, Path | None], *, pairs: bool) -> list[
 
 
 def _task(
-    stage: StageName, model: Model, scans: Scans | MeasuredScans, options: Options
-) -> AutoencoderStage | DiffusionStage | FidelityStage | JointStage | MeasuredStage:
+    stage: StageName, model: Model, scans: Scans | MeasuredScans, options: Options, out: Path
+) -> AutoencoderStage | DiffusionStage | FidelityStage | JointStage | MeasuredStage | DistilStage:
     if stage in ("fidelity", "joint") and options.train.compile:
         model.shrinkage.weigh = torch.compile(weigh, dynamic=False)
     if isinstance(scans, MeasuredScans):
@@ -179,7 +183,17 @@ def _task(
         return DiffusionStage(model, scans, options.diffusion)
     if stage == "joint":
         return JointStage(model, scans, options.joint)
+    if stage == "distil":
+        return DistilStage(model, load_teacher(out), scans, options.distil)
     return FidelityStage(model, scans, options.fidelity)
+
+
+def _note_sampler(model: Model, stage: StageName) -> None:
+    """Write into the card which sampler the U-Net is for, now that this stage has trained."""
+    if stage == "distil":
+        model.card["sampler"] = "consistency"
+    elif stage in ("diffusion", "joint"):
+        model.card.pop("sampler", None)
 
 
 def begin_from(weights: Path, target: Path) -> None:
@@ -198,9 +212,9 @@ def begin_from(weights: Path, target: Path) -> None:
 
 def _narrow(network: nn.Module, stage: StageName, options: FinetuneOptions) -> None:
     """Leave only what is to be tuned open to training."""
-    if options.rank and stage != "diffusion":
+    if options.rank and stage not in ("diffusion", "distil"):
         raise ConfigError(
-            f"finetune.rank is {options.rank}, but adapters are for the stage diffusion; the "
+            f"finetune.rank is {options.rank}, but adapters are for diffusion and distil; the "
             "filters of the others have a unit norm or few weights: use finetune.freeze there"
         )
     if options.rank and options.freeze:
@@ -220,7 +234,7 @@ def _model_for(stage: StageName, options: Options, out: Path) -> Model:
     path = out / "model.safetensors"
     if path.exists():
         given = load_model(path)
-        if _FROM in given.card:
+        if _FROM in given.card or stage == "distil":
             return given
     model = fresh_model(options)
     wanted = model.spec

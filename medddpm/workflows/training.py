@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from medddpm.config import Config, dump_config
 from medddpm.errors import ConfigError, MedddpmError, OutputError
+from medddpm.generation.distil import PriorDistilStage, Teaching, distil_prior
+from medddpm.generation.learning import PriorStage
 from medddpm.generation.train import PRIOR_FILE, train_prior
 from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, write_json
@@ -28,6 +30,7 @@ def train(
     resume: bool = False,
     start: str | Path | None = None,
     replay: str | Path | None = None,
+    prior: str | Path | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train one stage; returns the weights file, which grows stage by stage.
@@ -36,7 +39,8 @@ def train(
 
     Args:
         stage: "autoencoder" first, then "diffusion" and "fidelity", or both at once as "joint";
-            "prior" learns whole heads, see `generation.train.train_prior`.
+            "distil" teaches the diffusion network to draw in few steps; "prior" learns whole
+            heads, see `generation.train.train_prior`.
         data: What `medddpm prepare` wrote, or a folder of NIfTI scans, searched through.
         out: Run folder that the three stages share.
         config: The defaults if not given.
@@ -44,13 +48,17 @@ def train(
         start: Weights to fine-tune, a shipped name or a file: all networks are theirs. The run
             folder keeps them, so that later stages and a resumed run need not be told.
         replay: Folder of scans that share the training, so that what was learned is not forgotten.
+        prior: A prior to distil in place of the diffusion network, see `distil_prior`.
         on_log: Called with each logged row.
     """
     data, out = Path(data), Path(out)
     replay = None if replay is None else Path(replay)
     config = config or Config()
-    if stage == "prior":
-        return _train_prior(data, out, config, resume=resume, start=start, on_log=on_log)
+    if prior is not None and stage != "distil":
+        raise ConfigError(f"--prior is what `train distil` distils; leave it out of {stage}")
+    if stage == "prior" or prior is not None:
+        teacher = None if prior is None else Path(prior)
+        return _train_prior(data, out, config, teacher, resume=resume, start=start, on_log=on_log)
     fabric = launch(config.train)
     options = options_of(config)
     try:
@@ -70,18 +78,23 @@ def _train_prior(
     data: Path,
     out: Path,
     config: Config,
+    teacher: Path | None,
     *,
     resume: bool,
     start: str | Path | None,
     on_log: Callable[[dict[str, Any]], None] | None,
 ) -> Path:
-    """Train the prior, which has nothing of other weights."""
+    """Train a prior, which has nothing of other weights, or distil one."""
     if start is not None:
-        raise ConfigError("a prior learns from nothing: leave out --from, or go on with --resume")
-    folder = out / "prior"
+        raise ConfigError("a prior has nothing of other weights: leave out --from")
+    stage = PriorStage.name if teacher is None else PriorDistilStage.name
+    folder = out / stage
     _refuse_second_run(folder, resume=resume)
     check_targets([out / PRIOR_FILE], overwrite=True)
-    _write_record(folder, "prior", config, {})
+    _write_record(folder, stage, config, {})
+    if teacher is not None:
+        teaching = Teaching(config.prior, config.distil, config.train, config.data.holdout)
+        return distil_prior(data, out, teacher, teaching, resume=resume, on_log=on_log)
     return train_prior(
         data,
         out,
@@ -147,6 +160,7 @@ def options_of(config: Config) -> Options:
         config.diffusion,
         config.fidelity,
         config.joint,
+        config.distil,
         config.train,
         config.finetune,
     )

@@ -20,6 +20,8 @@ from medddpm.benchmark.figures import (
     montage,
     repeat_pictures,
     score_charts,
+    steps_charts,
+    without_steps,
 )
 from medddpm.benchmark.measure import prepare_case, run_method, spoil
 from medddpm.benchmark.memory_meter import MemoryMeter
@@ -253,6 +255,23 @@ def test_of_one_scan_there_is_no_interval() -> None:
         assert ("(+0.90 to +1.10)" in page) == (scans == 2)
     assert bars == [0, 1]
     assert len(score_charts([line | {"scans": 1}])) == 2
+
+
+def test_methods_that_differ_in_steps_alone_are_one_curve() -> None:
+    assert without_steps("mean") == ("mean", None)
+    assert without_steps("sample@start=3,steps=4,weights=a") == ("sample@start=3,weights=a", 4)
+    methods = ("mean", "sample@steps=4", "sample@steps=1", "sample@weights=w,steps=1")
+    lines: list[dict[str, Any]] = [
+        {"noise": "white", "sigma": sigma, "method": method, "psnr": 30.0 + sigma}
+        for method in methods
+        for sigma in (0.05, 0.09)
+    ]
+    (drawn,) = steps_charts(lines)  # none of them has a power
+    assert drawn.count("sample, sigma") == 2
+    assert "weights" not in drawn  # one point is no curve
+    both = steps_charts([line | {"power_high": 0.9} for line in lines])
+    assert len(both) == 2
+    assert steps_charts([line for line in lines if line["method"] == "mean"]) == []
 
 
 def test_the_memory_of_a_block_is_seen() -> None:

@@ -56,6 +56,22 @@ def test_one_step_from_pure_noise_is_the_posterior_mean(name: str) -> None:
     torch.testing.assert_close(found, _denoise(z, levels[0]))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_consistency_draws_the_right_spread_from_the_ends_of_paths(steps: int) -> None:
+    """x0 ~ N(0, s^2): paths keep z over its standard deviation, so their ends are known."""
+    s = 0.6
+
+    def end(z: Tensor, level: NoiseLevel) -> Tensor:
+        return z * s / math.hypot(level.alpha * s, level.sigma)
+
+    z = torch.randn((1, 1, 40, 40, 40), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    levels = Schedule("cosine", 100).steps(steps)
+    found = SAMPLERS["consistency"](end, z, levels, generator=generator)
+    assert float(found.std()) == pytest.approx(s, rel=0.01)
+    assert float(found.mean()) == pytest.approx(0, abs=0.01)
+
+
 @every_sampler
 def test_dtype_is_kept(name: str) -> None:
     found = SAMPLERS[name](_denoise, _z(torch.float32), LEVELS, noise=_noise)

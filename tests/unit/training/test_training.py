@@ -27,6 +27,7 @@ from medddpm.training.options import (
     AutoencoderOptions,
     DataOptions,
     DiffusionOptions,
+    DistilOptions,
     FidelityOptions,
     JointOptions,
     Options,
@@ -44,6 +45,7 @@ OPTIONS = Options(
     DiffusionOptions(channels=(8,), num_blocks=1, embedding_width=16, steps=4, batch=2),
     FidelityOptions(channels=(8, 8), num_blocks=1, embedding_width=16, steps=4, batch=2),
     JointOptions(steps=4, batch=2, cond_dropout=0.3),
+    DistilOptions(steps=4, batch=2),
     TrainOptions(
         warmup=1, log_every=2, validate_every=4, validation_patches=2, bf16="off", device="cpu"
     ),
@@ -74,6 +76,7 @@ def trained_once(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "diffusion": folder / "one",
         "joint": folder / "one",
         "fidelity": folder / "two",
+        "distil": folder / "two",
     }
 
 
@@ -217,7 +220,7 @@ def test_accumulated_parts_equal_the_whole_batch(
     assert ends[0] == pytest.approx(ends[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "diffusion", "fidelity"])
+@pytest.mark.parametrize("stage", ["autoencoder", "diffusion", "fidelity", "distil"])
 def test_a_resumed_run_is_the_same_bit_for_bit(
     scans: Path, trained_once: dict[str, Path], tmp_path: Path, stage: Any
 ) -> None:
