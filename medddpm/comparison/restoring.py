@@ -49,8 +49,8 @@ class NoisyHeads:
         """Mean PSNR of the restored heads in their bodies, in dB."""
         with torch.inference_mode():
             found = restore(self.noisy, self.deviation).to(self.noisy)
-            images = self.stage.decoded(found).numpy()
-        pairs = zip(self.clean.numpy(), images, strict=True)
+            images = self.stage.decoded(found)[:, 0].numpy()
+        pairs = zip(self.clean[:, 0].numpy(), images, strict=True)
         return float(np.mean([psnr(x, y, 1.0, x > _BODY) for x, y in pairs]))
 
 
