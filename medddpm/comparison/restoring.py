@@ -43,8 +43,8 @@ class NoisyHeads:
     def psnr(self, restore: Restore) -> float:
         """Mean PSNR of the restored heads in their bodies, in dB."""
         with torch.inference_mode():
-            images = restore(self.noisy).numpy()
-        pairs = zip(self.clean.numpy(), images, strict=True)
+            images = restore(self.noisy)[:, 0].numpy()
+        pairs = zip(self.clean[:, 0].numpy(), images, strict=True)
         return float(np.mean([psnr(x, y, 1.0, x > _BODY) for x, y in pairs]))
 
 
