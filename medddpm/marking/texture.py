@@ -120,9 +120,9 @@ def features(volume: Volume) -> dict[str, float] | None:
     if max(volume.spacing) > _COARSEST * SPACING:
         return None
     image = volume.frame(0)
-    mask = foreground_mask(image)
-    if not mask.any():
+    if not np.ptp(image) > 0:  # constant, or with NaN
         return None
+    mask = foreground_mask(image)
     scaled = np.where(mask, image / intensity_scale(image, mask), 0).astype(np.float32)
     shape = [
         max(round(n * s / SPACING), 1) for n, s in zip(image.shape, volume.spacing, strict=True)
