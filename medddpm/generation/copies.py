@@ -25,7 +25,7 @@ Image = NDArray[np.float32]
 _LARGEST = 2.0
 """Width in voxels of the Gaussian that what is coarser is taken off by."""
 _BODY = 0.3
-"""Of the mean head, as a fraction of the intensity scale: where structure is compared."""
+"""Of the brightest of the mean head: where structure is compared."""
 _NUMBERS = 2048
 """That are kept of a head."""
 _LEAST = 1e-4
@@ -85,7 +85,10 @@ def structure(images: Tensor, mean: Tensor) -> Tensor:
         images: (B, 1, X, Y, Z) on the intensity scale.
         mean: (1, 1, X, Y, Z), the mean head.
     """
-    body = ndimage.binary_erosion(mean[0, 0].cpu().numpy() > _BODY)
+    shape = mean[0, 0].cpu().numpy()
+    body = ndimage.binary_erosion(shape > _BODY * shape.max())
+    if not body.any():  # a mean without a shape: of a codec that learned nothing
+        body = np.ones_like(body)
     rows = [_evened(image[0].numpy()) * body for image in aligned(images, mean)]
     flat = torch.from_numpy(np.stack(rows)).flatten(1).float()
     generator = torch.Generator().manual_seed(0)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medddpm.errors import ConfigError
 from medddpm.preprocess.intensity import foreground_mask, intensity_scale
 from medddpm.preprocess.resample import zoomed
 from medddpm.volume import Volume
@@ -120,10 +121,13 @@ def features(volume: Volume) -> dict[str, float] | None:
     if max(volume.spacing) > _COARSEST * SPACING:
         return None
     image = volume.frame(0)
-    mask = foreground_mask(image)
-    if not mask.any():
+    if not np.ptp(image) > 0:  # constant, or with NaN
         return None
-    scaled = np.where(mask, image / intensity_scale(image, mask), 0).astype(np.float32)
+    try:
+        mask = foreground_mask(image)
+        scaled = np.where(mask, image / intensity_scale(image, mask), 0).astype(np.float32)
+    except ConfigError:  # no body: the mark and the sidecar are told all the same
+        return None
     shape = [
         max(round(n * s / SPACING), 1) for n, s in zip(image.shape, volume.spacing, strict=True)
     ]

@@ -53,7 +53,7 @@ def test_a_head_in_another_pose_is_brought_back(straight: Tensor) -> None:
     turn = Rotation.from_rotvec([6.0, -8.0, 7.0], degrees=True).as_matrix()
     moved = placed(PEOPLE[0], OPTIONS, replace(STRAIGHT, matrix=turn @ np.diag([1.08, 0.95, 1.0])))
     back = aligned(moved, straight[:1])
-    assert 1 - correlation(back, straight[:1]) < 0.2 * (1 - correlation(moved, straight[:1]))
+    assert 1 - correlation(back, straight[:1]) < 0.3 * (1 - correlation(moved, straight[:1]))
 
 
 def test_each_head_is_aligned_by_itself(straight: Tensor) -> None:
