@@ -29,6 +29,7 @@ from medddpm.training.options import (
     FidelityOptions,
     FinetuneOptions,
     JointOptions,
+    ReferenceOptions,
     TrainOptions,
 )
 
@@ -44,6 +45,7 @@ class Config(BaseModel):
         fidelity: The decoder that also sees the scan.
         joint: The training of the last two at once.
         prior: What whole heads are drawn from, and its training.
+        reference: The network that takes a second contrast, and its training.
         train: Steps, optimiser, precision, logging.
         finetune: What `train --from` changes, and what it replays.
         restore: How a scan is restored.
@@ -60,6 +62,7 @@ class Config(BaseModel):
     fidelity: FidelityOptions = Field(default_factory=FidelityOptions)
     joint: JointOptions = Field(default_factory=JointOptions)
     prior: PriorOptions = Field(default_factory=PriorOptions)
+    reference: ReferenceOptions = Field(default_factory=ReferenceOptions)
     train: TrainOptions = Field(default_factory=TrainOptions)
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
     restore: RestoreOptions = Field(default_factory=RestoreOptions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from medddpm.benchmark.methods import CEILING, Method, parse_methods, round_trip
 from medddpm.benchmark.peers import peer_of
 from medddpm.benchmark.row import Row
 from medddpm.errors import ConfigError
+from medddpm.io import read_volume
 from medddpm.metrics.bootstrap import choose_reference
 from medddpm.metrics.regions import Box, central_box, find_regions, region_scores
 from medddpm.preprocess.acquisition import Acquisition
@@ -38,6 +39,8 @@ from medddpm.preprocess.simulated_scan import (
     law_times,
 )
 from medddpm.preprocess.values import require_sign
+from medddpm.reference.weights import SHIPPED
+from medddpm.restoration.referenced import Reference
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
 
@@ -341,6 +344,8 @@ def _ours(
     given: dict[str, Any] = {"mode": method.name, "seed": seed, "noise": law.kind}
     if law.kind == "ncchi":
         given["coils"] = law.coils
+    if method.reference is not None:
+        given["reference"] = _reference(method.reference, method.reference_weights or SHIPPED)
     done = restorer.restore(noisy, law=law if told else None, **given, **method.changes)
     image, frame = done.volume.data, done.facts.frames[0]
     if told or frame.colour is None:
@@ -348,6 +353,12 @@ def _ours(
     grid = zip(frame.colour.edge, frame.acquired_matrix, image.shape, strict=True)
     x, y, z = (edge * acquired / shape for edge, acquired, shape in grid)
     return Answer(image, frame.sigma.sigma, frame.sigma.error, (x, y, z))
+
+
+@lru_cache(maxsize=4)
+def _reference(path: str, weights: str) -> Reference:
+    """A scan of another contrast, read once."""
+    return Reference.of(read_volume(path), weights)
 
 
 def _given_gain(volume: Volume, gmap: Volume) -> Image:

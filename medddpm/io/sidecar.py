@@ -145,6 +145,18 @@ class NoiseFilesFacts(Part):
     spectrum: FileFacts | None = None
 
 
+class ReferenceFacts(Part):
+    """A scan of another contrast that helped.
+
+    Attributes:
+        scan: What it was; its path is relative to the sidecar, beside NIfTI alone.
+        weights: Of the network that used it; a shipped name, or a path relative to the sidecar.
+    """
+
+    scan: InputFacts
+    weights: WeightsFacts
+
+
 class RoundingFacts(Part):
     """What the number type of the output cost.
 
@@ -251,6 +263,7 @@ class _Tail(Part):
     versions: Annotated[dict[str, str], _named("medddpm")]
     machine: dict[str, str] = Field(default_factory=dict)
     noise_files: NoiseFilesFacts = NoiseFilesFacts()
+    reference: ReferenceFacts | None = None
     rounding: RoundingFacts | None = None
     output: OutputFacts | None = None
 
@@ -267,6 +280,7 @@ class Sidecar(_Tail, Facts, _Head):  # fields come in the order on disk: that of
         versions: Of this package, Python and what computes and reads.
         machine: What the last bits may depend on, beside versions.
         noise_files: What said how noisy the scan is.
+        reference: Another contrast that helped, if there was one.
         rounding: What the number type cost; None for float32.
         output: What was written; None until it is.
     """

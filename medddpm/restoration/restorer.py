@@ -39,6 +39,7 @@ from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import probe
+from medddpm.restoration.referenced import Reference
 from medddpm.restoration.restored import Restored
 from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.restoration.told import Told, told_of_frames
@@ -71,6 +72,7 @@ class _Task:
     options: RestoreOptions
     told: list[Told]
     on_progress: OnProgress | None
+    reference: Reference | None = None
 
     def seed(self, index: int) -> int:
         """That of a frame, which fixes its noise field."""
@@ -110,6 +112,7 @@ class Restorer:
         options: RestoreOptions | None = None,
         law: NoiseLaw | None = None,
         sigma_map: Array | None = None,
+        reference: Reference | None = None,
         on_progress: OnProgress | None = None,
         **changes: Any,
     ) -> Restored:
@@ -122,11 +125,14 @@ class Restorer:
             law: The noise, where it is known, in scan units and on the scan's grid.
             sigma_map: Sigma of one real component at each voxel, (X, Y, Z) or of the scan's
                 shape, in scan units, where that alone is known.
+            reference: Another contrast of the same person, for `mean`.
             on_progress: Called as (tiles done, tiles in all).
             **changes: Single options, such as mode="ensemble"; those without effect are warned of.
 
         Raises:
             ConfigError: An option is out of range, or two contradict each other.
+            CheckpointError: The reference belongs to other weights.
+            GeometryError: It lies elsewhere.
             VolumeReadError: This is no scan (one slice, NaN, blank), or its values are such as
                 the law of the noise does not know; see `preprocess.values.look`.
             MemoryBudgetError: The budget is smaller than one tile needs.
@@ -139,7 +145,9 @@ class Restorer:
             raise ConfigError(f"unknown option of restore: {error}") from error
         warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         told = told_of_frames(volume, options, law, sigma_map)
-        task, began = _Task(volume, options, told, on_progress), time.perf_counter()
+        if reference is not None:
+            reference.check(options, self.model.digest)
+        task, began = _Task(volume, options, told, on_progress, reference), time.perf_counter()
         frames = [
             self._restore_seen(look_at(image, index, options.noise), task, index)
             for index in range(volume.num_frames)
@@ -201,7 +209,7 @@ class Restorer:
             if on_progress:
                 on_progress(1, 1)
             return _untouched(seen, frame, options)
-        done = self._restore_frame(frame, task.seed(index), options, on_progress)
+        done = self._restore_frame(frame, task.seed(index), options, on_progress, task.reference)
         return replace(
             done,
             mean=seen.restored(done.mean),
@@ -216,17 +224,24 @@ class Restorer:
         seed: int,
         options: RestoreOptions,
         on_progress: OnProgress | None,
+        reference: Reference | None,
     ) -> _Restoration:
         """The main path: sigma, scale, acquired grid, tiles, decode, guard, and back."""
+        placed = None if reference is None else reference.on(frame)
         plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple)
         x_hat, std, num_tiles = self._restore_tiles(frame, plan, seed, options, on_progress)
         if options.noise != "gaussian":
             np.maximum(x_hat, 0, out=x_hat)
+        if placed is not None:
+            bf16 = uses_bf16(options, self.device)
+            x_hat, misfit = placed.helps(x_hat, self.device, bf16=bf16)
         if options.give_back:
             x_hat = _given_back(frame, x_hat, options)
         seen = probe(self.model, x_hat, plan, self.device, uses_bf16(options, self.device))
         usual = self._guard_of(options)
         guard = inspect(frame, x_hat, guard=usual, features=seen.features, std=std)
+        if placed is not None:
+            guard = placed.judged(guard, misfit)
         width = None if std is None else frame.enlarged(self._half_width(frame, x_hat, std))
         mean = frame.onto_scan(x_hat)
         if options.noise != "gaussian":
