@@ -90,7 +90,8 @@ class ReferenceNetwork(nn.Module):
         h, estimates = (image[..., ::every, ::every, ::every] for image in (h, estimates))
         for layer in self.hidden:
             h = F.silu(layer(h))
-        return (self.gates(h).float() * estimates).sum(dim=1, keepdim=True)
+        gates: Tensor = self.gates(h).float()
+        return (gates * estimates).sum(dim=1, keepdim=True)
 
 
 def guided(removed: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,15 +73,16 @@ def train_reference(
     learn, held = (SceneMaker(model, s, options, fabric.device) for s in (scans.train, scans.held))
     folder = out / "scenes"
     torch.manual_seed(train.seed)
+    network = ReferenceNetwork(spec_of(options, ReferenceSpec))
     stage = ReferenceStage(
-        ReferenceNetwork(spec_of(options, ReferenceSpec)),
+        network,
         learn.made(folder, "train", options.scenes, train.seed),
         held.made(folder, "held", options.held_scenes, train.seed),
         options,
     )
     state = out / stage.name
     run_stage(stage, state, train, fabric, resume=resume, on_log=on_log)
-    network = stage.network.cpu().eval()
+    network.cpu().eval()
     with torch.no_grad():
         figures = stage.validate(torch.device("cpu"), state / "last.png")
     progress = saved_progress(state / "state.safetensors")

@@ -218,11 +218,14 @@ class SceneMaker:
         low, high = np.log([self.options.sigma_min, self.options.sigma_max])
         sigma = float(np.exp(rng.uniform(low, high)))
         made = acquire(x, self._acquisition(sigma, spacing, rng), rng)
+        told = np.asarray(made.law.sigma, np.float16)
         return Scene(
-            *(a.astype(np.float16) for a in (made.clean, made.noisy, self._mean(made, spacing))),
-            np.broadcast_to(np.float16(made.law.sigma), made.noisy.shape).copy(),
-            np.stack(references).astype(np.float16),
-            np.array(spacing, np.float32),
+            x=made.clean.astype(np.float16),
+            y=made.noisy.astype(np.float16),
+            mean=self._mean(made, spacing).astype(np.float16),
+            sigma=np.broadcast_to(told, made.noisy.shape).copy(),
+            references=np.stack(references).astype(np.float16),
+            spacing=np.array(spacing, np.float32),
         )
 
     def _acquisition(self, sigma: float, spacing: Sequence[float], rng: Rng) -> Acquisition:
@@ -242,8 +245,10 @@ class SceneMaker:
             0,
             RestoreOptions(noise=made.law.kind, shifts=1),
         )
-        mean = restorer.restore(made.noisy[None], [(0, 0, 0)], 0)[0]
-        return mean if made.law.kind == "gaussian" else np.maximum(mean, 0)
+        mean: Image = restorer.restore(made.noisy[None], [(0, 0, 0)], 0)[0]
+        if made.law.kind != "gaussian":
+            np.maximum(mean, 0, out=mean)
+        return mean
 
 
 def read_scene(path: Path) -> Scene:

@@ -112,12 +112,12 @@ class ReferenceStage:
         scene = read_scene(self.scenes[int(rng.integers(len(self.scenes)))])
         place = _place(scene.x.shape, rng)
         if rng.random() < self.options.wrong:
-            reference = self._wrong(scene, place, rng)
+            reference = self._wrong(scene, place, rng).astype(np.float32)
         else:
             moved = rng.uniform(-1, 1, 3) * self.options.shift * float(rng.random())
             reference = _shifted(_any_of(scene.references, rng), moved)[place]
         flips = tuple(slice(None, None, int(s)) for s in rng.choice([-1, 1], 3))
-        seen = _varied(np.asarray(reference, np.float32), rng)
+        seen = _varied(reference, rng)
         return _cropped(scene, place, flips), np.ascontiguousarray(seen[flips])
 
     def _wrong(self, scene: Scene, place: tuple[slice, ...], rng: Rng) -> NDArray[np.float16]:
@@ -134,17 +134,16 @@ class ReferenceStage:
         goal = ((batch.x - batch.mean) / unit)[..., ::_EVERY, ::_EVERY, ::_EVERY]
         seen = (batch.y, batch.mean, batch.reference, batch.sigma, batch.spacing)
         found = self.network(*seen, every=_EVERY)
-        return (found.float() - goal).square().mean()
+        lost: Tensor = (found.float() - goal).square().mean()
+        return lost
 
     def validate(self, device: torch.device, preview: Path) -> dict[str, float]:
         """Gain over `mean` in dB on held-out scenes: with the reference, and with another's."""
         scenes = [read_scene(path) for path in self.held]
-        others = [*scenes[1:], scenes[0]]
-        right = self._corrected([(s, np.float32(s.references[0])) for s in scenes], device)
-        wrong = self._corrected(
-            [(s, np.float32(o.references[0])) for s, o in zip(scenes, others, strict=True)], device
-        )
-        shown = PairBatch.of([(s, np.float32(s.references[0])) for s in scenes])
+        own = [scene.references[0].astype(np.float32) for scene in scenes]
+        wrong = self._corrected(list(zip(scenes, [*own[1:], own[0]], strict=True)), device)
+        right = self._corrected(list(zip(scenes, own, strict=True)), device)
+        shown = PairBatch.of(list(zip(scenes, own, strict=True)))
         before = [psnr_inside(m, x) for m, x in zip(shown.mean, shown.x, strict=True)]
         gain = [psnr_inside(r, x) for r, x in zip(right, shown.x, strict=True)]
         loss = [psnr_inside(w, x) for w, x in zip(wrong, shown.x, strict=True)]
