@@ -149,11 +149,17 @@ class ReferenceFacts(Part):
     """A scan of another contrast that helped.
 
     Attributes:
-        scan: What it was; its path is relative to the sidecar, beside NIfTI alone.
+        case_id: What it is called; of DICOM a hash.
+        format: "nifti", "mgh" or "dicom".
+        sha256: Of its files.
+        path: Relative to the sidecar; None for DICOM, whose paths may name patients.
         weights: Of the network that used it; a shipped name, or a path relative to the sidecar.
     """
 
-    scan: InputFacts
+    case_id: str
+    format: str
+    sha256: str | None
+    path: str | None = None
     weights: WeightsFacts
 
 

@@ -86,10 +86,9 @@ def save_reference(path: Path, trained: TrainedReference) -> None:
 
 def find_reference_weights(name: str | Path) -> Path:
     """The shipped file by its name, "reference", or the path itself."""
-    path = Path(name)
-    if str(name) != SHIPPED or path.exists():
-        return path
-    return Path(str(files("medddpm") / "weights" / f"{SHIPPED}.safetensors"))
+    if str(name) != SHIPPED:
+        return Path(name)
+    return Path(str(files("medddpm") / "weights" / SHIPPED / "default.safetensors"))
 
 
 def load_reference(path: Path) -> TrainedReference:

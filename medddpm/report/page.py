@@ -278,7 +278,7 @@ def _reference(facts: ReferenceFacts | None) -> str:
     """Which scan helped; "" where none did."""
     if facts is None:
         return ""
-    return f"{facts.scan.case_id}, SHA-256 {facts.scan.sha256}"
+    return f"{facts.case_id}, SHA-256 {facts.sha256}"
 
 
 def _interval(facts: IntervalFacts | None) -> str:

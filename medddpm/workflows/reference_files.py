@@ -67,12 +67,17 @@ class GivenReference:
     def facts(self, folder: Path) -> ReferenceFacts:
         """What a sidecar in a folder says of it; a DICOM folder, which may name people, is not."""
         volume = self.reference.volume
-        scan = describe_input(volume).model_copy(update={"path": input_path(volume, folder)})
         path = find_reference_weights(self.weights)
         source = SHIPPED if str(self.weights) == SHIPPED else relative_path(path, folder)
         digest = self.reference.trained.digest
         weights = WeightsFacts(sha256=digest, name="reference", source=source)
-        return ReferenceFacts(scan=scan, weights=weights)
+        return ReferenceFacts(
+            case_id=volume.case_id,
+            format=volume.format,
+            sha256=describe_input(volume).sha256,
+            path=input_path(volume, folder),
+            weights=weights,
+        )
 
     def of(self, scan: Volume) -> Reference:
         """The reference, with a notice where DICOM says that the scan is of another person."""
@@ -104,17 +109,17 @@ def recorded_reference(
     """
     if told is None:
         return None
-    if given is None and told.scan.path is None:
+    if given is None and told.path is None:
         raise VolumeReadError(f"{sidecar} does not say where the reference is; give --reference")
-    path = sidecar.parent / (told.scan.path or "") if given is None else given
+    path = sidecar.parent / (told.path or "") if given is None else given
     source = told.weights.source
     weights = SHIPPED if source == SHIPPED else sidecar.parent / source
     read = GivenReference.read(path, weights, trust)
     assert read is not None
     reference = read.reference
     found = (describe_input(reference.volume).sha256, reference.trained.digest)
-    if found != (told.scan.sha256, told.weights.sha256):
-        what = f"the reference {path}" if found[0] != told.scan.sha256 else "the reference network"
+    if found != (told.sha256, told.weights.sha256):
+        what = f"the reference {path}" if found[0] != told.sha256 else "the reference network"
         raise VolumeReadError(
             f"{what} is not that of {sidecar.name}, or it has changed since; give --reference, or "
             "the same release of medddpm"

@@ -60,8 +60,8 @@ def test_it_is_written_down_and_done_again(
     assert done.exit_code in (0, 6), done.stderr
     sidecar = out / "noisy_desc-denoised.json"
     told = json.loads(sidecar.read_text())["reference"]
-    assert told["scan"]["case_id"] == "second"
-    assert told["scan"]["path"] == "../second.nii.gz"
+    assert told["case_id"] == "second"
+    assert told["path"] == "../second.nii.gz"
     assert told["weights"]["source"].endswith("own.safetensors")
     assert "second, SHA-256" in (out / "noisy_desc-denoised.html").read_text(encoding="utf-8")
     again = cli("replay", sidecar)
