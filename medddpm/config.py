@@ -30,6 +30,7 @@ from medddpm.training.options import (
     FidelityOptions,
     FinetuneOptions,
     JointOptions,
+    ReferenceOptions,
     TrainOptions,
 )
 
@@ -46,6 +47,7 @@ class Config(BaseModel):
         joint: The training of the last two at once.
         distil: The distillation to few steps.
         prior: What whole heads are drawn from, and its training.
+        reference: The network that takes a second contrast, and its training.
         train: Steps, optimiser, precision, logging.
         finetune: What `train --from` changes, and what it replays.
         restore: How a scan is restored.
@@ -63,6 +65,7 @@ class Config(BaseModel):
     joint: JointOptions = Field(default_factory=JointOptions)
     distil: DistilOptions = Field(default_factory=DistilOptions)
     prior: PriorOptions = Field(default_factory=PriorOptions)
+    reference: ReferenceOptions = Field(default_factory=ReferenceOptions)
     train: TrainOptions = Field(default_factory=TrainOptions)
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
     restore: RestoreOptions = Field(default_factory=RestoreOptions)

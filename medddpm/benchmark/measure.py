@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from medddpm.benchmark.row import Row
 from medddpm.benchmark.series import derived_scores, frame_scores, pooled
 from medddpm.benchmark.series_peers import SERIES_PEERS
 from medddpm.errors import ConfigError
+from medddpm.io import read_volume
 from medddpm.io.gradients import Gradients, read_gradients
 from medddpm.metrics.regions import Box, central_box, find_regions, region_scores
 from medddpm.preprocess.acquisition import Acquisition
@@ -38,6 +39,8 @@ from medddpm.preprocess.simulated_scan import (
     law_times,
 )
 from medddpm.preprocess.values import require_sign
+from medddpm.reference.weights import SHIPPED
+from medddpm.restoration.referenced import Reference
 from medddpm.restoration.restorer import Restorer
 from medddpm.volume import Geometry, Volume
 
@@ -329,6 +332,8 @@ def _ours(
     given: dict[str, Any] = {"mode": method.name, "seed": seed, "noise": law.kind}
     if law.kind == "ncchi":
         given["coils"] = law.coils
+    if method.reference is not None:
+        given["reference"] = _reference(method.reference, method.reference_weights or SHIPPED)
     done = restorer.restore(noisy, law=law if told else None, **given, **method.changes)
     image, frame = done.volume.data, done.facts.frames[0]
     if told or frame.colour is None:
@@ -336,6 +341,12 @@ def _ours(
     grid = zip(frame.colour.edge, frame.acquired_matrix, image.shape, strict=True)
     x, y, z = (edge * acquired / shape for edge, acquired, shape in grid)
     return Answer(image, frame.sigma.sigma, frame.sigma.error, (x, y, z))
+
+
+@lru_cache(maxsize=4)
+def _reference(path: str, weights: str) -> Reference:
+    """A scan of another contrast, read once."""
+    return Reference.of(read_volume(path), weights)
 
 
 def _given_gain(volume: Volume, gmap: Volume) -> Image:

@@ -23,6 +23,7 @@ Image = NDArray[np.float32]
 
 OURS = ("mean", "sample", "ensemble")
 CEILING = "vae"
+_FILES = ("weights", "reference", "reference_weights")
 _NOT_HERE = ("mode", "sigma", "noise", "coils", "seed")
 
 
@@ -36,6 +37,8 @@ class Method:
         changes: Options of `Restorer.restore`; of ours only.
         source: Where its sigma comes from, if that was asked for it alone.
         weights: Its own weights, a shipped name or a file; those of the run if not given.
+        reference: File of another contrast that helps it, if any.
+        reference_weights: Of the network that uses it; the shipped ones if not given.
     """
 
     label: str
@@ -43,6 +46,8 @@ class Method:
     changes: dict[str, Any] = field(default_factory=dict)
     source: Literal["oracle", "blind"] | None = None
     weights: str | None = None
+    reference: str | None = None
+    reference_weights: str | None = None
 
     @property
     def needs_model(self) -> bool:
@@ -64,7 +69,8 @@ def parse_method(text: str) -> Method:
     """The method that "NAME" or "NAME@OPTION=VALUE,OPTION=VALUE" stands for.
 
     "oracle" or "blind" among the options says where this method's sigma comes from, and
-    "weights=FILE" which model it is: so a run compares models.
+    "weights=FILE" which model it is: so a run compares models. "reference=FILE" is another contrast
+    of the same person, and "reference_weights=FILE" the network that uses it.
 
     Raises:
         ConfigError: The name, an option or its value is none that can be used.
@@ -84,9 +90,9 @@ def parse_method(text: str) -> Method:
         source = "blind"
     parts = [part for part in parts if part not in ("oracle", "blind")]
     label = f"{name}@{','.join(parts)}" if parts else name
-    weights = next((p.removeprefix("weights=") for p in parts if p.startswith("weights=")), None)
-    parts = [part for part in parts if not part.startswith("weights=")]
-    if (parts and name not in OURS) or (weights is not None and name not in (*OURS, CEILING)):
+    files, parts = _files_among(parts)
+    foreign = name not in OURS and (parts or set(files) - {"weights"})
+    if foreign or (files and name not in (*OURS, CEILING)):
         raise ConfigError(f"method {text!r}: only {', '.join(OURS)} take settings")
     given = {}
     for part in parts:
@@ -102,7 +108,14 @@ def parse_method(text: str) -> Method:
         fault = error.errors(include_url=False)[0]
         raise ConfigError(f"method {text!r}: {fault['loc'][0]}: {fault['msg']}") from None
     changes = {option: getattr(options, option) for option in given}
-    return Method(label, name, changes, source, weights)
+    return Method(label, name, changes, source, **files)
+
+
+def _files_among(parts: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The settings that name files, and the other ones."""
+    pairs = [part.partition("=") for part in parts]
+    files = {name: value for name, equals, value in pairs if equals and name in _FILES}
+    return files, [part for part in parts if part.partition("=")[0] not in files]
 
 
 def _check_peer(name: str) -> None:

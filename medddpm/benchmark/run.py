@@ -162,6 +162,8 @@ def _key(run: BenchmarkRun, scan: Scan, trial: Trial) -> str:
         "versions": [versions()["medddpm"], run.peers[trial.method.name]],
         "weights": run.digest(trial.method),
     }
+    if trial.method.reference is not None:
+        parts["reference"] = checksum([Path(trial.method.reference)])
     return key_of(parts)
 
 

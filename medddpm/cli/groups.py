@@ -16,6 +16,7 @@ ALL = (RESTORE, MEASURE, DATA, TRAIN, GENERATE, SHIPPED)
 
 KNOWN_NOISE = "Known noise"
 METHOD = "Method"
+REFERENCE = "A second contrast"
 COMPLEX = "Scans with phase"
 FILES = "Unusual files"
 MACHINE = "Machine"

@@ -92,6 +92,9 @@ def replay(
     noise_map: Annotated[
         Path | None, typer.Option(help="The noise map, if it is elsewhere now.")
     ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="The second contrast, if it is elsewhere now.")
+    ] = None,
 ) -> None:
     """Restore again as a sidecar says and compare every bit; nothing is written.
 
@@ -107,6 +110,7 @@ def replay(
             weights=weights,
             device=None if device is None else parse_device(device),
             noise_map=noise_map,
+            reference=reference,
             on_progress=step,
         )
     same = "the same bytes" if done.same_file else "the same voxels"

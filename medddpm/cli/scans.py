@@ -100,6 +100,20 @@ def restore(
             rich_help_panel=groups.KNOWN_NOISE,
         ),
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another contrast of the same person, which helps mode mean.",
+            rich_help_panel=groups.REFERENCE,
+        ),
+    ] = None,
+    reference_weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Those of `medddpm train reference`, if not the shipped ones.",
+            rich_help_panel=groups.REFERENCE,
+        ),
+    ] = None,
     phase: Annotated[
         Path | None,
         typer.Option(
@@ -187,6 +201,8 @@ def restore(
             imaginary=imaginary,
             noise_map=noise_map,
             noise_spectrum=noise_spectrum,
+            reference=reference,
+            reference_weights=reference_weights,
             on_progress=step,
             on_error=left_out,
             on_note=say,

@@ -1,4 +1,4 @@
-"""`medddpm train autoencoder|diffusion|fidelity|joint|distil|prior`."""
+"""`medddpm train autoencoder|diffusion|fidelity|joint|distil|prior|reference`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medddpm.cli.console import duration, progress, say
 from medddpm.cli.options import Overrides
 from medddpm.cli.run import reports_errors
 
-StageName = Literal["autoencoder", "diffusion", "fidelity", "joint", "distil", "prior"]
+StageName = Literal["autoencoder", "diffusion", "fidelity", "joint", "distil", "prior", "reference"]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +28,8 @@ def train(
     stage: Annotated[
         StageName,
         typer.Argument(
-            help="Train the first three in this order; distil makes `sample` need one step; "
-            "prior is for `medddpm generate`."
+            help="Train the first three in this order; distil makes `sample` need one step, prior "
+            "is for `medddpm generate`, reference for `medddpm restore --reference`."
         ),
     ],
     data: Annotated[Path, typer.Option(help="A prepared folder, or one of NIfTI scans.")],

@@ -134,6 +134,12 @@ CHECKS = {
         "slices are thinner ({value} mm) than the model knows ({low} mm)",
         tier="notice",
     ),
+    "reference": Meaning(
+        "Borders that the reference shares with the scan after a move, over those in its place",
+        "the reference does not fit the scan and was not used (moved by some millimetres it agrees "
+        "{value} times as well, usual up to {high}): another person, or another position",
+        tier="notice",
+    ),
     "disagreement": Meaning(
         "Spread of the samples in their least certain places, over sigma",
         "the samples disagree more than usual ({value} sigma, usual up to {high})",

@@ -170,6 +170,24 @@ class NoiseFilesFacts(Part):
     spectrum: FileFacts | None = None
 
 
+class ReferenceFacts(Part):
+    """A scan of another contrast that helped.
+
+    Attributes:
+        case_id: What it is called; of DICOM a hash.
+        format: "nifti", "mgh" or "dicom".
+        sha256: Of its files.
+        path: Relative to the sidecar; None for DICOM, whose paths may name patients.
+        weights: Of the network that used it; a shipped name, or a path relative to the sidecar.
+    """
+
+    case_id: str
+    format: str
+    sha256: str | None
+    path: str | None = None
+    weights: WeightsFacts
+
+
 class RoundingFacts(Part):
     """What the number type of the output cost.
 
@@ -278,6 +296,7 @@ class _Tail(Part):
     versions: Annotated[dict[str, str], _named("medddpm")]
     machine: dict[str, str] = Field(default_factory=dict)
     noise_files: NoiseFilesFacts = NoiseFilesFacts()
+    reference: ReferenceFacts | None = None
     rounding: RoundingFacts | None = None
     output: OutputFacts | None = None
 
@@ -294,6 +313,7 @@ class Sidecar(_Tail, Facts, _Head):  # fields come in the order on disk: that of
         versions: Of this package, Python and what computes and reads.
         machine: What the last bits may depend on, beside versions.
         noise_files: What said how noisy the scan is.
+        reference: Another contrast that helped, if there was one.
         rounding: What the number type cost; None for float32.
         output: What was written; None until it is.
     """

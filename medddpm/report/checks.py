@@ -25,6 +25,7 @@ LABELS = {
     "noise_level": "Noise level / intensity scale",
     "finest_edge": "Smallest voxel edge, mm",
     "coarsest_edge": "Largest voxel edge, mm",
+    "reference": "Fit of the second contrast: moved / in place",
     "disagreement": "Disagreement of the samples, sigma",
 }
 """The checks of the guard in words of the field."""
@@ -45,6 +46,7 @@ SHORT = {
     "noise_level": "strong noise",
     "finest_edge": "voxel size",
     "coarsest_edge": "slice thickness",
+    "reference": "second contrast",
     "disagreement": "samples disagree",
 }
 """What a label on a row of a table has room for."""
@@ -65,6 +67,7 @@ ADVICE = {
     "noise_level": "Read with care: fine detail may not be recoverable.",
     "finest_edge": "Read with care: the model was not trained at this voxel size.",
     "coarsest_edge": "Read with care: the model was not trained at this slice thickness.",
+    "reference": "Check whose scan the second contrast is, and align it with this one.",
     "disagreement": "Look at the uncertainty before you read detail there.",
 }
 """What a reader does where one of them found something."""

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from medddpm.io.frame_facts import FrameFacts, SigmaFacts
-from medddpm.io.sidecar import IntervalFacts, Sidecar
+from medddpm.io.sidecar import IntervalFacts, ReferenceFacts, Sidecar
 from medddpm.report.calibration import calibration_part, listed
 from medddpm.report.chart import Axis, Series, chart
 from medddpm.report.checks import check_rows
@@ -267,11 +267,19 @@ def _origin(facts: Sidecar) -> list[tuple[str, str]]:
         "Mode": facts.options["mode"],
         "90 % interval": _interval(facts.interval),
         "Frames": "" if facts.series is None else facts.series.words(len(facts.frames)),
+        "Second contrast": _reference(facts.reference),
         "Restored at": facts.time,
         "Versions": ", ".join(f"{k} {v}" for k, v in facts.versions.items()),
         "Machine": ", ".join(f"{k} {v}" for k, v in facts.machine.items()),
     }
     return [(label, str(value)) for label, value in rows.items() if value not in (None, "")]
+
+
+def _reference(facts: ReferenceFacts | None) -> str:
+    """Which scan helped; "" where none did."""
+    if facts is None:
+        return ""
+    return f"{facts.case_id}, SHA-256 {facts.sha256}"
 
 
 def _interval(facts: IntervalFacts | None) -> str:

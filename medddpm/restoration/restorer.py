@@ -37,6 +37,7 @@ from medddpm.restoration.memory import tile_batch
 from medddpm.restoration.moments import Moments, smooth_spread
 from medddpm.restoration.options import RestoreOptions, warn_of_idle
 from medddpm.restoration.probe import probe
+from medddpm.restoration.referenced import Reference
 from medddpm.restoration.restored import Restored
 from medddpm.restoration.restored_frame import RestoredFrame, as_scan, assemble, untouched
 from medddpm.restoration.seen_frame import frame_of, noise_of
@@ -59,6 +60,7 @@ class _Task:
     options: RestoreOptions
     told: list[Told]
     on_progress: OnProgress | None
+    reference: Reference | None = None
 
     def seed(self, index: int) -> int:
         """That of a frame, which fixes its noise field."""
@@ -109,6 +111,7 @@ class Restorer:
         options: RestoreOptions | None = None,
         law: NoiseLaw | None = None,
         sigma_map: Array | None = None,
+        reference: Reference | None = None,
         on_progress: OnProgress | None = None,
         **changes: Any,
     ) -> Restored:
@@ -121,6 +124,7 @@ class Restorer:
             law: The noise, where it is known, in scan units and on the scan's grid.
             sigma_map: Sigma of one real component at each voxel, (X, Y, Z) or of the scan's
                 shape, in scan units, where that alone is known.
+            reference: Another contrast of the same person, for `mean`.
             on_progress: Called as (tiles done, tiles in all).
             **changes: Single options, such as mode="ensemble"; those without effect are warned of.
 
@@ -128,6 +132,8 @@ class Restorer:
             ConfigError: An option is out of range, or two contradict each other, or a scan has too
                 few frames to be restored together.
             MissingExtraError: DIPY is missing, which "mppca" needs.
+            CheckpointError: The reference belongs to other weights.
+            GeometryError: It lies elsewhere.
             VolumeReadError: This is no scan (one slice, NaN, blank), or its values are such as
                 the law of the noise does not know; see `preprocess.values.look`.
             MemoryBudgetError: The budget is smaller than one tile needs.
@@ -141,7 +147,9 @@ class Restorer:
         options = options.for_weights(self.model.own_sampler)
         warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         told = told_of_frames(volume, options, law, sigma_map)
-        task, began = _Task(volume, options, told, on_progress), time.perf_counter()
+        if reference is not None:
+            reference.check(options, self.model.digest)
+        task, began = _Task(volume, options, told, on_progress, reference), time.perf_counter()
         frames, series = self._restore_all(image, task)
         facts = self._facts(volume, frames, options, time.perf_counter() - began)
         if series is not None:
@@ -229,7 +237,7 @@ class Restorer:
             if on_progress:
                 on_progress(1, 1)
             return untouched(seen, frame, options)
-        done = self._restore_frame(frame, work, task.seed(index), options, on_progress)
+        done = self._restore_frame(frame, work, task, index)
         return replace(
             done,
             mean=seen.restored(done.mean),
@@ -239,28 +247,30 @@ class Restorer:
             sigma_left=None if series is None else series.left(index),
         )
 
-    def _restore_frame(
-        self,
-        frame: Frame,
-        work: Frame,
-        seed: int,
-        options: RestoreOptions,
-        on_progress: OnProgress | None,
-    ) -> RestoredFrame:
+    def _restore_frame(self, frame: Frame, work: Frame, task: _Task, index: int) -> RestoredFrame:
         """The main path: sigma, scale, acquired grid, tiles, decode, guard, and back.
 
         The networks go on from `work`, which is the frame itself, or the same without the noise
         that other frames told; the guard judges by the frame.
         """
+        options, reference = task.options, task.reference
+        placed = None if reference is None else reference.on(frame)
         plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple)
-        x_hat, std, num_tiles = self._restore_tiles(work, plan, seed, options, on_progress)
+        x_hat, std, num_tiles = self._restore_tiles(
+            work, plan, task.seed(index), options, task.progress(index)
+        )
         if options.noise != "gaussian":
             np.maximum(x_hat, 0, out=x_hat)
+        if placed is not None:
+            bf16 = uses_bf16(options, self.device)
+            x_hat, misfit = placed.helps(x_hat, self.device, bf16=bf16)
         if options.give_back:
             x_hat = _given_back(frame, x_hat, options)
         seen = probe(self.model, x_hat, plan, self.device, uses_bf16(options, self.device))
         usual = self._guard_of(options)
         guard = inspect(frame, x_hat, guard=usual, features=seen.features, std=std)
+        if placed is not None:
+            guard = placed.judged(guard, misfit)
         width = None if std is None else frame.enlarged(self._half_width(frame, x_hat, std))
         mean = frame.onto_scan(x_hat)
         if options.noise != "gaussian":

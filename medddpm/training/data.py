@@ -287,16 +287,28 @@ def augment(
     patch: NDArray[np.float32], spacing: list[float], rng: Rng
 ) -> tuple[NDArray[np.float32], list[float]]:
     """Random orientation, gain, intensity curve and bias field; zeros stay zero."""
+    (patch,), spacing = turned([patch], spacing, rng)
+    return toned(patch, rng), spacing
+
+
+def turned(
+    patches: Sequence[NDArray[np.float32]], spacing: list[float], rng: Rng
+) -> tuple[list[NDArray[np.float32]], list[float]]:
+    """Patches that lie on each other in one random orientation, with their spacing in it."""
     axes = rng.permutation(3)
-    patch = patch.transpose(axes)[tuple(slice(None, None, int(s)) for s in rng.choice([-1, 1], 3))]
-    spacing = [spacing[a] for a in axes]
+    flips = tuple(slice(None, None, int(s)) for s in rng.choice([-1, 1], 3))
+    return [patch.transpose(axes)[flips] for patch in patches], [spacing[a] for a in axes]
+
+
+def toned(patch: NDArray[np.float32], rng: Rng) -> NDArray[np.float32]:
+    """A patch with a random gain, intensity curve and bias field; zeros stay zero."""
     if rng.random() < 0.5:
         patch = np.power(np.maximum(patch, 0), rng.uniform(0.6, 1.6), dtype=np.float32)
     if rng.random() < 0.08:  # another contrast: bright becomes dark, air stays air
         patch = np.where(patch > 0.05, np.maximum(1.05 - patch, 0.01), patch)
     if rng.random() < 0.3:
         patch = patch * smooth_field(patch.shape, 0.25, rng)
-    return np.ascontiguousarray(patch * rng.uniform(0.75, 1.25), dtype=np.float32), spacing
+    return np.ascontiguousarray(patch * rng.uniform(0.75, 1.25), dtype=np.float32)
 
 
 def with_spots(

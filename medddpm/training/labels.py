@@ -51,19 +51,26 @@ class LabelMaps:
         self, rng: Rng, *, thicken: float = 0.0, coarsen: float = 0.0
     ) -> tuple[NDArray[np.float32], list[float]]:
         """One random patch (P, P, P) with its spacing in mm, as `PackedScans.draw`."""
+        (image,), spacing = self.draw_contrasts(rng, 1, thicken=thicken, coarsen=coarsen)
+        return image, spacing
+
+    def draw_contrasts(
+        self, rng: Rng, count: int, *, thicken: float = 0.0, coarsen: float = 0.0
+    ) -> tuple[list[NDArray[np.float32]], list[float]]:
+        """One random patch in several contrasts that lie on each other, with its spacing in mm."""
         labels = np.load(self.paths[int(rng.integers(len(self.paths)))], mmap_mode="r")
         ratio = float(rng.uniform(1, _COARSEST)) if rng.random() < max(coarsen, 0.5) else 1.0
         slices = int(rng.integers(2, 6)) if rng.random() < thicken else 1
         axis = int(rng.integers(3))
         width = [round(self.patch * (slices if a == axis else ratio)) for a in range(3)]
         box = _box_with_body(labels, width, rng)
-        image = painted(box, rng)
+        images = [painted(box, rng) for _ in range(count)]
         spacing = [w / self.patch for w in width]
         if slices > 1:
-            shape = [*image.shape]
+            shape = [*box.shape]
             shape[axis : axis + 1] = [self.patch, slices]
-            image = image.reshape(shape).mean(axis=axis + 1)
-        return resampled(image, (self.patch,) * 3), spacing
+            images = [image.reshape(shape).mean(axis=axis + 1) for image in images]
+        return [resampled(image, (self.patch,) * 3) for image in images], spacing
 
 
 def painted(labels: NDArray[np.uint8], rng: Rng) -> NDArray[np.float32]:

@@ -10,12 +10,13 @@ from annotated_types import Ge, Gt, Interval
 from medddpm.errors import ConfigError
 from medddpm.io.yaml_text import YAML_SWITCH
 from medddpm.model.spec import AutoencoderSpec, DiffusionSpec, FidelitySpec
+from medddpm.reference.network import ReferenceSpec
 
 _FORBID: dict[str, str] = {"extra": "forbid"}
 _Fraction = Annotated[float, Interval(ge=0, le=1)]
 _Positive = Annotated[float, Gt(0)]
 _Count = Annotated[int, Ge(1)]
-Spec = TypeVar("Spec", AutoencoderSpec, DiffusionSpec, FidelitySpec)
+Spec = TypeVar("Spec", AutoencoderSpec, DiffusionSpec, FidelitySpec, ReferenceSpec)
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,32 @@ class DistilOptions:
     intervals: Annotated[int, Ge(2)] = 8
     start: _Positive = 2.0
     terminal_fraction: _Fraction = 0.25
+
+
+@dataclass(frozen=True)
+class ReferenceOptions(ReferenceSpec):
+    """The reference network and its training.
+
+    Attributes:
+        pairs: CSV of scans and their references, see `PairedScans`. Empty for none.
+        scenes: Patches that are restored once, to learn from.
+        held_scenes: Patches of held-out scans, to validate with.
+        sigma_min: Least noise, on the intensity scale.
+        sigma_max: Most noise.
+        wrong: Share of the samples whose reference does not belong to the scan.
+        shift: Of a reference that belongs to it, at most, in voxels along each axis.
+    """
+
+    pairs: str = ""
+    scenes: _Count = 240
+    held_scenes: _Count = 12
+    sigma_min: _Positive = 0.02
+    sigma_max: _Positive = 0.2
+    wrong: _Fraction = 0.3
+    shift: Annotated[float, Ge(0)] = 1.0
+    steps: _Count = 2000
+    batch: _Count = 4
+    learning_rate: _Positive = 2e-3
 
 
 @dataclass(frozen=True)

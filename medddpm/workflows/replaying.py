@@ -21,6 +21,7 @@ from medddpm.volume import Volume
 from medddpm.workflows.noise_files import recorded_map
 from medddpm.workflows.number_type import in_type
 from medddpm.workflows.reconstructing_again import reconstruction_facts, replay_reconstruction
+from medddpm.workflows.reference_files import recorded_reference
 from medddpm.workflows.replayed import Replay, changes
 from medddpm.workflows.reporting import weights_of
 from medddpm.workflows.restored_files import maps_of, write_images
@@ -34,6 +35,7 @@ def replay(
     weights: str | Path | None = None,
     device: str | None = None,
     noise_map: str | Path | None = None,
+    reference: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Replay:
     """Repeat the restoration, or the reconstruction, of a sidecar; nothing is written.
@@ -44,6 +46,7 @@ def replay(
         weights: The weights, likewise.
         device: Another device than that of the first run.
         noise_map: The noise map, if it is no longer where the sidecar says.
+        reference: The other contrast that helped, likewise.
         on_progress: Called with the task, steps done and all steps.
 
     Raises:
@@ -55,8 +58,10 @@ def replay(
     source = None if source is None else Path(source)
     told = reconstruction_facts(sidecar)
     if told is not None:
-        if noise_map is not None:
-            raise ConfigError("--noise-map belongs to restorations, and this is a reconstruction")
+        if noise_map is not None or reference is not None:
+            raise ConfigError(
+                "--noise-map and --reference belong to restorations, and this is a reconstruction"
+            )
         return replay_reconstruction(
             sidecar, told, source=source, weights=weights, device=device, on_progress=on_progress
         )
@@ -80,10 +85,13 @@ def replay(
         )
     step = None if on_progress is None else lambda done, total: on_progress("replay", done, total)
     sigma_map = recorded_map(facts.noise_files.map, sidecar, noise_map, scan, result.trust)
+    helper = recorded_reference(
+        facts.reference, sidecar, None if reference is None else Path(reference), result.trust
+    )
     if whole is not None:
         again = partial(restorer.restore_complex, whole)
     else:
-        again = partial(restorer.restore, scan)
+        again = partial(restorer.restore, scan, reference=helper)
     restored = again(options=options, sigma_map=sigma_map, on_progress=step)
     restored, _ = in_type(restored, scan, facts.run.dtype)
     return _compared(result, facts.output, restored, scan)

@@ -32,6 +32,7 @@ from medddpm.restoration.restorer import Restored
 from medddpm.volume import Volume
 from medddpm.workflows.noise_files import NoiseFiles
 from medddpm.workflows.number_type import in_type, type_of
+from medddpm.workflows.reference_files import GivenReference
 from medddpm.workflows.restored_scan import RestoredScan
 
 MAPS: tuple[Quantity, ...] = ("std", "lower", "upper")
@@ -56,6 +57,7 @@ class Run:
         overwrite: Whether outputs that exist are replaced.
         report: Whether each scan gets an HTML report.
         phase: Where the phase of the scan came from, if it has one.
+        reference: Another contrast that helps, if there is one.
     """
 
     format: OutputFormat
@@ -70,6 +72,7 @@ class Run:
     overwrite: bool = False
     report: bool = False
     phase: PhaseFacts | None = None
+    reference: GivenReference | None = None
 
 
 def write_restored(restored: Restored, volume: Volume, target: Target, run: Run) -> RestoredScan:
@@ -167,6 +170,8 @@ def _facts(restored: Restored, volume: Volume, target: Target, run: Run) -> Side
         given["phase"] = run.phase
     if run.noise.paths:
         more["noise_files"] = run.noise.facts(volume, home)
+    if run.reference is not None:
+        more["reference"] = run.reference.facts(home)
     return Sidecar(
         schema_version=SCHEMA_VERSION,
         statement=STATEMENT,

@@ -26,6 +26,7 @@ from medddpm.io.provenance import source_files
 from medddpm.restoration.restorer import RestoreOptions, Restorer
 from medddpm.volume import Volume
 from medddpm.workflows.noise_files import NoiseFiles
+from medddpm.workflows.reference_files import GivenReference
 from medddpm.workflows.restorable import (
     check_format,
     check_scan,
@@ -56,6 +57,8 @@ def restore(
     imaginary: str | Path | None = None,
     noise_map: str | Path | None = None,
     noise_spectrum: str | Path | None = None,
+    reference: str | Path | None = None,
+    reference_weights: str | Path | None = None,
     on_progress: OnProgress | None = None,
     on_error: OnError | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -82,6 +85,8 @@ def restore(
         imaginary: NIfTI imaginary part, where the source is the real part.
         noise_map: NIfTI of sigma at each voxel in scan units, as `estimate-noise --map` writes it.
         noise_spectrum: The colour of the noise, see `read_noise_spectrum`.
+        reference: Another contrast of the same person, which helps `mean`.
+        reference_weights: Of the network that uses it, if not the shipped ones.
         on_progress: Called with the task, steps done and all steps.
         on_error: Called with the error of each scan that cannot be read or restored, and the
             others are restored; without it the first error is raised.
@@ -98,9 +103,12 @@ def restore(
     run = Run(
         format, force, trust, weights, dicom, None,
         dtype=dtype, noise=noise, overwrite=overwrite, report=report,
+        reference=GivenReference.read(reference, reference_weights, trust),
     )  # fmt: skip
     files = ComplexFiles.of(source, *(None if p is None else Path(p) for p in (phase, imaginary)))
     if files is not None:
+        if run.reference is not None:
+            raise ConfigError("--reference helps magnitudes alone; leave it or the phase out")
         return [_restore_complex(files, output, run, options, device, on_progress)]
     if format == "dicom" and dtype != "float32":
         raise ConfigError(f"--dtype {dtype} is for NIfTI; DICOM holds 16-bit integers anyway")
@@ -133,8 +141,13 @@ def _restore_each(
         with one_scan(scan.name if isinstance(scan, Path) else scan.case_id, on_error):
             volume = _read(scan, run) if isinstance(scan, Path) else scan
             chosen, sigma_map = run.noise.told(volume, options, run.trust)
+            reference = None if run.reference is None else run.reference.of(volume)
             restored = restorer.restore(
-                volume, options=chosen, sigma_map=sigma_map, on_progress=step
+                volume,
+                options=chosen,
+                sigma_map=sigma_map,
+                reference=reference,
+                on_progress=step,
             )
             done.append(write_restored(restored, volume, target, run))
     return done
@@ -236,6 +249,6 @@ def _check_targets(
     check_targets(
         paths,
         overwrite=run.overwrite,
-        inputs=[*run.noise.paths, *inputs],
+        inputs=[*run.noise.paths, *(run.reference.files if run.reference else ()), *inputs],
         folders=[target.image for target in targets] if run.format == "dicom" else (),
     )

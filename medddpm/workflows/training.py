@@ -15,14 +15,15 @@ from medddpm.generation.train import PRIOR_FILE, train_prior
 from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, write_json
 from medddpm.io.provenance import versions
-from medddpm.model.model import find_weights
+from medddpm.model.model import find_weights, load_model
 from medddpm.training.fabric import end_others, launch, leave, on_first_process
 from medddpm.training.options import Options
+from medddpm.training.reference_run import REFERENCE_FILE, train_reference
 from medddpm.training.run import StageName, begin_from, train_stage
 
 
 def train(
-    stage: StageName | Literal["prior"],
+    stage: StageName | Literal["prior", "reference"],
     *,
     data: str | Path,
     out: str | Path,
@@ -40,7 +41,8 @@ def train(
     Args:
         stage: "autoencoder" first, then "diffusion" and "fidelity", or both at once as "joint";
             "distil" teaches the diffusion network to draw in few steps; "prior" learns whole
-            heads, see `generation.train.train_prior`.
+            heads, see `generation.train.train_prior`; "reference" what a second contrast adds, see
+            `training.reference_run.train_reference`.
         data: What `medddpm prepare` wrote, or a folder of NIfTI scans, searched through.
         out: Run folder that the three stages share.
         config: The defaults if not given.
@@ -59,6 +61,8 @@ def train(
     if stage == "prior" or prior is not None:
         teacher = None if prior is None else Path(prior)
         return _train_prior(data, out, config, teacher, resume=resume, start=start, on_log=on_log)
+    if stage == "reference":
+        return _train_reference(data, out, config, resume=resume, start=start, on_log=on_log)
     fabric = launch(config.train)
     options = options_of(config)
     try:
@@ -101,6 +105,33 @@ def _train_prior(
         config.prior,
         config.train,
         holdout=config.data.holdout,
+        resume=resume,
+        on_log=on_log,
+    )
+
+
+def _train_reference(
+    data: Path,
+    out: Path,
+    config: Config,
+    *,
+    resume: bool,
+    start: str | Path | None,
+    on_log: Callable[[dict[str, Any]], None] | None,
+) -> Path:
+    """Train the reference network beside the shipped weights, or those of `start`."""
+    folder = out / "reference"
+    _refuse_second_run(folder, resume=resume)
+    check_targets([out / REFERENCE_FILE], overwrite=True)
+    model = load_model(find_weights("default" if start is None else start))
+    _write_record(folder, "reference", config, {})
+    return train_reference(
+        data,
+        out,
+        model,
+        config.reference,
+        config.data,
+        config.train,
         resume=resume,
         on_log=on_log,
     )

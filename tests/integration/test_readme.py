@@ -62,6 +62,8 @@ def workplace(
     named |= {"magnitude": np.abs(whole), "phase": np.angle(whole)}
     for name, data in named.items():
         save_nifti(tmp_path / f"{name}.nii.gz", data, phantom.affine)
+    dark = np.where(phantom.data > 0, 1.2 * phantom.data.max() - phantom.data, 0)
+    save_nifti(tmp_path / "t1w.nii.gz", dark, phantom.affine)
     (tmp_path / "scans").mkdir()
     (tmp_path / "hospital").mkdir()
     (tmp_path / "hospital" / "dataset_description.json").write_text('{"Name": "heads"}')

@@ -96,6 +96,16 @@ def test_told_and_blind_sigma(scan: Volume) -> None:
     assert both.sources(parse_method("identity"), "acquired") == ("none",)
 
 
+def test_a_method_may_have_a_second_contrast() -> None:
+    method = parse_method("mean@reference=a/t1w.nii.gz,shifts=1,reference_weights=own.safetensors")
+    assert (method.reference, method.reference_weights) == ("a/t1w.nii.gz", "own.safetensors")
+    assert method.changes == {"shifts": 1}
+    assert "t1w" in method.label
+    for wrong in ("vae@reference=a.nii.gz", "tv@reference=a.nii.gz"):
+        with pytest.raises(ConfigError, match="take settings"):
+            parse_method(wrong)
+
+
 def test_noise_is_the_same_for_all_and_differs_between_scans(scan: Volume) -> None:
     one, two = (run(scan, name).noisy for name in ("identity", "shrinkage"))
     np.testing.assert_array_equal(one, two)

@@ -1,0 +1,1 @@
+"""Another contrast of the same person, which helps to restore a scan."""
