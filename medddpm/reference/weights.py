@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save_file
 
 from medddpm.errors import CheckpointError
 from medddpm.io import atomic_path
-from medddpm.io.files import named_in_utf8
+from medddpm.io.tensors import save_tensors
 from medddpm.model.blocks import channels_last
 from medddpm.model.weights_file import open_weights
 from medddpm.reference.network import ReferenceNetwork, ReferenceSpec
@@ -80,8 +79,8 @@ def save_reference(path: Path, trained: TrainedReference) -> None:
         for name, value in trained.network.state_dict().items()
     }
     header = _Header(spec=trained.network.spec, card=trained.card).model_dump_json()
-    with atomic_path(path) as partial, named_in_utf8(partial.parent) as folder:
-        save_file(tensors, folder / partial.name, metadata={_KEY: header})
+    with atomic_path(path) as partial:
+        save_tensors(partial, tensors, {_KEY: header})
 
 
 def find_reference_weights(name: str | Path) -> Path:
