@@ -49,6 +49,20 @@ InputPath = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace outputs that exist; without it they are kept.")
 ]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        help="Another contrast of the same person, which helps mode mean.",
+        rich_help_panel=groups.REFERENCE,
+    ),
+]
+ReferenceWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Those of `medddpm train reference`, if not the shipped ones.",
+        rich_help_panel=groups.REFERENCE,
+    ),
+]
 Force = Annotated[
     bool,
     typer.Option(

@@ -23,6 +23,8 @@ from medddpm.cli.options import (
     OutputFormat,
     Overrides,
     Overwrite,
+    Reference,
+    ReferenceWeights,
     Trust,
     Weights,
     parse_device,
@@ -100,20 +102,8 @@ def restore(
             rich_help_panel=groups.KNOWN_NOISE,
         ),
     ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            help="Another contrast of the same person, which helps mode mean.",
-            rich_help_panel=groups.REFERENCE,
-        ),
-    ] = None,
-    reference_weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Those of `medddpm train reference`, if not the shipped ones.",
-            rich_help_panel=groups.REFERENCE,
-        ),
-    ] = None,
+    reference: Reference = None,
+    reference_weights: ReferenceWeights = None,
     phase: Annotated[
         Path | None,
         typer.Option(

@@ -88,7 +88,7 @@ def train_reference(
     progress = saved_progress(state / "state.safetensors")
     card = ReferenceCard(
         model=model.digest,
-        scans=tuple(sorted(name for _, name in scans.subjects)),
+        scans=tuple(sorted({name for _, name in scans.subjects})),
         labels=0 if scans.train.labels is None else len(scans.train.labels.paths),
         held=scans.held_names,
         steps=progress.step,

@@ -94,7 +94,8 @@ class PairedScans:
             for path in (scan, reference):
                 if not path.is_file():
                     raise ConfigError(f"{table} names {path}, which does not exist")
-            held = any(fnmatch.fnmatch(file_stem(scan), pattern) for pattern in holdout)
+            names = (file_stem(scan), file_stem(reference))
+            held = any(fnmatch.fnmatch(n, pattern) for n in names for pattern in holdout)
             if held == validation:
                 found.setdefault(scan, []).append(reference)
         if not found:
