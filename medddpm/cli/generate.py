@@ -24,10 +24,12 @@ def register(app: typer.Typer) -> None:
 @reports_errors
 def generate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write into.")],
-    prior: Annotated[Path, typer.Option(help="File of `medddpm train prior`; none is shipped.")],
     key: Annotated[
         Path, typer.Option(help="Key of the mark that every scan carries; see key new -h.")
     ],
+    prior: Annotated[
+        str, typer.Option(help="The shipped one of T1w brains, or a file of train prior.")
+    ] = "T1w",
     signing_key: Annotated[
         Path | None, typer.Option(help="Sign the sidecars; see key new --kind signature.")
     ] = None,

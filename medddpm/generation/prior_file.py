@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from medddpm.errors import CheckpointError
+from medddpm.errors import CheckpointError, ConfigError
 from medddpm.generation.copies import Memory
 from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import STATISTICS, Cascade
@@ -18,6 +19,7 @@ from medddpm.io.tensors import save_tensors
 from medddpm.model.weights_file import open_weights
 
 PRIOR_VERSION = 1
+SHIPPED = "T1w"
 _KEY = "medddpm_prior"
 
 
@@ -110,6 +112,25 @@ def save_prior(path: Path, trained: TrainedPrior) -> None:
         save_tensors(partial, tensors, {_KEY: header})
 
 
+def find_prior(name: str | Path) -> Path:
+    """The file of a shipped prior by its contrast, such as "T1w", or the path itself.
+
+    Raises:
+        ConfigError: None of that name is shipped.
+    """
+    path = Path(name)
+    if path.suffix or path.exists():
+        return path
+    shipped = Path(str(files("medddpm") / "weights" / "prior" / f"{name}.safetensors"))
+    if not shipped.is_file():
+        known = sorted(p.stem for p in shipped.parent.glob("*.safetensors"))
+        raise ConfigError(
+            f"no prior is called {str(name)!r}; shipped: {known}, or give a file of "
+            "`medddpm train prior`"
+        )
+    return shipped
+
+
 def load_prior(path: Path) -> TrainedPrior:
     """The prior of a file, for inference.
 
@@ -117,9 +138,7 @@ def load_prior(path: Path) -> TrainedPrior:
         CheckpointError: It is missing, damaged, no prior, or does not fit its own header.
     """
     if not path.is_file():
-        raise CheckpointError(
-            f"prior {path} does not exist; none is shipped, `medddpm train prior` makes one"
-        )
+        raise CheckpointError(f"prior {path} does not exist; `medddpm train prior` makes one")
     with open_weights(path) as file:
         text = (file.metadata() or {}).get(_KEY)
         if text is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ from medddpm.generation.copies import Memory, memory_of, threshold_of
 from medddpm.generation.faces import check_faces
 from medddpm.generation.heads import BOTH_SIDES, Head, packed_heads, placed, random_pose
 from medddpm.generation.learning import DetailStage, PriorStage
-from medddpm.generation.options import PriorOptions
+from medddpm.generation.options import PriorOptions, PriorSpec
 from medddpm.generation.prior import Cascade
-from medddpm.generation.prior_file import PriorCard, TrainedPrior, save_prior
+from medddpm.generation.prior_file import PriorCard, TrainedPrior, load_prior, save_prior
 from medddpm.io.outputs import file_stem
 from medddpm.training.data import add_subjects
 from medddpm.training.fabric import launch
@@ -84,6 +84,7 @@ def train_prior(
     train: TrainOptions,
     *,
     holdout: Sequence[str],
+    start: Path | None = None,
     resume: bool = False,
     on_log: OnLog | None = None,
 ) -> Path:
@@ -97,15 +98,21 @@ def train_prior(
         options: Of the prior.
         train: Of the loop.
         holdout: Patterns (fnmatch) of scans that training never sees; at least one is needed.
+        start: File of a prior to go on from, where its state is lost; it learned no other scans.
         resume: Go on from the saved state.
         on_log: Called with each logged row.
 
     Raises:
-        ConfigError: No scan of that contrast, none held out, a subject on both sides, or a face.
+        ConfigError: No scan of that contrast, none held out, a subject on both sides, or a face;
+            `start` has another network or learned other scans.
+        CheckpointError: `start` cannot be read.
     """
     halves = heads_of(data, out / "heads", options, holdout)
     torch.manual_seed(train.seed)
-    prior = Cascade(options)
+    prior, before = Cascade(options), None
+    if start is not None:
+        before = _begun(start, halves, options)
+        prior.load_state_dict(before.prior.state_dict())
     stages = (
         PriorStage(prior.coarse, halves.train, halves.held, options),
         DetailStage(prior.fine, halves.train, halves.held, options),
@@ -120,8 +127,34 @@ def train_prior(
         done.append(saved_progress(folder / "state.safetensors"))
     prior.cpu().eval()
     path = out / PRIOR_FILE
-    save_prior(path, _measured(prior, stages, halves, done))
+    trained = _measured(prior, stages, halves, done)
+    save_prior(path, trained if before is None else _with_past(trained, before.card))
     return path
+
+
+def _begun(start: Path, halves: Halves, options: PriorOptions) -> TrainedPrior:
+    """The prior that is gone on from."""
+    before = load_prior(start)
+    own, told = before.prior.spec, PriorSpec(**{k: getattr(options, k) for k in vars(PriorSpec())})
+    if own != told:
+        raise ConfigError(f"{start} has the network and grid {own}; set prior.* to the same")
+    missing = sorted(set(before.card.scans) - {head.name for head in halves.train})
+    if missing:
+        raise ConfigError(
+            f"{start} learned {missing[0]} ({len(missing)} scans in all), which is not among the "
+            "training scans here, so a copy of it would not be known; give the same folder and "
+            "data.holdout"
+        )
+    return before
+
+
+def _with_past(trained: TrainedPrior, past: PriorCard) -> TrainedPrior:
+    """The prior with the steps and hours of the one that it began from."""
+    steps = {name: count + past.steps.get(name, 0) for name, count in trained.card.steps.items()}
+    card = trained.card.model_copy(
+        update={"steps": steps, "hours": trained.card.hours + past.hours}
+    )
+    return replace(trained, card=card)
 
 
 def known_heads(halves: Halves, options: PriorOptions) -> Known:

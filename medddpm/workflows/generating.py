@@ -10,7 +10,7 @@ from typing import Any
 from medddpm.errors import ConfigError
 from medddpm.generation.drawing import Artist, Draw, DrawOptions
 from medddpm.generation.heads import Head, head_of
-from medddpm.generation.prior_file import TrainedPrior, load_prior
+from medddpm.generation.prior_file import SHIPPED, TrainedPrior, find_prior, load_prior
 from medddpm.io import read_volume, write_volume
 from medddpm.io.nifti import nifti_header
 from medddpm.io.outputs import Target, check_targets, staged, write_json
@@ -61,12 +61,12 @@ class Tools:
     """What draws.
 
     Attributes:
-        prior: File of `medddpm train prior`; none is shipped.
+        prior: A shipped one by its contrast, or a file of `medddpm train prior`.
         weights: The networks that draw a finer grid than the prior's.
         device: "auto", "cpu", "cuda" or "cuda:1".
     """
 
-    prior: str | Path
+    prior: str | Path = SHIPPED
     weights: str | Path = "default"
     device: str = "auto"
 
@@ -129,7 +129,7 @@ def generate(
         raise ConfigError(f"count is {wanted.count}; at least one head is drawn")
     signer = None if seal.signing_key is None else read_signing_key(seal.signing_key)
     keys = _Keys(read_key(seal.key), signer)
-    path = Path(tools.prior)
+    path = find_prior(tools.prior)
     trained = load_prior(path)
     _check_contrast(trained, path, wanted.contrast)
     artist = Artist(trained, Restorer.from_pretrained(tools.weights, tools.device), options)

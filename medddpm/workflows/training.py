@@ -11,6 +11,7 @@ from medddpm.config import Config, dump_config
 from medddpm.errors import ConfigError, MedddpmError, OutputError
 from medddpm.generation.distil import PriorDistilStage, Teaching, distil_prior
 from medddpm.generation.learning import PriorStage
+from medddpm.generation.prior_file import find_prior
 from medddpm.generation.train import PRIOR_FILE, train_prior
 from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, write_json
@@ -48,7 +49,8 @@ def train(
         config: The defaults if not given.
         resume: Go on from the saved state, if there is one.
         start: Weights to fine-tune, a shipped name or a file: all networks are theirs. The run
-            folder keeps them, so that later stages and a resumed run need not be told.
+            folder keeps them, so that later stages and a resumed run need not be told. Of "prior":
+            a prior to go on from.
         replay: Folder of scans that share the training, so that what was learned is not forgotten.
         prior: A prior to distil in place of the diffusion network, see `distil_prior`.
         on_log: Called with each logged row.
@@ -88,9 +90,9 @@ def _train_prior(
     start: str | Path | None,
     on_log: Callable[[dict[str, Any]], None] | None,
 ) -> Path:
-    """Train a prior, which has nothing of other weights, or distil one."""
-    if start is not None:
-        raise ConfigError("a prior has nothing of other weights: leave out --from")
+    """Train a prior, or distil one."""
+    if start is not None and teacher is not None:
+        raise ConfigError("the prior that is distilled is given with --prior; leave out --from")
     stage = PriorStage.name if teacher is None else PriorDistilStage.name
     folder = out / stage
     _refuse_second_run(folder, resume=resume)
@@ -105,6 +107,7 @@ def _train_prior(
         config.prior,
         config.train,
         holdout=config.data.holdout,
+        start=None if start is None else find_prior(start),
         resume=resume,
         on_log=on_log,
     )

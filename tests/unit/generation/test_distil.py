@@ -76,7 +76,7 @@ def test_what_cannot_be_distilled_is_said(
     with pytest.raises(ConfigError, match="did not learn sub-05_T1w"):
         train("distil", data=heads_folder, out=tmp_path / "b", config=more,
               prior=teacher)  # fmt: skip
-    with pytest.raises(ConfigError, match="--from"):
+    with pytest.raises(ConfigError, match="leave out --from"):
         train("distil", data=heads_folder, out=tmp_path / "c", config=CONFIG, start="default",
               prior=teacher)  # fmt: skip
     with pytest.raises(ConfigError, match="leave it out of fidelity"):

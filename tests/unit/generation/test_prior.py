@@ -17,7 +17,7 @@ from medddpm.diffusion.schedule import NoiseLevel
 from medddpm.errors import CheckpointError, ConfigError, OutputError
 from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import SCHEDULE, Cascade, HeadPrior, halved
-from medddpm.generation.prior_file import load_prior
+from medddpm.generation.prior_file import find_prior, load_prior
 from medddpm.workflows import train
 
 TINY = PriorSpec(shape=(32, 32, 32), channels=(8, 8), coarse_channels=(8, 8), embedding_width=16)
@@ -150,15 +150,39 @@ def test_consent_and_split_of_a_manifest_decide(heads_folder: Path, tmp_path: Pa
     assert set(seen) == {"pseudonym-1", "pseudonym-3", "pseudonym-4"}
 
 
-def test_a_prior_has_nothing_of_other_weights(heads_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing of other weights"):
-        train(
-            "prior",
-            data=heads_folder,
-            out=tmp_path,
-            config=load_config(None, SETTINGS),
-            start="default",
-        )
+def test_a_prior_goes_on_from_another_one(
+    heads_folder: Path, prior_run: Path, tmp_path: Path
+) -> None:
+    first = prior_run / "prior.safetensors"
+    out = train(
+        "prior", data=heads_folder, out=tmp_path, config=load_config(None, SETTINGS), start=first
+    )
+    assert load_prior(out).card.steps == {"prior": 8, "detail": 4}
+    assert load_prior(out).card.hours > load_prior(first).card.hours
+    other = load_config(None, [*SETTINGS, "prior.channels=[8]"])
+    with pytest.raises(ConfigError, match="has the network and grid"):
+        train("prior", data=heads_folder, out=tmp_path / "a", config=other, start=first)
+    fewer = load_config(None, [*SETTINGS, "data.holdout=[sub-04*,sub-05*,sub-06*]"])
+    with pytest.raises(ConfigError, match="learned sub-04_T1w"):
+        train("prior", data=heads_folder, out=tmp_path / "b", config=fewer, start=first)
+    with pytest.raises(ConfigError, match=r"no prior is called 'T3w'; shipped: \['T1w'\]"):
+        train("prior", data=heads_folder, out=tmp_path / "c", config=fewer, start="T3w")
+
+
+def test_the_shipped_prior_draws_brains_that_are_no_copies() -> None:
+    """Of the right size and place, dark in the air, each another one."""
+    trained = load_prior(find_prior("T1w"))
+    mean = trained.prior.mean_image()
+    with torch.inference_mode():
+        drawn = torch.cat([trained.prior.draw(seed, 8) for seed in (1, 2)])
+    assert trained.card.contrast == "T1w"
+    inside = mean > 0.3
+    for image in drawn[:, None]:
+        assert float(image[inside].mean() / mean[inside].mean()) == pytest.approx(1, abs=0.2)
+        assert float(image[mean < 0.01].mean()) < 0.02
+        assert float(torch.corrcoef(torch.stack([image.flatten(), mean.flatten()]))[0, 1]) > 0.85
+    assert float((drawn[0] - drawn[1])[inside[0]].std()) > 0.08
+    assert float(trained.memory.nearest(drawn, mean).max()) < trained.card.threshold
 
 
 def test_one_subject_on_both_sides_is_refused(heads_folder: Path, tmp_path: Path) -> None:
@@ -177,7 +201,7 @@ def test_files_that_hold_no_prior(prior_run: Path, tiny_weights: Path, tmp_path:
     short.write_bytes((prior_run / "prior.safetensors").read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged or cut short"):
         load_prior(short)
-    with pytest.raises(CheckpointError, match="none is shipped"):
+    with pytest.raises(CheckpointError, match="train prior` makes one"):
         load_prior(tmp_path / "nothing.safetensors")
 
 
