@@ -129,7 +129,7 @@ def test_noisy_scans_tune_the_decoder_alone(
 @pytest.mark.parametrize(
     ("stage", "setting", "words"),
     [
-        ("fidelity", "finetune.rank=2", "adapters are for the stage diffusion"),
+        ("fidelity", "finetune.rank=2", "adapters are for diffusion and distil"),
         ("fidelity", "finetune.freeze=[nothing.*]", "matches no parameter; they are called"),
         ("fidelity", "finetune.freeze=['*']", "nothing to train"),
     ],

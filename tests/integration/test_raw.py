@@ -308,7 +308,7 @@ def test_a_reconstruction_is_replayed_to_the_byte(
     code, output = replayed(sidecar, "--source", str(moved), "--weights", "default")
     assert (code, "the weights have SHA-256" in output) == (3, True)
     code, output = replayed(sidecar, "--noise-map", str(moved))
-    assert (code, "belongs to restorations" in output) == (2, True)
+    assert (code, "belong to restorations" in output) == (2, True)
     sidecar.write_text(json.dumps({"kind": "reconstruction"}))
     code, output = replayed(sidecar)
     assert (code, "damaged" in output) == (3, True)

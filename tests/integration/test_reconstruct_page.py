@@ -52,7 +52,7 @@ def test_every_command_of_the_page_runs(
     for word in words:
         assert word[0] == "medddpm"
         more = [*QUICK.get(word[1], ())]
-        if "--mask" in word:  # one row of the grid is enough
+        if word[1] == "benchmark-raw" and "--mask" in word:  # one row of the grid is enough
             more = more[more.index("--method") :]
         if word[1] in ("reconstruct", "benchmark-raw"):
             more += ["--weights", str(tiny_weights)]

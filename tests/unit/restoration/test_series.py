@@ -143,7 +143,9 @@ def test_a_series_without_b_values_is_warned_of(
     noisy: Volume, tmp_path: Path, save_nifti: Any
 ) -> None:
     path = save_nifti(tmp_path / "bold.nii.gz", noisy.data[..., :3], np.eye(4))
-    with pytest.warns(ValuesWarning, match="if it is a time series, MPPCA removes activation"):
+    with pytest.warns(
+        ValuesWarning, match="if it is a time series, MPPCA removes small activation"
+    ):
         series._warn_of_time_courses(read_volume(path))
     path.with_name("bold.bval").write_text("0 0 1000")
     series._warn_of_time_courses(read_volume(path))
