@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from medddpm.errors import CheckpointError, ConfigError
@@ -16,7 +15,7 @@ from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import STATISTICS, Cascade
 from medddpm.io import atomic_path
 from medddpm.io.tensors import save_tensors
-from medddpm.model.weights_file import open_weights
+from medddpm.model.weights_file import read_network
 
 PRIOR_VERSION = 1
 SHIPPED = "T1w"
@@ -137,13 +136,7 @@ def load_prior(path: Path) -> TrainedPrior:
     Raises:
         CheckpointError: It is missing, damaged, no prior, or does not fit its own header.
     """
-    if not path.is_file():
-        raise CheckpointError(f"prior {path} does not exist; `medddpm train prior` makes one")
-    with open_weights(path) as file:
-        text = (file.metadata() or {}).get(_KEY)
-        if text is None:
-            raise CheckpointError(f"{path} holds no prior of medddpm; see `medddpm train prior`")
-        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    text, tensors = read_network(path, _KEY, "prior")
     try:
         header = _Header.model_validate_json(text)
         prior = Cascade(header.spec)
@@ -154,6 +147,4 @@ def load_prior(path: Path) -> TrainedPrior:
             f"prior {path} does not fit its own header ({type(error).__name__}); train it again "
             "or fetch it again"
         ) from error
-    if not all(torch.isfinite(t).all() for t in (*tensors.values(), memory.rows, memory.centre)):
-        raise CheckpointError(f"prior {path} is damaged: it holds NaN or infinity; fetch it again")
     return TrainedPrior(prior.eval().requires_grad_(False), memory, header.card)

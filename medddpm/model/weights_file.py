@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from medddpm.errors import CheckpointError
 from medddpm.io.files import named_in_utf8
@@ -77,6 +79,30 @@ def open_weights(path: Path) -> Iterator[Any]:
         raise CheckpointError(
             f"weights file {path} is damaged or cut short ({error}); fetch it again"
         ) from error
+
+
+def read_network(path: Path, key: str, what: str) -> tuple[str, dict[str, Tensor]]:
+    """The header and the float32 tensors of a file that holds one network beside the model.
+
+    Args:
+        path: The file.
+        key: Of its header in the metadata.
+        what: What it holds, which is also the stage that trains it: "prior", "reference".
+
+    Raises:
+        CheckpointError: It is missing, damaged, of another kind, or holds NaN.
+    """
+    train = f"`medddpm train {what}`"
+    if not path.is_file():
+        raise CheckpointError(f"{what} {path} does not exist; {train} makes one")
+    with open_weights(path) as file:
+        text = (file.metadata() or {}).get(key)
+        if text is None:
+            raise CheckpointError(f"{path} holds no {what} of medddpm; see {train}")
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise CheckpointError(f"{what} {path} is damaged: it holds NaN or infinity; fetch it again")
+    return text, tensors
 
 
 def read_header(file: Any, path: Path) -> Header:

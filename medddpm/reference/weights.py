@@ -14,7 +14,7 @@ from medddpm.errors import CheckpointError
 from medddpm.io import atomic_path
 from medddpm.io.tensors import save_tensors
 from medddpm.model.blocks import channels_last
-from medddpm.model.weights_file import open_weights
+from medddpm.model.weights_file import read_network
 from medddpm.reference.network import ReferenceNetwork, ReferenceSpec
 
 REFERENCE_VERSION = 1
@@ -96,18 +96,7 @@ def load_reference(path: Path) -> TrainedReference:
     Raises:
         CheckpointError: It is missing, damaged, no reference network, or does not fit its header.
     """
-    if not path.is_file():
-        raise CheckpointError(
-            f"the weights of the reference network, {path}, do not exist; `medddpm train "
-            "reference` makes some"
-        )
-    with open_weights(path) as file:
-        text = (file.metadata() or {}).get(_KEY)
-        if text is None:
-            raise CheckpointError(
-                f"{path} holds no reference network of medddpm; see `medddpm train reference`"
-            )
-        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    text, tensors = read_network(path, _KEY, "reference")
     try:
         header = _Header.model_validate_json(text)
         network = ReferenceNetwork(header.spec)
@@ -117,8 +106,6 @@ def load_reference(path: Path) -> TrainedReference:
             f"reference network {path} does not fit its own header ({type(error).__name__}); "
             "train it again or fetch it again"
         ) from error
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise CheckpointError(f"{path} is damaged: it holds NaN or infinity; fetch it again")
     channels_last(network)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return TrainedReference(network.eval().requires_grad_(False), header.card, digest)

@@ -54,7 +54,7 @@ def test_what_is_wrong_is_said(trained: TrainedReference, tmp_path: Path) -> Non
         load_reference(tmp_path / "none.safetensors")
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": torch.zeros(1)}, foreign)
-    with pytest.raises(CheckpointError, match="no reference network"):
+    with pytest.raises(CheckpointError, match="holds no reference of medddpm"):
         load_reference(foreign)
     path = tmp_path / "own.safetensors"
     with torch.no_grad():
