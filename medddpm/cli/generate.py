@@ -43,7 +43,11 @@ def generate(
         typer.Option(min=0, max=1, help="Of a variant: 0 the scan itself, 1 another head."),
     ] = None,
     spacing: Annotated[
-        float | None, typer.Option(help="Edge of a voxel in mm; the prior's, or down to half.")
+        float | None, typer.Option(help="Edge of a voxel in mm; the prior's, or finer.")
+    ] = None,
+    patch: Annotated[
+        int | None,
+        typer.Option(min=16, help="Blocks of so many voxels an edge in place of whole heads."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Network evaluations a head.")] = None,
     seed: Annotated[
@@ -74,7 +78,9 @@ def generate(
             Tools(prior, weights, parse_device(device)),
             Seal(key, signing_key),
             Wanted(count, contrast, like, allow_copies),
-            options=DrawOptions(**given(steps=steps, spacing=spacing, change=change, seed=seed)),
+            options=DrawOptions(
+                **given(steps=steps, spacing=spacing, patch=patch, change=change, seed=seed)
+            ),
             overwrite=overwrite,
             on_progress=lambda done, total: step("heads", done, total),
         )

@@ -73,7 +73,7 @@ class PriorDistilStage(PriorStage):
         options: Teaching,
     ) -> None:
         super().__init__(student, halves.train, halves.held, options.prior)
-        self.name = DETAIL if student.given else PriorDistilStage.name
+        self.name = DETAIL if student.told else PriorDistilStage.name
         self.teacher, self.intervals = teacher, options.distil.intervals
         self.steps, self.batch = options.distil.steps, options.distil.batch
         self.learning_rate = options.distil.learning_rate
@@ -156,6 +156,7 @@ def distil_prior(
             "not be known; give the folder that the prior was trained on"
         )
     student = deepcopy(trained.prior).requires_grad_(True)
+    student.leave_out_finer()  # it takes more steps than the student is for
     scales = zip(
         (student.coarse, student.fine), (trained.prior.coarse, trained.prior.fine), strict=True
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,15 @@ class Head:
         name: Of the scan.
         image: (X, Y, Z) float16 in RAS, intensity scale 1, smoothed to the prior's voxel.
         affine: (4, 4), voxel to mm RAS+.
+        turn: (3, 3), from the axes of the prior's grid to those of the scan.
+        shift: (3,), where the middle of the prior's grid lies, in mm from that of the scan.
     """
 
     name: str
     image: NDArray[np.float16]
     affine: NDArray[np.float64]
+    turn: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
+    shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -43,17 +47,19 @@ class Head:
         return Geometry((1, 1, 1), self.affine).spacing
 
     def on_grid(self, spacing: float, shape: Sequence[int]) -> NDArray[np.float64]:
-        """Affine of a grid along the head's axes, with the head's middle in its middle."""
-        affine = self.affine.copy()
-        middle = affine @ [*((n - 1) / 2 for n in self.image.shape), 1]
-        affine[:3, :3] *= spacing / np.array(self.spacing)
-        affine[:3, 3] = middle[:3] - affine[:3, :3] @ [(n - 1) / 2 for n in shape]
+        """Affine of the prior's grid where the head is put on it, voxel to mm RAS+ of the scan."""
+        axes = self.affine[:3, :3] / np.array(self.spacing)
+        middle = self.affine @ [*((n - 1) / 2 for n in self.image.shape), 1]
+        affine = np.eye(4)
+        affine[:3, :3] = axes @ self.turn * spacing
+        corner = [(n - 1) / 2 for n in shape]
+        affine[:3, 3] = middle[:3] + axes @ self.shift - affine[:3, :3] @ corner
         return affine
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a head is put: output coordinates in mm about its middle -> those of the scan.
+    """Where a head is put: output coordinates in mm about its middle -> those of the straight head.
 
     Attributes:
         matrix: (3, 3).
@@ -100,8 +106,8 @@ def random_pose(options: PriorOptions, rng: np.random.Generator) -> Pose:
 
 
 def placed(head: Head, spec: PriorSpec, pose: Pose = STRAIGHT) -> Tensor:
-    """The head on the prior's grid, (1, 1, *shape) float32, its box in the middle."""
-    points = pose_points(spec, pose) / np.array(head.spacing)
+    """The head on the prior's grid, (1, 1, *shape) float32."""
+    points = (pose_points(spec, pose) @ head.turn.T + head.shift) / np.array(head.spacing)
     places = points + (np.array(head.image.shape) - 1) / 2
     image = np.asarray(head.image, np.float32)
     out = ndimage.map_coordinates(
@@ -112,7 +118,7 @@ def placed(head: Head, spec: PriorSpec, pose: Pose = STRAIGHT) -> Tensor:
 
 
 def pose_points(spec: PriorSpec, pose: Pose) -> NDArray[np.float64]:
-    """(*shape, 3): where in the scan each voxel of the grid comes from, in mm about its middle."""
+    """(*shape, 3): where in a straight head each voxel comes from, in mm about its middle."""
     axes = [(np.arange(n) - (n - 1) / 2) * spec.spacing for n in spec.shape]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     points = grid @ pose.matrix.T + np.moveaxis(_smooth(pose.bumps, spec.shape), 0, -1)

@@ -22,6 +22,7 @@ class PriorSpec:
         coarse_channels: The same of the network for the head at twice the spacing.
         num_blocks: Residual blocks a level and direction.
         embedding_width: Width of the embedded noise level.
+        finer: A third network draws at half the spacing.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID
@@ -31,6 +32,7 @@ class PriorSpec:
     coarse_channels: Annotated[tuple[_Width, ...], Len(1, 5)] = (128, 256)
     num_blocks: Annotated[int, Interval(ge=1, le=16)] = 1
     embedding_width: Annotated[int, Interval(ge=8, le=1024)] = 128
+    finer: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class PriorOptions(PriorSpec):
         contrast: Of the scans that it learns, such as "T1w"; others in the folder are left out.
         steps: Of the head at twice the spacing.
         detail_steps: Of its fine structure.
+        finer_steps: Of what half the spacing shows more.
         batch: Samples a step.
         learning_rate: Of both.
         turn: Standard deviation of each random rotation, in degrees.
@@ -52,9 +55,11 @@ class PriorOptions(PriorSpec):
     contrast: str = "T1w"
     steps: Annotated[int, Ge(1)] = 20_000
     detail_steps: Annotated[int, Ge(1)] = 8_000
+    finer: bool = True
+    finer_steps: Annotated[int, Ge(1)] = 8_000
     batch: Annotated[int, Ge(1)] = 8
     learning_rate: Annotated[float, Gt(0)] = 5e-3
-    turn: Annotated[float, Ge(0)] = 5.0
-    stretch: Annotated[float, Ge(0)] = 0.05
+    turn: Annotated[float, Ge(0)] = 1.0
+    stretch: Annotated[float, Ge(0)] = 0.03
     warp: Annotated[float, Ge(0)] = 2.0
     faces: Literal["refuse", "keep"] = "refuse"

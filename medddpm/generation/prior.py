@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +19,23 @@ from medddpm.model.spec import DiffusionSpec
 from medddpm.model.unet import LatentUNet
 from medddpm.model.wavelet import haar, image_of
 
-SCHEDULE = Schedule("shifted_cosine")
+SCHEDULE = Schedule("cosine")
 PREDICTION: Prediction = "v"
 SAMPLER = "dpm_solver_pp_2m"
 STATISTICS = ("mean", "unit", "spread")
 """Buffers that hold what was measured of the training set."""
 CHANNELS = 8
 """Haar coefficients of each block of 2 x 2 x 2 voxels."""
+Window = tuple[slice, slice, slice]
 _NUM_PLACES = 3
+_BLUR = 0.7
+"""Voxels, see `blurred`."""
 _LEAST_SPREAD = 1e-4
 """Of the mean variance among heads: no place is wholly fixed."""
 
 
 class HeadPrior(nn.Module):
-    """Wavelet diffusion of one field of view (Friedrich et al. 2024, "WDM"), without a condition.
+    """Wavelet diffusion of one field of view (Friedrich et al. 2024, "WDM"), by itself.
 
     What is drawn is the difference of the Haar coefficients from those of the mean head of the
     training set: the transform is orthonormal, so white noise on them is white noise in the image,
@@ -45,18 +50,17 @@ class HeadPrior(nn.Module):
 
     Args:
         spec: Network and grid.
-        given: The image at twice the spacing is known, and the seven channels of differences are
-            drawn: a scale of a cascade (Guth et al. 2022, "Wavelet score-based generative
-            modeling", section 3).
         prediction: What the network answers.
     """
 
-    def __init__(
-        self, spec: PriorSpec, *, given: bool = False, prediction: Prediction = PREDICTION
-    ) -> None:
+    drawn: ClassVar[int] = CHANNELS
+    """Channels that are drawn."""
+    told: ClassVar[int] = 0
+    """Channels of `coarse`, what is known of the head at twice the spacing."""
+
+    def __init__(self, spec: PriorSpec, *, prediction: Prediction = PREDICTION) -> None:
         super().__init__()
-        self.spec, self.given, self.prediction = spec, given, prediction
-        drawn = CHANNELS - given
+        self.spec, self.prediction = spec, prediction
         self.grid = tuple(n // 2 for n in spec.shape)
         network = DiffusionSpec(
             channels=spec.channels,
@@ -64,32 +68,37 @@ class HeadPrior(nn.Module):
             embedding_width=spec.embedding_width,
             coloured=True,  # filters of unit norm
         )
-        seen = _NUM_PLACES + CHANNELS  # what is given is one channel, and one is drawn less
-        self.unet = LatentUNet(network, drawn, seen, guess_gain=0.0, num_conditions=0)
+        seen = _NUM_PLACES + self.drawn + self.told
+        self.unet = LatentUNet(network, self.drawn, seen, guess_gain=0.0, num_conditions=0)
         self.mean: Tensor
         self.unit: Tensor
         self.spread: Tensor
         self.places: Tensor
-        self.register_buffer("mean", torch.zeros(drawn, *self.grid))
+        self.register_buffer("mean", torch.zeros(self.drawn, *self.grid))
         self.register_buffer("unit", torch.ones(()))
-        self.register_buffer("spread", torch.ones(drawn, *self.grid))
+        self.register_buffer("spread", torch.ones(self.drawn, *self.grid))
         axes = [torch.linspace(-1, 1, n) for n in self.grid]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         self.register_buffer("places", places, persistent=False)
 
     @torch.no_grad()
-    def set_statistics(self, straight: Tensor, posed: Tensor) -> None:
+    def set_statistics(
+        self,
+        straight: Tensor,
+        posed: Tensor,
+        coarse: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
         """Store the mean head, and the variance around it in all and, smoothed, at each place.
 
         Args:
             straight: (N, 1, *shape), the training set.
             posed: (M, 1, *shape), the same in random poses.
+            coarse: What is known of each.
         """
-        self.mean.copy_(self._coefficients(straight).mean(0))
-        self.unit.copy_(
-            (self._coefficients(posed) - self.mean).square().mean().sqrt().clamp_min(1e-12)
-        )
-        variance = self.standardised(posed).square().mean(0)
+        self.mean.copy_(self._coefficients(straight, coarse[0]).mean(0))
+        differences = self._coefficients(posed, coarse[1]) - self.mean
+        self.unit.copy_(differences.square().mean().sqrt().clamp_min(1e-12))
+        variance = (differences / self.unit).square().mean(0)
         smooth = F.avg_pool3d(variance, 3, stride=1, padding=1, count_include_pad=False)
         self.spread.copy_(smooth.clamp_min(_LEAST_SPREAD))
 
@@ -99,36 +108,67 @@ class HeadPrior(nn.Module):
         for name in STATISTICS:
             getattr(self, name).copy_(getattr(other, name))
 
-    def standardised(self, x: Tensor) -> Tensor:
+    def standardised(self, x: Tensor, coarse: Tensor | None = None) -> Tensor:
         """Images (B, 1, *shape) as differences (B, C, *grid) from the mean head, of variance 1."""
-        return (self._coefficients(x) - self.mean) / self.unit
+        return (self._coefficients(x, coarse) - self.mean) / self.unit
 
     def image(self, u: Tensor, coarse: Tensor | None = None) -> Tensor:
-        """Images (B, 1, *shape), not below 0, of standardised differences and what is given."""
-        z = u.float() * self.unit + self.mean
-        if coarse is not None:
-            z = torch.cat([coarse * CHANNELS**0.5, z], dim=1)
-        return image_of(z).clamp_min(0)
+        """Images (B, 1, *shape), not below 0, of standardised differences and what is known."""
+        return image_of(self._whole(u.float() * self.unit + self.mean, coarse)).clamp_min(0)
 
-    def condition(self, batch: int, coarse: Tensor | None = None) -> Tensor:
-        """(B, 3 + 8, *grid): place, mean head, and the image (B, 1, *grid) that may be given."""
-        one = torch.cat([self.places, self.mean])[None]
-        known = one.expand(batch, *one.shape[1:])
+    def seen_of(self, image: Tensor, generator: torch.Generator) -> Tensor | None:
+        """`coarse` for a draw: what this scale is told of the image that the last one drew."""
+        del image, generator
+        return None
+
+    def _coefficients(self, x: Tensor, coarse: Tensor | None) -> Tensor:
+        """What is drawn of images (B, 1, *shape), in their own units."""
+        del coarse
+        return haar(x)
+
+    def _whole(self, z: Tensor, coarse: Tensor | None) -> Tensor:
+        """All Haar coefficients of what is drawn."""
+        del coarse
+        return z
+
+    def forward(
+        self,
+        u: Tensor,
+        angle: Tensor,
+        coarse: Tensor | None = None,
+        window: Window | None = None,
+    ) -> Tensor:
+        """Prediction (B, C, *grid) of noisy differences.
+
+        Args:
+            u: (B, C, *grid), or the part of it in `window`.
+            angle: (B,), atan2(sigma, alpha).
+            coarse: (B, T, *grid), what is known of the head, in the same window.
+            window: Of the grid; all of it if not given.
+        """
+        alpha, sigma = self._levels(angle.float()[:, None, None, None, None])
+        spread = cut(self.spread, window)
+        total = alpha.square() * spread + sigma.square()
+        none = torch.zeros(len(u), 0, device=u.device)
+        seen = self.condition(len(u), coarse, window)
+        out = self.unet(u / total.sqrt(), angle, seen, none)
+        x0, eps = alpha * spread / total * u, sigma / total * u
+        guess = target(x0, eps, alpha, sigma, self.prediction)
+        answer: Tensor = guess + (spread / total).sqrt() * out
+        return answer
+
+    def condition(
+        self, batch: int, coarse: Tensor | None = None, window: Window | None = None
+    ) -> Tensor:
+        """(B, 3 + C + T, *grid): place, mean head, and what is known; or a window of it."""
+        known = cut(torch.cat([self.places, self.mean]), window).expand(batch, -1, -1, -1, -1)
         return known if coarse is None else torch.cat([known, coarse], dim=1)
 
-    def _coefficients(self, x: Tensor) -> Tensor:
-        return haar(x)[:, int(self.given) :]
-
-    def forward(self, u: Tensor, angle: Tensor, coarse: Tensor | None = None) -> Tensor:
-        """Prediction (B, C, *grid) of noisy differences; `angle` (B,) is atan2(sigma, alpha)."""
+    def left_open(self, angle: Tensor, window: Window | None = None) -> Tensor:
+        """(B,): variance of what is predicted at angles (B,) that the closed form leaves open."""
         alpha, sigma = self._levels(angle.float()[:, None, None, None, None])
-        total = alpha.square() * self.spread + sigma.square()
-        none = torch.zeros(len(u), 0, device=u.device)
-        out = self.unet(u / total.sqrt(), angle, self.condition(len(u), coarse), none)
-        x0, eps = alpha * self.spread / total * u, sigma / total * u
-        guess = target(x0, eps, alpha, sigma, self.prediction)
-        answer: Tensor = guess + (self.spread / total).sqrt() * out
-        return answer
+        spread = cut(self.spread, window)
+        return (spread / (alpha.square() * spread + sigma.square())).flatten(1).mean(1)
 
     def _levels(self, angle: Tensor) -> tuple[Tensor, Tensor]:
         """Alpha and sigma: their squares add up to 1, or for a flow they themselves."""
@@ -147,23 +187,94 @@ class HeadPrior(nn.Module):
         return as_denoiser(network, self.prediction, cond=none, conditions=none)
 
 
+class FineStructure(HeadPrior):
+    """The seven channels of differences of a head, whose means over blocks are known.
+
+    A scale of a cascade (Guth et al. 2022, "Wavelet score-based generative modeling", section 3).
+    `coarse` is (B, 1, *grid), the head at twice the spacing.
+    """
+
+    drawn = CHANNELS - 1
+    told = 1
+
+    def seen_of(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """The image itself."""
+        del generator
+        return image
+
+    def _coefficients(self, x: Tensor, coarse: Tensor | None) -> Tensor:
+        del coarse
+        return haar(x)[:, 1:]
+
+    def _whole(self, z: Tensor, coarse: Tensor | None) -> Tensor:
+        assert coarse is not None
+        return torch.cat([coarse * CHANNELS**0.5, z], dim=1)
+
+
+class Sharpening(HeadPrior):
+    """A head of which a blurred and noisy copy at twice the spacing is known: all is drawn anew.
+
+    The noise hides the grain that the scale before has drawn, so that it is not taken for anatomy
+    (Ho et al. 2022, "Cascaded diffusion models", section 4.2). What is drawn is the difference from
+    the interpolated copy. `coarse` is (B, 2, *grid): that copy, and the level of its noise.
+    """
+
+    told = 2
+    level: ClassVar[float] = 0.04
+    """Of the noise that a draw gets, as a fraction of the intensity scale."""
+    most: ClassVar[float] = 0.1
+    """Of the noise that training adds."""
+
+    def seen_of(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """The image with noise of `level`."""
+        eps = torch.randn(image.shape, generator=generator).to(image)
+        return self.with_noise(image, torch.full((len(image),), self.level).to(image), eps)
+
+    def with_noise(self, image: Tensor, level: Tensor, eps: Tensor) -> Tensor:
+        """`coarse` of images (B, 1, *grid), levels (B,) and white noise."""
+        level = level[:, None, None, None, None]
+        return torch.cat([image + level * eps, (level / self.most).expand_as(image)], dim=1)
+
+    def _coefficients(self, x: Tensor, coarse: Tensor | None) -> Tensor:
+        return haar(x) - self._interpolated(coarse)
+
+    def _whole(self, z: Tensor, coarse: Tensor | None) -> Tensor:
+        return z + self._interpolated(coarse)
+
+    def _interpolated(self, coarse: Tensor | None) -> Tensor:
+        assert coarse is not None
+        return haar(F.interpolate(coarse[:, :1], scale_factor=2, mode="trilinear"))
+
+
 class Cascade(nn.Module):
-    """Whole heads in two scales: the head at twice the spacing, then its fine structure.
+    """Whole heads, scale by scale: the head at twice the spacing, its fine structure, a finer grid.
 
     The coarse scale says what is drawn where, at an eighth of the cost; what is fine follows
     from it and from its own neighbours.
 
     Args:
-        spec: Of the finest grid.
+        spec: Of the grid in the middle.
     """
 
     def __init__(self, spec: PriorSpec) -> None:
         super().__init__()
         self.spec = spec
-        half = tuple(n // 2 for n in spec.shape)
+        half, twice = (tuple(int(n * f) for n in spec.shape) for f in (0.5, 2))
         coarse = replace(spec, shape=half, spacing=2 * spec.spacing, channels=spec.coarse_channels)
         self.coarse = HeadPrior(coarse)
-        self.fine = HeadPrior(spec, given=True)
+        self.fine = FineStructure(spec)
+        self.finer: Sharpening | None = None
+        if spec.finer:
+            self.finer = Sharpening(replace(spec, shape=twice, spacing=spec.spacing / 2))
+
+    @property
+    def finest(self) -> PriorSpec:
+        """Of the finest grid."""
+        return self.spec if self.finer is None else self.finer.spec
+
+    def leave_out_finer(self) -> None:
+        """Draw on the grid in the middle at finest."""
+        self.spec, self.finer = replace(self.spec, finer=False), None
 
     def mean_image(self) -> Tensor:
         """(1, 1, *shape), the mean of the training heads."""
@@ -177,6 +288,7 @@ class Cascade(nn.Module):
         seed: int,
         steps: int,
         *,
+        spec: PriorSpec | None = None,
         sampler: str = SAMPLER,
         like: Tensor | None = None,
         level: NoiseLevel = SCHEDULE.terminal,
@@ -186,27 +298,59 @@ class Cascade(nn.Module):
         Args:
             seed: Of all noise.
             steps: Network evaluations of each scale.
+            spec: `spec` or `finest`, whose grid is drawn on; the first if not given.
             sampler: By its name, see `diffusion.samplers`.
             like: (1, 1, *shape), a head that noise of `level` is added to; none is drawn anew.
             level: Where the draw of each scale begins.
         """
         generator = torch.Generator().manual_seed(seed)
-        coarse: Tensor | None = None
-        for prior in (self.coarse, self.fine):
+        scales: list[HeadPrior] = [self.coarse, self.fine]
+        if self.finer is not None and spec is not None and spec == self.finer.spec:
+            scales.append(self.finer)
+        image = torch.zeros(0)
+        for prior, own in zip(scales, self._of_each(like, scales), strict=True):
+            coarse = prior.seen_of(image, generator)
             eps = torch.randn(1, *prior.mean.shape, generator=generator).to(prior.mean)
-            guess = torch.zeros_like(eps)
-            if like is not None:
-                guess = prior.standardised(like if prior is self.fine else halved(like))
-            u = guess
+            u = torch.zeros_like(eps) if own is None else prior.standardised(own, coarse)
             if level is not CLEAN:
-                start, levels = truncated_start(guess, level, eps), SCHEDULE.steps(steps, level)
+                start, levels = truncated_start(u, level, eps), SCHEDULE.steps(steps, level)
                 denoiser = prior.denoiser(1, coarse)
                 u = sampler_of(sampler)(denoiser, start, levels, generator=generator)
-            coarse = prior.image(u, coarse)
-        assert coarse is not None
-        return coarse
+            image = prior.image(u, coarse)
+        return image
+
+    def _of_each(self, like: Tensor | None, scales: Sequence[HeadPrior]) -> list[Tensor | None]:
+        """A head on the grid of the last scale, as each scale sees it."""
+        if like is None:
+            return [None] * len(scales)
+        own = [like]
+        for prior in scales[:0:-1]:
+            own.insert(0, blurred(own[0]) if prior is self.finer else halved(own[0]))
+        return [*own]
 
 
 def halved(x: Tensor) -> Tensor:
     """Images (B, 1, *shape) at twice the spacing: the mean of each block of 2 x 2 x 2 voxels."""
     return F.avg_pool3d(x, 2)
+
+
+def blurred(x: Tensor) -> Tensor:
+    """Images (B, 1, *shape) at twice the spacing, as smooth as scans that are put on that grid.
+
+    `heads.head_of` smooths by a Gaussian, and `halved` by a narrower block; this is the rest.
+    """
+    reach = torch.arange(-3, 4, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (reach / _BLUR) ** 2)
+    kernel = kernel / kernel.sum()
+    for axis in range(3):
+        shape = [1, 1, 1, 1, 1]
+        shape[2 + axis] = len(reach)
+        pad = [0, 0, 0]
+        pad[axis] = len(reach) // 2
+        x = F.conv3d(x, kernel.view(*shape), padding=pad)
+    return halved(x)
+
+
+def cut(x: Tensor, window: Window | None) -> Tensor:
+    """The part of (..., *grid) in a window."""
+    return x if window is None else x[(..., *window)]

@@ -16,10 +16,11 @@ from medddpm.data.cache import find_scans
 from medddpm.data.consent import for_generators
 from medddpm.data.manifest import bids_subject, read_manifest
 from medddpm.errors import ConfigError
+from medddpm.generation.align import straightened
 from medddpm.generation.copies import Memory, memory_of, threshold_of
 from medddpm.generation.faces import check_faces
 from medddpm.generation.heads import BOTH_SIDES, Head, packed_heads, placed, random_pose
-from medddpm.generation.learning import DetailStage, PriorStage
+from medddpm.generation.learning import DetailStage, FinerStage, PriorStage
 from medddpm.generation.options import PriorOptions, PriorSpec
 from medddpm.generation.prior import Cascade
 from medddpm.generation.prior_file import PriorCard, TrainedPrior, load_prior, save_prior
@@ -54,12 +55,27 @@ class Halves:
         held: That training never sees.
         subjects: Subject and name of each scan that is learned.
         consent: How many of these subjects said what to synthetic scans.
+        files: The scans that `train` and `held` are of.
+        cache: Where they are packed.
     """
 
     train: list[Head]
     held: list[Head]
     subjects: list[tuple[str, str]]
     consent: dict[str, int]
+    files: tuple[list[Path], list[Path]]
+    cache: Path
+
+    def at(self, spacing: float) -> Halves:
+        """The same heads, as they lie, packed for a grid of another spacing."""
+        train, held = (
+            [
+                replace(head, turn=own.turn, shift=own.shift)
+                for head, own in zip(packed_heads(files, self.cache, spacing), heads, strict=True)
+            ]
+            for files, heads in zip(self.files, (self.train, self.held), strict=True)
+        )
+        return replace(self, train=train, held=held)
 
 
 @dataclass(frozen=True)
@@ -93,8 +109,8 @@ def train_prior(
     Args:
         data: A folder of NIfTI scans, those whose name ends in the contrast are taken; or what
             `medddpm prepare` wrote, where consent to synthetic scans and the split are known.
-        out: Run folder; `out`/heads holds the packed scans, `out`/prior and `out`/detail the
-            states.
+        out: Run folder; `out`/heads holds the packed scans, `out`/prior, `out`/detail and
+            `out`/finer the states.
         options: Of the prior.
         train: Of the loop.
         holdout: Patterns (fnmatch) of scans that training never sees; at least one is needed.
@@ -112,11 +128,16 @@ def train_prior(
     prior, before = Cascade(options), None
     if start is not None:
         before = _begun(start, halves, options)
-        prior.load_state_dict(before.prior.state_dict())
-    stages = (
+        prior.load_state_dict(
+            before.prior.state_dict(), strict=options.finer == before.prior.spec.finer
+        )
+    stages: list[PriorStage] = [
         PriorStage(prior.coarse, halves.train, halves.held, options),
         DetailStage(prior.fine, halves.train, halves.held, options),
-    )
+    ]
+    if prior.finer is not None:
+        finer = halves.at(prior.finer.spec.spacing)
+        stages.append(FinerStage(prior.finer, finer.train, finer.held, options))
     done = []
     for stage in stages:
         folder = out / stage.name
@@ -136,7 +157,7 @@ def _begun(start: Path, halves: Halves, options: PriorOptions) -> TrainedPrior:
     """The prior that is gone on from."""
     before = load_prior(start)
     own, told = before.prior.spec, PriorSpec(**{k: getattr(options, k) for k in vars(PriorSpec())})
-    if own != told:
+    if told not in (own, replace(own, finer=True)):  # that scale can be added
         raise ConfigError(f"{start} has the network and grid {own}; set prior.* to the same")
     missing = sorted(set(before.card.scans) - {head.name for head in halves.train})
     if missing:
@@ -227,15 +248,18 @@ def heads_of(data: Path, cache: Path, options: PriorOptions, holdout: Sequence[s
     both = {scan.subject for scan in held} & {scan.subject for scan in train} - {""}
     if both:
         raise ConfigError(f"{sorted(both)[0]} is trained on and held out; mend data.holdout")
-    learned = packed_heads([scan.path for scan in train], cache, options.spacing)
-    unseen = packed_heads([scan.path for scan in held], cache, options.spacing)
+    files = [scan.path for scan in train], [scan.path for scan in held]
+    learned, unseen = (packed_heads(paths, cache, options.spacing) for paths in files)
     if options.faces == "refuse":
         check_faces([*learned, *unseen])
+    mean = torch.cat([placed(head, options) for head in learned]).mean(0, keepdim=True)
     return Halves(
-        learned,
-        unseen,
+        straightened(learned, options, mean),
+        straightened(unseen, options, mean),
         [(scan.subject, scan.name) for scan in train],
         dict(Counter(scan.consent for scan in train)),
+        files,
+        cache,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from medddpm.errors import ConfigError
 from medddpm.generation.drawing import Artist, Draw, DrawOptions
-from medddpm.generation.heads import Head, head_of
+from medddpm.generation.heads import Head
 from medddpm.generation.prior_file import SHIPPED, TrainedPrior, find_prior, load_prior
 from medddpm.io import read_volume, write_volume
 from medddpm.io.nifti import nifti_header
@@ -140,7 +140,9 @@ def generate(
         overwrite=overwrite,
         inputs=[] if like is None else [Path(like)],
     )
-    head = None if like is None else head_of(read_volume(like), trained.prior.spec.spacing)
+    head = None
+    if like is not None:
+        head = artist.straight(read_volume(like))
     facts = _facts(trained, path, artist, options, head)
     done = []
     for number, target in enumerate(targets):

@@ -19,6 +19,7 @@ SETTINGS = (
     "prior.embedding_width=16",
     "prior.steps=4",
     "prior.detail_steps=2",
+    "prior.finer_steps=2",
     "train.warmup=1",
     "train.log_every=2",
     "train.validate_every=4",

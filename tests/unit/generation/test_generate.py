@@ -14,6 +14,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from medddpm.errors import ConfigError, OutputError
+from medddpm.generation.align import straightened
 from medddpm.generation.drawing import DrawOptions
 from medddpm.generation.heads import head_of, placed
 from medddpm.generation.prior_file import load_prior
@@ -44,7 +45,11 @@ def given(prior_run: Path, tiny_weights: Path, keys: Seal) -> dict[str, Any]:
 
 
 def _data(path: Path) -> Any:
-    return np.asarray(nib.load(path).dataobj)
+    return _data_of(nib.load(path))
+
+
+def _data_of(image: Any) -> Any:
+    return np.asarray(image.dataobj)
 
 
 def _with(given: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -110,14 +115,15 @@ def test_variant_of_a_scan_lies_where_the_scan_lies(
 ) -> None:
     """With no change it is the scan itself; with more it moves away."""
     scan = heads_folder / "sub-05_T1w.nii.gz"
-    head = head_of(read_volume(scan), 6.0)
+    trained = load_prior(given["tools"].prior)
+    spec, mean = trained.prior.spec, trained.prior.mean_image()
+    head = straightened([head_of(read_volume(scan), 6.0)], spec, mean)[0]
     images = []
     for change in (0.0, 0.3, 1.0):
         given["options"] = DrawOptions(steps=2, change=change)
         done = generate(tmp_path / f"{change}", wanted=Wanted(like=scan), **given)
         images.append(_data(done[0].image))
         assert_allclose(nib.load(done[0].image).affine, head.on_grid(6.0, (32, 32, 32)), atol=1e-4)
-    spec = load_prior(given["tools"].prior).prior.spec
     same = placed(head, spec)[0, 0].numpy()
     apart = [float(np.abs(image - 1000 * same).mean()) for image in images]
     assert apart[0] < 0.05 * 1000 * same.mean()  # the mark alone
@@ -133,13 +139,31 @@ def test_finer_grid_covers_the_same_field_of_view(given: dict[str, Any], tmp_pat
     assert float(_data(done[0].image).min()) >= 0
 
 
+@pytest.mark.parametrize("spacing", [6.0, 4.0, 3.0, 2.0])
+def test_patches_are_blocks_of_a_head(
+    given: dict[str, Any], tmp_path: Path, spacing: float
+) -> None:
+    """In the body, of the size that was asked for, and where they lie in the head."""
+    given["options"] = DrawOptions(steps=2, spacing=spacing, patch=31)
+    patch = nib.load(generate(tmp_path / "a", wanted=ANY, **given)[0].image)
+    assert patch.shape == (31, 31, 31)
+    assert_allclose(np.diag(patch.affine)[:3], spacing, rtol=0.07)  # the field of view is kept
+    if spacing in (6.0, 3.0):
+        given["options"] = DrawOptions(steps=2, spacing=spacing)
+        head = nib.load(generate(tmp_path / "b", wanted=ANY, **given)[0].image)
+        corner = np.round((patch.affine[:3, 3] - head.affine[:3, 3]) / spacing).astype(int)
+        x, y, z = (slice(c, c + 31) for c in corner)
+        assert np.corrcoef(_data_of(head)[x, y, z].ravel(), _data_of(patch).ravel())[0, 1] > 0.99
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"options": DrawOptions(patch=64)}, "does not fit into a head of 32 x 32 x 32"),
         ({"wanted": Wanted(0)}, "at least one"),
         ({"wanted": Wanted(contrast="T2w")}, "was trained on T1w, not on T2w"),
-        ({"options": DrawOptions(spacing=1.0)}, "draws 3 to 6 mm"),
-        ({"options": DrawOptions(spacing=9.0)}, "draws 3 to 6 mm"),
+        ({"options": DrawOptions(spacing=1.0)}, "draws 1.5 to 6 mm"),
+        ({"options": DrawOptions(spacing=9.0)}, "draws 1.5 to 6 mm"),
         ({"seal": Seal(Path("nothing.key"))}, "nothing.key"),
     ],
 )

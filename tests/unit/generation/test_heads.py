@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
 from unit.generation.conftest import ellipsoid
 
+from medddpm.generation.align import straightened
 from medddpm.generation.heads import STRAIGHT, head_of, placed, pose_points, random_pose
 from medddpm.generation.options import PriorOptions, PriorSpec
+from medddpm.io import read_volume
 from medddpm.volume import Geometry, Volume
 
+EXAMPLE = Path(__file__).parents[3] / "example"
 SPEC = PriorSpec(shape=(32, 32, 32), spacing=6.0)
 
 
@@ -74,3 +81,26 @@ def test_poses_keep_the_volume(turn: float) -> None:
     pose = random_pose(options, np.random.default_rng(2))
     assert np.linalg.det(pose.matrix) == pytest.approx(1)
     assert np.allclose(pose.matrix, np.eye(3)) == (turn == 0)
+
+
+def test_straight_heads_lie_as_the_target_and_keep_their_place() -> None:
+    """A brain that is turned by 8 degrees and moved by 4 mm comes back, not stretched."""
+    scan = read_volume(EXAMPLE / "sub-example_T1w_clean.nii.gz").to_ras()
+    data, spec = np.pad(scan.frame(0), 16), PriorSpec()
+    turn = Rotation.from_rotvec([6, -4, 4], degrees=True).as_matrix()
+    middle = (np.array(data.shape) - 1) / 2
+    corner = middle - turn @ (middle + np.array([2, -3, 1]))
+    moved = ndimage.affine_transform(data, turn, corner, order=1)
+    target = placed(head_of(_volume(data, scan.affine), 4.0), spec)
+    head = head_of(_volume(moved, scan.affine), 4.0)
+    straight = straightened([head], spec, target)[0]
+    assert_allclose(straight.turn @ straight.turn.T, np.eye(3), atol=1e-6)
+    assert np.degrees(Rotation.from_matrix(straight.turn @ turn).magnitude()) < 1.5
+    before, after = (float((placed(h, spec) - target).square().mean()) for h in (head, straight))
+    assert after < 0.4 * before
+    # the grid says where each voxel lies in the scan: there the scan has the same intensity
+    image, grid = placed(straight, spec)[0, 0].numpy(), straight.on_grid(4.0, spec.shape)
+    inside = np.argwhere(image > 0)
+    index = nib.affines.apply_affine(np.linalg.inv(scan.affine) @ grid, inside)
+    there = ndimage.map_coordinates(ndimage.gaussian_filter(moved, 2.0), index.T, order=1)
+    assert np.corrcoef(there, image[image > 0])[0, 1] > 0.99

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from unit.generation.conftest import SETTINGS
+from scipy import ndimage
+from unit.generation.conftest import SETTINGS, ellipsoid
 
 from medddpm.config import load_config
 from medddpm.data.manifest import ScanRow, Split, write_manifest
 from medddpm.diffusion.samplers import dpm_solver_pp_2m
-from medddpm.diffusion.schedule import NoiseLevel
+from medddpm.diffusion.schedule import CLEAN, NoiseLevel
 from medddpm.errors import CheckpointError, ConfigError, OutputError
+from medddpm.generation.heads import head_of, placed
 from medddpm.generation.options import PriorSpec
-from medddpm.generation.prior import SCHEDULE, Cascade, HeadPrior, halved
+from medddpm.generation.prior import (
+    SCHEDULE,
+    Cascade,
+    HeadPrior,
+    Sharpening,
+    blurred,
+    cut,
+    halved,
+)
 from medddpm.generation.prior_file import find_prior, load_prior
+from medddpm.volume import Geometry, Volume
 from medddpm.workflows import train
 
 TINY = PriorSpec(shape=(32, 32, 32), channels=(8, 8), coarse_channels=(8, 8), embedding_width=16)
@@ -47,19 +60,69 @@ def test_fine_structure_is_drawn_onto_the_coarse_head() -> None:
     x = torch.rand(4, 1, 32, 32, 32, generator=torch.Generator().manual_seed(1)) + 1
     prior.coarse.set_statistics(halved(x), halved(x))
     prior.fine.set_statistics(x, x)
-    u, coarse = prior.fine.standardised(x), halved(x)
+    coarse = halved(x)
+    u = prior.fine.standardised(x, coarse)
     assert u.shape == (4, 7, 16, 16, 16)
     assert torch.allclose(prior.fine.image(u, coarse), x, atol=1e-5)
     assert torch.allclose(halved(prior.fine.image(torch.randn_like(u) / 100, coarse)), coarse)
     assert torch.allclose(prior.mean_image(), x.mean(0), atol=1e-5)
 
 
+def test_finer_grid_is_drawn_onto_a_blurred_copy() -> None:
+    torch.manual_seed(0)
+    prior = Sharpening(TINY)
+    x = torch.rand(4, 1, 32, 32, 32, generator=torch.Generator().manual_seed(1)) + 1
+    eps = torch.randn(4, 1, 16, 16, 16, generator=torch.Generator().manual_seed(2))
+    coarse = prior.with_noise(blurred(x), torch.tensor([0.0, 0.01, 0.05, 0.1]), eps)
+    assert torch.allclose(coarse[0, :1], blurred(x)[0])
+    noise = (coarse[:, :1] - blurred(x)).flatten(1).std(1)
+    assert torch.allclose(noise, torch.tensor([0.0, 0.01, 0.05, 0.1]), atol=0.003)
+    prior.set_statistics(x, x, (coarse, coarse))
+    u = prior.standardised(x, coarse)
+    assert u.shape == (4, 8, 16, 16, 16)
+    assert torch.allclose(prior.image(u, coarse), x, atol=1e-5)
+
+
+def test_blurred_heads_are_those_of_the_coarser_grid() -> None:
+    """What the finer grid is told in training is what the scale before draws."""
+    texture = ndimage.gaussian_filter(np.random.default_rng(1).normal(0, 1, (72, 88, 72)), 1.5)
+    data = (np.kron(ellipsoid(1), np.ones((2, 2, 2))) * np.exp(3 * texture)).astype(np.float32)
+    volume = Volume(data, Geometry(data.shape, np.eye(4)), case_id="a")
+    x = placed(head_of(volume, 2.0), PriorSpec(shape=(40, 48, 40), spacing=2.0))
+    wanted = placed(head_of(volume, 4.0), PriorSpec(shape=(20, 24, 20), spacing=4.0))
+    off = [float((y - wanted).square().mean().sqrt()) for y in (blurred(x), halved(x))]
+    assert off[0] < 0.01
+    assert off[0] < 0.6 * off[1]
+
+
+def test_a_window_is_answered_like_the_whole_head() -> None:
+    """Away from its edges, where the network sees what it sees in the whole head."""
+    torch.manual_seed(0)
+    prior = HeadPrior(replace(TINY, channels=(8,)))
+    generator = torch.Generator().manual_seed(1)
+    prior.spread.copy_(torch.rand(prior.spread.shape, generator=generator) + 0.5)
+    u, angle = torch.randn(1, 8, 16, 16, 16, generator=generator), torch.ones(1)
+    window = slice(2, 14), slice(2, 14), slice(4, 16)
+    with torch.no_grad():
+        whole, part = prior(u, angle), prior(cut(u, window), angle, window=window)
+    inner = (..., slice(5, -5), slice(5, -5), slice(5, -5))
+    assert torch.allclose(cut(whole, window)[inner], part[inner], atol=1e-5)
+    total = prior.spread * angle.cos() ** 2 + angle.sin() ** 2
+    expected = cut(prior.spread / total, window).mean()
+    assert float(prior.left_open(angle, window)) == pytest.approx(float(expected))
+
+
 def test_the_same_seed_draws_the_same_head() -> None:
     torch.manual_seed(0)
-    prior = Cascade(TINY).eval()
+    prior = Cascade(replace(TINY, finer=True)).eval()
     with torch.no_grad():
         one, again, other = (prior.draw(seed, 2) for seed in (3, 3, 4))
         like = prior.draw(5, 2, like=one, level=SCHEDULE.nearest(0.01))
+        fine = prior.draw(3, 2, spec=prior.finest)
+        same = prior.draw(5, 2, spec=prior.finest, like=fine, level=CLEAN)
+    assert one.shape == (1, 1, 32, 32, 32)
+    assert fine.shape == (1, 1, 64, 64, 64)
+    assert torch.allclose(same, fine, atol=1e-5)
     assert torch.equal(one, again)
     assert float((one - other).abs().mean()) > 0.01
     assert float((like - one).abs().mean()) < 0.01
@@ -78,14 +141,14 @@ def test_run_holds_what_it_should(prior_run: Path) -> None:
     card = trained.card
     assert card.scans == tuple(f"sub-0{n}_T1w" for n in (1, 2, 3, 4))
     assert card.held == ("sub-05_T1w", "sub-06_T1w")
-    assert card.steps == {"prior": 4, "detail": 2}
-    assert set(card.explained) == {"prior", "detail"}
+    assert card.steps == {"prior": 4, "detail": 2, "finer": 2}
+    assert set(card.explained) == {"prior", "detail", "finer"}
     assert 0 < card.hours < 0.1
     assert trained.memory.rows.shape[0] == 8  # each of the four, and its mirror image
     assert -1 < card.threshold < 1
     assert 0 <= card.recognised <= 1
     assert (prior_run / "prior" / "previews").is_dir()
-    for scale in ("prior", "detail"):
+    for scale in ("prior", "detail", "finer"):
         seen = json.loads((prior_run / scale / "run.json").read_text())["subjects"]
         assert seen == {f"sub-0{n}": [f"sub-0{n}_T1w"] for n in (1, 2, 3, 4)}  # for a withdrawal
 
@@ -95,7 +158,7 @@ def test_training_moves_the_network(prior_run: Path) -> None:
     torch.manual_seed(0)
     fresh = Cascade(trained.prior.spec).state_dict()
     now = trained.prior.state_dict()
-    for scale in ("coarse.unet", "fine.unet"):
+    for scale in ("coarse.unet", "fine.unet", "finer.unet"):
         names = [k for k in fresh if scale in k]
         assert any(not torch.allclose(now[k], fresh[k], atol=1e-2) for k in names)
 
@@ -157,7 +220,7 @@ def test_a_prior_goes_on_from_another_one(
     out = train(
         "prior", data=heads_folder, out=tmp_path, config=load_config(None, SETTINGS), start=first
     )
-    assert load_prior(out).card.steps == {"prior": 8, "detail": 4}
+    assert load_prior(out).card.steps == {"prior": 8, "detail": 4, "finer": 4}
     assert load_prior(out).card.hours > load_prior(first).card.hours
     other = load_config(None, [*SETTINGS, "prior.channels=[8]"])
     with pytest.raises(ConfigError, match="has the network and grid"):
