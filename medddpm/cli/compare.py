@@ -42,6 +42,10 @@ def compare(
     method: Annotated[
         list[str] | None, typer.Option(help="A method, all if none is named; repeatable.")
     ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(help="A prior that was trained before, beside them: T1w, or a file."),
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(help="Of training for each method, 10 if not given; more in a second call."),
@@ -81,6 +85,7 @@ def compare(
 
         asked = given(
             methods=method,
+            prior=prior,
             minutes=minutes,
             steps=steps,
             count=count,

@@ -18,8 +18,10 @@ from medddpm.comparison.restoring import SIGMA, Restore, latent_noise, projected
 from medddpm.comparison.scene import Scene
 from medddpm.diffusion.prediction import Prediction
 from medddpm.diffusion.schedule import Schedule
+from medddpm.errors import ConfigError
 from medddpm.generation.heads import BOTH_SIDES, placed
-from medddpm.generation.learning import PriorStage
+from medddpm.generation.learning import DetailStage, PriorStage
+from medddpm.generation.prior_file import load_prior
 from medddpm.named import named
 from medddpm.training.fabric import launch
 from medddpm.training.loop import OnLog, run_stage
@@ -173,6 +175,47 @@ def _trained(
         about=about,
         restore=None if isinstance(stage, GanStage) else restore,
     )
+
+
+def ready(path: Path) -> Method:
+    """Draws from a prior that was trained before, whatever the budget.
+
+    Raises:
+        CheckpointError: The prior cannot be read.
+    """
+    trained = load_prior(path)
+
+    def method(scene: Scene, folder: Path, on_log: OnLog | None) -> Trained:
+        """Raises ConfigError if the prior learned a held-out head, or has another grid."""
+        del folder, on_log
+        prior, card = trained.prior, trained.card
+        both = sorted(set(card.scans) & {head.name for head in scene.halves.held})
+        if both:
+            raise ConfigError(
+                f"{path} learned {both[0]}, which is held out here; mend data.holdout"
+            )
+        if (prior.spec.shape, prior.spec.spacing) != (scene.prior.shape, scene.prior.spacing):
+            raise ConfigError(
+                f"{path} draws {prior.spec.shape} voxels of {prior.spec.spacing:g} mm; set "
+                "prior.shape and prior.spacing to these"
+            )
+        prior.to(scene.measured.mean.device)
+
+        def draw(seed: int) -> Tensor:
+            with torch.inference_mode():
+                return prior.draw(seed, scene.draw_steps)
+
+        drawing = (prior.coarse, prior.fine)
+        return Trained(
+            draw=draw,
+            weights=sum(_count(scale) for scale in drawing),
+            steps=sum(card.steps.get(stage, 0) for stage in (PriorStage.name, DetailStage.name)),
+            minutes=60 * card.hours,
+            calls=len(drawing) * scene.draw_steps,
+            about="cascade of train prior, trained before",
+        )
+
+    return method
 
 
 def _count(network: nn.Module) -> int:

@@ -25,6 +25,8 @@ class CompareOptions:
 
     Attributes:
         methods: By name, or `package.module:function`.
+        prior: A prior that is drawn from as it is, beside them: a shipped one by its contrast, or
+            a file. None if empty.
         minutes: Of training for each method, all calls on one folder together.
         steps: Training steps of each method, in place of minutes.
         count: Heads that each method draws.
@@ -37,6 +39,7 @@ class CompareOptions:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     methods: tuple[str, ...] = ALL_METHODS
+    prior: str = ""
     minutes: float = 10.0
     steps: int | None = None
     count: int = 16

@@ -23,7 +23,7 @@ from medddpm.comparison.judge import (
     real_heads,
     round_trip,
 )
-from medddpm.comparison.methods import Method, method_of
+from medddpm.comparison.methods import Method, method_of, ready
 from medddpm.comparison.options import CompareOptions
 from medddpm.comparison.page import Facts, comparison_page
 from medddpm.comparison.restoring import noisy_heads
@@ -32,6 +32,7 @@ from medddpm.config import Config
 from medddpm.data.manifest import bids_subject
 from medddpm.errors import CheckpointError, ConfigError, OutputError, SamplingDivergedError
 from medddpm.generation.learning import PriorStage
+from medddpm.generation.prior_file import find_prior
 from medddpm.generation.train import Halves, Known, heads_of, known_heads
 from medddpm.io import atomic_path
 from medddpm.io.outputs import check_targets, plain, staged, write_csv, write_html, write_json
@@ -42,7 +43,7 @@ from medddpm.restoration.restorer import pick_device
 from medddpm.training.data import add_subjects
 from medddpm.training.loop import OnLog
 
-REAL, AUTOENCODER = "real heads", "autoencoder"
+REAL, AUTOENCODER, READY = "real heads", "autoencoder", "prior"
 """Rows of the table beside those of the methods."""
 _FILES = ("comparison.csv", "comparison.json", "comparison.html")
 _SETTINGS = "settings.json"
@@ -92,7 +93,8 @@ def compare(
         CheckpointError: The weights or a saved state cannot be read.
     """
     out, options, config = Path(out), options or CompareOptions(), config or Config()
-    methods = {name: method_of(name) for name in options.methods}
+    methods = {READY: ready(find_prior(options.prior))} if options.prior else {}
+    methods |= {name: method_of(name) for name in options.methods}
     if config.train.devices * config.train.num_nodes > 1:
         raise ConfigError("compare trains in one process: leave train.devices and num_nodes at 1")
     check_targets([out / name for name in _FILES], overwrite=True)

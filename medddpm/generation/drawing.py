@@ -41,7 +41,7 @@ class DrawOptions:
     """How heads are drawn.
 
     Attributes:
-        steps: Evaluations of the prior for one head.
+        steps: Evaluations of each network of the prior for one head.
         spacing: Edge of a voxel in mm; that of the prior if not given, or finer.
         patch: Voxels along each edge of a block out of the body; whole heads if not given.
         change: Of a variant: 0 is the scan itself, 1 another head.
@@ -49,7 +49,7 @@ class DrawOptions:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-    steps: Annotated[int, Ge(1)] = 32
+    steps: Annotated[int, Ge(1)] = 64
     spacing: Annotated[float, Gt(0)] | None = None
     patch: Annotated[int, Interval(ge=16, le=512)] | None = None
     change: Annotated[float, Interval(ge=0, le=1)] = 0.5

@@ -14,12 +14,14 @@ def haar(x: Tensor) -> Tensor:
     The first channel is the image at twice the spacing times sqrt(8); the others are the
     differences along each set of axes (Haar 1910).
     """
-    return torch.einsum("ij,bjxyz->bixyz", _matrix(x), space_to_depth(x, 2))
+    with torch.autocast(x.device.type, enabled=False):  # its rounding would be noise to learn
+        return torch.einsum("ij,bjxyz->bixyz", _matrix(x), space_to_depth(x, 2))
 
 
 def image_of(coefficients: Tensor) -> Tensor:
     """The image of `haar` coefficients."""
-    blocks = torch.einsum("ij,bixyz->bjxyz", _matrix(coefficients), coefficients)
+    with torch.autocast(coefficients.device.type, enabled=False):
+        blocks = torch.einsum("ij,bixyz->bjxyz", _matrix(coefficients), coefficients)
     return depth_to_space(blocks, 2)
 
 

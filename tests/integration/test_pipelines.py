@@ -89,6 +89,27 @@ def test_gallery(cli: Cli, noisy_nifti: Path, tiny_weights: Path, tmp_path: Path
     assert sizes == [(1125, 522), (1125, 274)]
 
 
+def test_tell_apart(cli: Cli, head: Any, save_nifti: Any, tmp_path: Path) -> None:
+    """Every head has a column and an answer; a real one is put on the grid of the drawn ones."""
+    from PIL import Image
+
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    for number in range(3):
+        save_nifti(tmp_path / f"{number}.nii.gz", head((24, 28, 24)), affine)
+    drawn, real = [tmp_path / "0.nii.gz", tmp_path / "1.nii.gz"], tmp_path / "2.nii.gz"
+    done = run(cli, "tell_apart", tmp_path / "a.png", "--drawn", *drawn, "--real", real)
+    assert done.exit_code == 0, done.stderr
+    lines = [line.split(": ") for line in done.stdout.strip().splitlines()]
+    assert [number for number, _ in lines] == ["1", "2", "3"]
+    assert sorted(kind for _, kind in lines) == ["drawn", "drawn", "real"]
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width == 513
+    save_nifti(drawn[1], head((20, 28, 24)), affine)
+    done = run(cli, "tell_apart", tmp_path / "a.png", "--drawn", *drawn, "--real", real)
+    assert done.exit_code == 2
+    assert "several grids" in done.stderr
+
+
 def test_cohort_overheads(cli: Cli, tmp_path: Path, tiny_weights: Path) -> None:
     pytest.importorskip("distributed")
     options = ("--scans", 4, "--workers", 1, "--weights", tiny_weights)

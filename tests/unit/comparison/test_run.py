@@ -12,15 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from unit.comparison.conftest import ONE_HEAD, SETTINGS, one_head
 
 from medddpm.comparison.judge import lacks_variety
 from medddpm.comparison.methods import Trained
 from medddpm.comparison.options import CompareOptions
-from medddpm.comparison.run import AUTOENCODER, REAL, Comparison, compare
+from medddpm.comparison.run import AUTOENCODER, READY, REAL, Comparison, compare
 from medddpm.comparison.scene import Scene
 from medddpm.config import load_config
 from medddpm.errors import ConfigError, OutputError, SamplingDivergedError
+from medddpm.generation.copies import Memory
+from medddpm.generation.options import PriorSpec
+from medddpm.generation.prior import Cascade
+from medddpm.generation.prior_file import PriorCard, TrainedPrior, save_prior
 
 CONFIG = load_config(None, SETTINGS)
 
@@ -207,3 +212,35 @@ def test_real_heads_are_in_poses_of_their_own(scene: Callable[[int], Any]) -> No
     assert images.shape == (16, 32, 32, 32)
     assert names[-2:] == ["sub-15_T1w", "sub-16_T1w"]
     assert np.array_equal(images, real_heads(scene(1))[0])
+
+
+def test_a_prior_that_was_trained_before_is_a_row(
+    many_heads: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    spec = PriorSpec((32, 32, 32), 6.0, (8, 8), (8, 8), embedding_width=16)
+    card = PriorCard(
+        contrast="T1w",
+        scans=("sub-01_T1w",),
+        held=("sub-15_T1w",),
+        consent={},
+        steps={"prior": 3, "detail": 4, "finer": 5},
+        hours=0.5,
+        explained={},
+        threshold=0.5,
+        recognised=1.0,
+    )
+    trained = TrainedPrior(Cascade(spec), Memory(torch.zeros(1, 8), torch.zeros(8)), card)
+    path = tmp_path / "mine.safetensors"
+    save_prior(path, trained)
+    rows = run(many_heads, tiny_weights, tmp_path, 1, methods=("vae",), prior=str(path)).rows
+    assert [row["method"] for row in rows] == [REAL, AUTOENCODER, READY, "vae"]
+    row = rows[2]
+    assert (row["steps"], row["train_minutes"], row["calls_a_draw"]) == (7, 30, 4)
+    assert row["frechet"] > rows[0]["frechet"]
+    for changed, said in (
+        (replace(trained, card=card.model_copy(update={"scans": ("sub-15_T1w",)})), "held out"),
+        (replace(trained, prior=Cascade(replace(spec, spacing=5.0))), r"prior\.shape"),
+    ):
+        save_prior(path, changed)
+        with pytest.raises(ConfigError, match=said):
+            run(many_heads, tiny_weights, tmp_path, 1, methods=("vae",), prior=str(path))

@@ -23,3 +23,12 @@ def test_channels_are_sum_and_differences_along_the_axes() -> None:
     # channels count in binary, x first; a ramp has no mixed differences
     assert torch.allclose(found[[0, 1, 2, 4]], torch.stack([block, *-torch.tensor([50.0, 5, 0.5])]))
     assert float(found[[3, 5, 6, 7]].abs().max()) < 1e-4
+
+
+def test_lower_precision_around_it_adds_no_noise() -> None:
+    x = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = haar(x)
+        back = image_of(found)
+    assert torch.equal(found, haar(x))
+    assert torch.allclose(back, x, atol=1e-6)
