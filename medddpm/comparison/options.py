@@ -26,7 +26,7 @@ class CompareOptions:
     Attributes:
         methods: By name, or `package.module:function`.
         prior: A prior that is drawn from as it is, beside them: a shipped one by its contrast, or
-            a file. None if empty.
+            a file; "" for none.
         minutes: Of training for each method, all calls on one folder together.
         steps: Training steps of each method, in place of minutes.
         count: Heads that each method draws.

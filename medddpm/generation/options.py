@@ -45,7 +45,7 @@ class PriorOptions(PriorSpec):
         detail_steps: Of its fine structure.
         finer_steps: Of what half the spacing shows more.
         batch: Samples a step.
-        learning_rate: Of both.
+        learning_rate: Of each.
         turn: Standard deviation of each random rotation, in degrees.
         stretch: Standard deviation of the log of the random scale of each axis.
         warp: Standard deviation of the random smooth displacement, in mm.

@@ -32,6 +32,8 @@ _NUM_PLACES = 3
 _FEWER = 4
 _BLUR = 0.7
 """Voxels, see `blurred`."""
+_LOUD, _SHARP = 2.0, 16.0
+"""Over the deviation of a head within its body, and of what is sharp in it."""
 _LEAST_SPREAD = 1e-4
 """Of the mean variance among heads: no place is wholly fixed."""
 
@@ -218,10 +220,11 @@ class Sharpening(HeadPrior):
 
     The noise hides the grain that the scale before has drawn, so that it is not taken for anatomy
     (Ho et al. 2022, "Cascaded diffusion models", section 4.2). What is drawn is the difference from
-    the interpolated copy. `coarse` is (B, 2, *grid): that copy, and the level of its noise.
+    the interpolated copy. `coarse` is (B, 3, *grid): that copy, what is sharp in it, and the level of
+    its noise; all of about unit size, so that a young network sees them beside the noise.
     """
 
-    told = 2
+    told = 3
     level: ClassVar[float] = 0.04
     """Of the noise that a draw gets, as a fraction of the intensity scale."""
     most: ClassVar[float] = 0.1
@@ -235,7 +238,10 @@ class Sharpening(HeadPrior):
     def with_noise(self, image: Tensor, level: Tensor, eps: Tensor) -> Tensor:
         """`coarse` of images (B, 1, *grid), levels (B,) and white noise."""
         level = level[:, None, None, None, None]
-        return torch.cat([image + level * eps, (level / self.most).expand_as(image)], dim=1)
+        copy = image + level * eps
+        sharp = copy - F.avg_pool3d(copy, 3, stride=1, padding=1)
+        told = [_LOUD * copy, _SHARP * sharp, (level / self.most).expand_as(image)]
+        return torch.cat(told, dim=1)
 
     def _coefficients(self, x: Tensor, coarse: Tensor | None) -> Tensor:
         return haar(x) - self._interpolated(coarse)
@@ -245,7 +251,8 @@ class Sharpening(HeadPrior):
 
     def _interpolated(self, coarse: Tensor | None) -> Tensor:
         assert coarse is not None
-        return haar(F.interpolate(coarse[:, :1], scale_factor=2, mode="trilinear"))
+        copy = coarse[:, :1] / _LOUD
+        return haar(F.interpolate(copy, scale_factor=2, mode="trilinear"))
 
 
 class Cascade(nn.Module):

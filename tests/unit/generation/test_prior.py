@@ -74,8 +74,8 @@ def test_finer_grid_is_drawn_onto_a_blurred_copy() -> None:
     x = torch.rand(4, 1, 32, 32, 32, generator=torch.Generator().manual_seed(1)) + 1
     eps = torch.randn(4, 1, 16, 16, 16, generator=torch.Generator().manual_seed(2))
     coarse = prior.with_noise(blurred(x), torch.tensor([0.0, 0.01, 0.05, 0.1]), eps)
-    assert torch.allclose(coarse[0, :1], blurred(x)[0])
-    noise = (coarse[:, :1] - blurred(x)).flatten(1).std(1)
+    assert torch.allclose(coarse[0, :1] / 2, blurred(x)[0])
+    noise = (coarse[:, :1] / 2 - blurred(x)).flatten(1).std(1)
     assert torch.allclose(noise, torch.tensor([0.0, 0.01, 0.05, 0.1]), atol=0.003)
     prior.set_statistics(x, x, (coarse, coarse))
     u = prior.standardised(x, coarse)
