@@ -216,11 +216,8 @@ class FinerStage(PriorStage):
         """Its error in a window; each sample has a noise of its own in what is told."""
         x, prior = self.own(x), self.sharpening
         chosen = torch.Generator().manual_seed(seed_of(share.seed, "window"))
-        level = share.of(torch.rand(share.total, generator=chosen)).to(x) * prior.most
         copy = blurred(x)
-        coarse = prior.with_noise(
-            copy, level, normal(copy.shape[1:], share.seeds("told"), x.device)
-        )
+        coarse = prior.with_noise(copy, normal(copy.shape[1:], share.seeds("told"), x.device))
         size = [min(self.window, n) for n in prior.grid]
         corner = [
             int(torch.randint(n - s + 1, (), generator=chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from medddpm.model.wavelet import haar, image_of
 SCHEDULE = Schedule("cosine")
 PREDICTION: Prediction = "v"
 SAMPLER = "dpm_solver_pp_2m"
-STATISTICS = ("mean", "unit", "spread")
+STATISTICS = ("mean", "unit", "spread", "filter")
 """Buffers that hold what was measured of the training set."""
 CHANNELS = 8
 """Haar coefficients of each block of 2 x 2 x 2 voxels."""
@@ -34,6 +35,8 @@ _BLUR = 0.7
 """Voxels, see `blurred`."""
 _LOUD, _SHARP = 2.0, 16.0
 """Over the deviation of a head within its body, and of what is sharp in it."""
+_TAPS, _EQUATIONS, _RIDGE, _BODY = 5, 50_000, 1e-7, 0.05
+"""Of the linear filter: its edge, the places it is fitted at, and which of them are in the body."""
 _LEAST_SPREAD = 1e-4
 """Of the mean variance among heads: no place is wholly fixed."""
 
@@ -109,7 +112,7 @@ class HeadPrior(nn.Module):
     @torch.no_grad()
     def take_statistics(self, other: HeadPrior) -> None:
         """Take what was measured of the training set, and nothing of what was learned."""
-        for name in STATISTICS:
+        for name in set(STATISTICS) & {name for name, _ in self.named_buffers()}:
             getattr(self, name).copy_(getattr(other, name))
 
     def standardised(self, x: Tensor, coarse: Tensor | None = None) -> Tensor:
@@ -219,40 +222,70 @@ class Sharpening(HeadPrior):
     """A head of which a blurred and noisy copy at twice the spacing is known: all is drawn anew.
 
     The noise hides the grain that the scale before has drawn, so that it is not taken for anatomy
-    (Ho et al. 2022, "Cascaded diffusion models", section 4.2). What is drawn is the difference from
-    the interpolated copy. `coarse` is (B, 3, *grid): that copy, what is sharp in it, and the level of
-    its noise; all of about unit size, so that a young network sees them beside the noise.
+    (Ho et al. 2022, "Cascaded diffusion models", section 4.2). What a linear filter tells of the
+    copy, by least squares, is in closed form; what is drawn is the difference from that.
+    `coarse` is (B, 2, *grid): the copy, and what is sharp in it, both of about unit size, so that
+    a young network sees them beside the noise.
     """
 
-    told = 3
-    level: ClassVar[float] = 0.04
-    """Of the noise that a draw gets, as a fraction of the intensity scale."""
-    most: ClassVar[float] = 0.1
-    """Of the noise that training adds."""
+    told = 2
+    level: ClassVar[float] = 0.02
+    """Of the noise, as a fraction of the intensity scale."""
+
+    def __init__(self, spec: PriorSpec) -> None:
+        super().__init__(spec)
+        self.filter: Tensor
+        self.register_buffer("filter", torch.zeros(CHANNELS, 1, _TAPS, _TAPS, _TAPS))
+
+    @torch.no_grad()
+    def set_statistics(
+        self,
+        straight: Tensor,
+        posed: Tensor,
+        coarse: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
+        """Fit the linear filter to the training set first."""
+        assert coarse[0] is not None
+        self.filter.copy_(_least_squares(coarse[0][:, :1] / _LOUD, haar(straight)))
+        super().set_statistics(straight, posed, coarse)
 
     def seen_of(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """The image with noise of `level`."""
-        eps = torch.randn(image.shape, generator=generator).to(image)
-        return self.with_noise(image, torch.full((len(image),), self.level).to(image), eps)
+        return self.with_noise(image, torch.randn(image.shape, generator=generator).to(image))
 
-    def with_noise(self, image: Tensor, level: Tensor, eps: Tensor) -> Tensor:
-        """`coarse` of images (B, 1, *grid), levels (B,) and white noise."""
-        level = level[:, None, None, None, None]
-        copy = image + level * eps
+    def with_noise(self, image: Tensor, eps: Tensor) -> Tensor:
+        """`coarse` of images (B, 1, *grid) and white noise."""
+        copy = image + self.level * eps
         sharp = copy - F.avg_pool3d(copy, 3, stride=1, padding=1)
-        told = [_LOUD * copy, _SHARP * sharp, (level / self.most).expand_as(image)]
-        return torch.cat(told, dim=1)
+        return torch.cat([_LOUD * copy, _SHARP * sharp], dim=1)
 
     def _coefficients(self, x: Tensor, coarse: Tensor | None) -> Tensor:
-        return haar(x) - self._interpolated(coarse)
+        return haar(x) - self._filtered(coarse)
 
     def _whole(self, z: Tensor, coarse: Tensor | None) -> Tensor:
-        return z + self._interpolated(coarse)
+        return z + self._filtered(coarse)
 
-    def _interpolated(self, coarse: Tensor | None) -> Tensor:
+    def _filtered(self, coarse: Tensor | None) -> Tensor:
         assert coarse is not None
-        copy = coarse[:, :1] / _LOUD
-        return haar(F.interpolate(copy, scale_factor=2, mode="trilinear"))
+        with torch.autocast(coarse.device.type, enabled=False):
+            return F.conv3d(coarse[:, :1].float() / _LOUD, self.filter, padding=_TAPS // 2)
+
+
+def _least_squares(copies: Tensor, wanted: Tensor) -> Tensor:
+    """The filter (C, 1, K, K, K) of copies (N, 1, *grid) that comes nearest to (N, C, *grid)."""
+    generator = torch.Generator().manual_seed(5)
+    places = torch.nonzero(copies[:, 0] > _BODY)
+    if len(places) == 0:
+        places = torch.nonzero(torch.ones_like(copies[:, 0]))
+    places = places[torch.randperm(len(places), generator=generator)[:_EQUATIONS]]
+    around = F.pad(copies[:, 0], [_TAPS // 2] * 6)
+    n, x, y, z = places.T
+    taps = itertools.product(range(_TAPS), repeat=3)
+    rows = torch.stack([around[n, x + i, y + j, z + k] for i, j, k in taps], dim=1).double()
+    normal = rows.T @ rows
+    normal += _RIDGE * normal.diagonal().mean() * torch.eye(len(normal)).to(normal)
+    found = torch.linalg.solve(normal, rows.T @ wanted[n, :, x, y, z].double())
+    return found.T.reshape(-1, 1, _TAPS, _TAPS, _TAPS).float()
 
 
 class Cascade(nn.Module):
