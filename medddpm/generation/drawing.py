@@ -15,10 +15,11 @@ from torch import Tensor
 from medddpm.diffusion.schedule import CLEAN, NoiseLevel
 from medddpm.errors import ConfigError
 from medddpm.generation.align import straightened
+from medddpm.generation.cascade import SAMPLER
 from medddpm.generation.copies import Resemblance
 from medddpm.generation.heads import Head, head_of, placed
 from medddpm.generation.options import PriorSpec
-from medddpm.generation.prior import SAMPLER, SCHEDULE, blurred
+from medddpm.generation.prior import SCHEDULE, blurred
 from medddpm.generation.prior_file import TrainedPrior
 from medddpm.preprocess.noise_law import NoiseLaw
 from medddpm.preprocess.resample import resampled, resampled_affine

@@ -10,9 +10,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from medddpm.errors import CheckpointError, ConfigError
+from medddpm.generation.cascade import Cascade
 from medddpm.generation.copies import Memory
 from medddpm.generation.options import PriorSpec
-from medddpm.generation.prior import STATISTICS, Cascade
+from medddpm.generation.prior import STATISTICS
 from medddpm.io import atomic_path
 from medddpm.io.tensors import save_tensors
 from medddpm.model.weights_file import read_network
@@ -20,6 +21,7 @@ from medddpm.model.weights_file import read_network
 PRIOR_VERSION = 1
 SHIPPED = "T1w"
 _KEY = "medddpm_prior"
+_EXACT = (*STATISTICS, "filter")
 
 
 class DistilledCard(BaseModel):
@@ -98,11 +100,9 @@ class TrainedPrior:
 
 
 def save_prior(path: Path, trained: TrainedPrior) -> None:
-    """Write the file by atomic rename: bfloat16 but for the mean head and its deviation."""
+    """Write the file by atomic rename: bfloat16 but for what was measured of the heads."""
     tensors = {
-        name: (value if name.rpartition(".")[2] in STATISTICS else value.bfloat16())
-        .contiguous()
-        .cpu()
+        name: (value if name.rpartition(".")[2] in _EXACT else value.bfloat16()).contiguous().cpu()
         for name, value in trained.prior.state_dict().items()
     }
     tensors |= {f"memory.{k}": v.contiguous().cpu() for k, v in vars(trained.memory).items()}

@@ -17,12 +17,12 @@ from medddpm.data.consent import for_generators
 from medddpm.data.manifest import bids_subject, read_manifest
 from medddpm.errors import ConfigError
 from medddpm.generation.align import straightened
+from medddpm.generation.cascade import Cascade
 from medddpm.generation.copies import Memory, memory_of, threshold_of
 from medddpm.generation.faces import check_faces
 from medddpm.generation.heads import BOTH_SIDES, Head, packed_heads, placed, random_pose
 from medddpm.generation.learning import DetailStage, FinerStage, PriorStage
 from medddpm.generation.options import PriorOptions, PriorSpec
-from medddpm.generation.prior import Cascade
 from medddpm.generation.prior_file import PriorCard, TrainedPrior, load_prior, save_prior
 from medddpm.io.outputs import file_stem
 from medddpm.training.data import add_subjects

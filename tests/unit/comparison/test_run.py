@@ -22,9 +22,9 @@ from medddpm.comparison.run import AUTOENCODER, READY, REAL, Comparison, compare
 from medddpm.comparison.scene import Scene
 from medddpm.config import load_config
 from medddpm.errors import ConfigError, OutputError, SamplingDivergedError
+from medddpm.generation.cascade import Cascade
 from medddpm.generation.copies import Memory
 from medddpm.generation.options import PriorSpec
-from medddpm.generation.prior import Cascade
 from medddpm.generation.prior_file import PriorCard, TrainedPrior, save_prior
 
 CONFIG = load_config(None, SETTINGS)

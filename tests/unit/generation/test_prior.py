@@ -18,11 +18,11 @@ from medddpm.data.manifest import ScanRow, Split, write_manifest
 from medddpm.diffusion.samplers import dpm_solver_pp_2m
 from medddpm.diffusion.schedule import CLEAN, NoiseLevel
 from medddpm.errors import CheckpointError, ConfigError, OutputError
+from medddpm.generation.cascade import Cascade
 from medddpm.generation.heads import head_of, placed
 from medddpm.generation.options import PriorSpec
 from medddpm.generation.prior import (
     SCHEDULE,
-    Cascade,
     HeadPrior,
     Sharpening,
     blurred,
