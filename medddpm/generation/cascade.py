@@ -21,8 +21,8 @@ from medddpm.generation.prior import (
     halved,
 )
 
-SAMPLER = "dpm_solver_pp_2m"
-_FEWER = 4
+SAMPLER = "ddpm"
+_FEWER = 8
 
 
 class Cascade(nn.Module):
@@ -76,7 +76,7 @@ class Cascade(nn.Module):
 
         Args:
             seed: Of all noise.
-            steps: Network evaluations of each scale; a quarter of them where a grid is sharpened,
+            steps: Network evaluations of each scale; an eighth of them where a grid is sharpened,
                 since a copy says nearly all.
             spec: `spec` or `finest`, whose grid is drawn on; the first if not given.
             sampler: By its name, see `diffusion.samplers`.

@@ -50,7 +50,7 @@ class DrawOptions:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-    steps: Annotated[int, Ge(1)] = 64
+    steps: Annotated[int, Ge(1)] = 128
     spacing: Annotated[float, Gt(0)] | None = None
     patch: Annotated[int, Interval(ge=16, le=512)] | None = None
     change: Annotated[float, Interval(ge=0, le=1)] = 0.5
