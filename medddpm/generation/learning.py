@@ -31,8 +31,6 @@ from medddpm.training.validation import write_preview
 
 _PROBED = (0.3, 0.8, 1.3, 1.5)
 """Angles of the noise levels at which the error on held-out heads is measured, in radians."""
-_POSES = 4
-"""Of each head, to measure how heads differ at each place."""
 
 
 class PriorStage:
@@ -55,6 +53,8 @@ class PriorStage:
     """Of a step: to pose a head costs as much as a sample of the coarse network."""
     shown, preview_steps = 3, 32
     """Heads of a preview, and network evaluations of each."""
+    poses = 4
+    """Of each head, to measure how heads differ at each place."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class PriorStage:
     def start(self) -> None:
         """Store the mean of the training heads, and how they differ from it in random poses."""
         rng = np.random.default_rng(4)
-        poses = [(head, random_pose(self.options, rng)) for head in self.heads * _POSES]
+        poses = [(head, random_pose(self.options, rng)) for head in self.heads * self.poses]
         posed = torch.cat([placed(head, self.options, pose) for head, pose in poses])
         straight = torch.cat([placed(head, self.options) for head in self.heads])
         told = self.given(straight), self.given(posed)
@@ -192,7 +192,7 @@ class FinerStage(PriorStage):
     """
 
     name = "finer"
-    shown, preview_steps = 1, 12
+    shown, preview_steps, poses = 1, 12, 1
     window = 16
     """Of the grid, along each axis: what is drawn anew here depends on what is near."""
 
