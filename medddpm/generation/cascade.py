@@ -23,6 +23,7 @@ from medddpm.generation.prior import (
 
 SAMPLER = "ddpm"
 _FEWER = 8
+"""Times less network evaluations where a grid is sharpened."""
 
 
 class Cascade(nn.Module):

@@ -96,6 +96,7 @@ class HeadPrior(nn.Module):
             posed: (M, 1, *shape), the same in random poses.
             coarse: What is known of each.
         """
+        self._prepare(straight, coarse[0])
         self.mean.copy_(self._coefficients(straight, coarse[0]).mean(0))
         differences = self._coefficients(posed, coarse[1]) - self.mean
         self.unit.copy_(differences.square().mean().sqrt().clamp_min(1e-12))
@@ -121,6 +122,9 @@ class HeadPrior(nn.Module):
         """`coarse` for a draw: what this scale is told of the image that the last one drew."""
         del image, generator
         return None
+
+    def _prepare(self, straight: Tensor, coarse: Tensor | None) -> None:
+        """Measure what the differences from the mean head depend on."""
 
     def _coefficients(self, x: Tensor, coarse: Tensor | None) -> Tensor:
         """What is drawn of images (B, 1, *shape), in their own units."""
@@ -231,17 +235,10 @@ class Sharpening(HeadPrior):
         self.filter: Tensor
         self.register_buffer("filter", torch.zeros(CHANNELS, 1, _TAPS, _TAPS, _TAPS))
 
-    @torch.no_grad()
-    def set_statistics(
-        self,
-        straight: Tensor,
-        posed: Tensor,
-        coarse: tuple[Tensor | None, Tensor | None] = (None, None),
-    ) -> None:
-        """Fit the linear filter to the training set first."""
-        assert coarse[0] is not None
-        self.filter.copy_(_least_squares(coarse[0][:, :1] / _LOUD, haar(straight)))
-        super().set_statistics(straight, posed, coarse)
+    def _prepare(self, straight: Tensor, coarse: Tensor | None) -> None:
+        """Fit the linear filter."""
+        assert coarse is not None
+        self.filter.copy_(_least_squares(coarse[:, :1] / _LOUD, haar(straight)))
 
     def seen_of(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """The image with noise of `level`."""
