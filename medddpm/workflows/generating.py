@@ -196,6 +196,7 @@ def _facts(
         "options": asdict(options) | {"spacing": artist.spacing},
         "prior": {"sha256": checksum([path]), **trained.card.model_dump(exclude={"scans", "held"})},
         "training_scans": len(trained.card.scans),
+        "bfloat16": artist.bf16,
         "weights_sha256": artist.weights_digest,
         "variant_of": None if head is None else head.name,
         "versions": versions(),
