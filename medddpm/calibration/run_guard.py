@@ -33,7 +33,7 @@ from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.intensity import intensity_scale
 from medddpm.preprocess.noise import estimate_noise
 from medddpm.preprocess.values import look
-from medddpm.restoration.probe import probe_scan
+from medddpm.restoration.probe import probe
 from medddpm.restoration.restorer import Restored, RestoreOptions, Restorer
 from medddpm.volume import Volume
 
@@ -209,7 +209,7 @@ class _Lab:
         x_hat = frame.from_scan(np.asarray(restored, np.float32))
         std = None if done.std is None else np.maximum(frame.from_scan(done.std.data), 0)
         found = find_all(frame.y, x_hat, frame.law, frame.mask, spacing=frame.spacing, std=std)
-        features = probe_scan(self.restorer.model, x_hat, options, self.restorer.device).features
+        features = probe(self.restorer.model, x_hat, options, self.restorer.device).features
         return {
             "sigma": sigma,
             "fault": fault,

@@ -48,7 +48,7 @@ _LOST = (
 )
 MEMORY_SHARE = 0.8
 """Of a worker's memory for the scan that computes; the rest is for the one read or written."""
-_GB_A_WORKER = 3.0
+_GB_A_WORKER = 4.0
 _CORES_A_WORKER = 4
 
 

@@ -109,16 +109,25 @@ class Model(nn.Module):
         self.shrinkage = self.fidelity.shrinkage
 
     @property
+    def networks_digest(self) -> str:
+        """SHA-256 of the networks alone: a card, or a calibration, does not change it."""
+        found = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            found.update(name.encode())
+            found.update(value.float().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    @property
     def own_sampler(self) -> str:
         """The sampler that the U-Net was distilled for; empty if it was not distilled."""
         return str(self.card.get("sampler", ""))
 
     @property
     def multiple(self) -> int:
-        """Tiles must be multiples of this many voxels along each axis (noise blocks included)."""
+        """Tiles must be multiples of this many voxels along each axis."""
         latent: int = self.spec.autoencoder.factor * 2 ** (len(self.spec.diffusion.channels) - 1)
         image: int = 2 * 2 ** (len(self.spec.fidelity.channels) - 1)
-        return max(latent, image, 4 * self.spec.autoencoder.factor)
+        return max(latent, image)
 
     def observe(
         self,

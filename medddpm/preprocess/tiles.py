@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medddpm.errors import ConfigError
 
 Triple = tuple[int, int, int]
+Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 _BLOCK = 4
 """Edge of a block of the noise field, in latent voxels."""
 
@@ -51,11 +52,20 @@ class TilePlan:
         return x, y, z
 
 
-def plan_tiles(shape: Triple, tile: int, overlap: int, multiple: int) -> TilePlan:
-    """Tiles of at most `tile` voxels an axis that cover a volume of any size.
+def plan_tiles(
+    shape: Triple, tile: int, overlap: int, multiple: int, inside: Bounds | None = None
+) -> TilePlan:
+    """Tiles of at most `tile` voxels an axis that cover a volume of any size, or a box in it.
 
     Every tile starts at a multiple of `multiple` voxels and measures one, so that voxels fall
     into the same latent voxel whichever tile they are seen in.
+
+    Args:
+        shape: Of the volume.
+        tile: Largest edge.
+        overlap: Voxels that neighbours share at least.
+        multiple: Of what they measure.
+        inside: First voxel of the box along each axis, and the one behind its last; None is all.
 
     Raises:
         ConfigError: The tile or the overlap does not fit `multiple`.
@@ -65,9 +75,27 @@ def plan_tiles(shape: Triple, tile: int, overlap: int, multiple: int) -> TilePla
     if not 0 <= overlap <= tile // 2:
         raise ConfigError(f"restore.overlap is {overlap}; it must lie between 0 and {tile // 2}")
     padded = tuple(-(-n // multiple) * multiple for n in shape)
-    sizes = tuple(_even_size(n, tile, overlap, multiple) for n in padded)
-    axes = [_starts(n, size, overlap, multiple) for n, size in zip(padded, sizes, strict=True)]
+    bounds = inside or tuple((0, n) for n in padded)
+    lows = [low // multiple * multiple for low, _ in bounds]
+    lengths = [-(-h // multiple) * multiple - a for a, (_, h) in zip(lows, bounds, strict=True)]
+    sizes = tuple(_even_size(n, tile, overlap, multiple) for n in lengths)
+    axes = [
+        [low + start for start in _starts(n, size, overlap, multiple)]
+        for low, n, size in zip(lows, lengths, sizes, strict=True)
+    ]
     return TilePlan(shape, padded, sizes, overlap, tuple(product(*axes)))  # type: ignore[arg-type]
+
+
+def filled(image: NDArray[Any], margin: int) -> Bounds:
+    """The box of all that is not 0, and so many voxels more; the whole image if all is."""
+    there = image != 0
+    box = []
+    for axis, length in enumerate(image.shape):
+        others = tuple(a for a in range(3) if a != axis)
+        places = np.flatnonzero(there.any(axis=others))
+        low, high = (places[0], places[-1] + 1) if len(places) else (0, length)
+        box.append((max(int(low) - margin, 0), min(int(high) + margin, length)))
+    return box[0], box[1], box[2]
 
 
 def pad_mirrored(image: NDArray[Any], padded: Triple) -> NDArray[np.float32]:
@@ -89,23 +117,26 @@ def noise_tile(
 
     Args:
         channels: C of the result.
-        start: Lower corner on the latent grid; multiples of 4.
-        size: Shape on the latent grid; multiples of 4.
+        start: Lower corner on the latent grid.
+        size: Shape on the latent grid.
         seed: Names the field.
         stream: Two numbers that name independent fields of one seed, such as (sample, step).
 
     Returns:
         (C, *size) float32.
     """
-    out = np.empty((channels, *size), np.float32)
-    for corner in product(*(range(0, n, _BLOCK) for n in size)):
-        place = [(s + c) // _BLOCK for s, c in zip(start, corner, strict=True)]
+    first = [s // _BLOCK for s in start]
+    counts = [-(-(s + n) // _BLOCK) - f for s, n, f in zip(start, size, first, strict=True)]
+    out = np.empty((channels, *(_BLOCK * n for n in counts)), np.float32)
+    for block in product(*(range(n) for n in counts)):
+        place = [f + b for f, b in zip(first, block, strict=True)]
         index = (place[0] << 40) + (place[1] << 20) + place[2]
         bits = np.random.Philox(key=seed, counter=[0, index, *stream])
-        block = np.random.Generator(bits).standard_normal((channels, _BLOCK, _BLOCK, _BLOCK))
-        x, y, z = (slice(c, c + _BLOCK) for c in corner)
-        out[:, x, y, z] = block[..., : size[0], : size[1], : size[2]]
-    return out
+        drawn = np.random.Generator(bits).standard_normal((channels, _BLOCK, _BLOCK, _BLOCK))
+        x, y, z = (slice(_BLOCK * b, _BLOCK * (b + 1)) for b in block)
+        out[:, x, y, z] = drawn
+    x, y, z = (slice(s % _BLOCK, s % _BLOCK + n) for s, n in zip(start, size, strict=True))
+    return out[:, x, y, z]
 
 
 def batches(plan: TilePlan, size: int, skip: NDArray[np.bool_]) -> Iterator[list[Triple]]:

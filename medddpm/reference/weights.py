@@ -27,7 +27,7 @@ class ReferenceCard(BaseModel):
 
     Attributes:
         version: Of this layout.
-        model: SHA-256 of the weights whose `mean` it helps.
+        model: SHA-256 of the networks whose `mean` it helps, see `Model.networks_digest`.
         scans: What it was trained on, by name.
         labels: Number of label maps beside them.
         held: Held-out scans, by name.

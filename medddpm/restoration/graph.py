@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from medddpm.diffusion.denoiser import as_denoiser
 from medddpm.diffusion.samplers import truncated_start
 from medddpm.model.model import Model
-from medddpm.model.shrinkage import signal_table
+from medddpm.model.shrinkage import Evidence, signal_table
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -51,6 +51,12 @@ class TileMean(nn.Module):
         self, y: Tensor, sigma: Tensor, spacing: Tensor, colour: Tensor, noise: Tensor
     ) -> Tensor:
         """The restored tiles (B, 1, X, Y, Z), from what the module's docstring lists."""
+        return self.with_plain(y, sigma, spacing, colour, noise)[0]
+
+    def with_plain(
+        self, y: Tensor, sigma: Tensor, spacing: Tensor, colour: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The restored tiles, and the plain decoding of E[z0 | y], of the same shape."""
         model, level = self.model, self.level
         evidence = model.observe(y, sigma, spacing, self.coils, colour)
         cond, z_y = model.condition(evidence)
@@ -61,7 +67,23 @@ class TileMean(nn.Module):
             conditions=model.conditions(sigma, spacing, colour),
         )
         z0 = denoiser(truncated_start(z_y, level, noise), level)
-        return model.decode(evidence, z0, y.new_full((y.shape[0],), level.angle))
+        plain = model.codec.decode(z0)
+        return self._decoded(evidence, z0, plain), plain
+
+    def again(
+        self, y: Tensor, sigma: Tensor, spacing: Tensor, colour: Tensor, plain: Tensor
+    ) -> Tensor:
+        """The restored tiles where the plain decoding is known: two thirds of the work.
+
+        What moved by a voxel has another latent, which is encoded from that.
+        """
+        evidence = self.model.observe(y, sigma, spacing, self.coils, colour)
+        return self._decoded(evidence, self.model.codec.encode(plain), plain)
+
+    def _decoded(self, evidence: Evidence, z0: Tensor, plain: Tensor) -> Tensor:
+        angle = evidence.y.new_full((len(z0),), self.level.angle)
+        image: Tensor = self.model.fidelity(evidence, z0, plain, angle)
+        return image
 
 
 def example_inputs(model: Model, edges: tuple[int, int, int], tiles: int = 1) -> tuple[Tensor, ...]:

@@ -25,6 +25,7 @@ _ONLY_IN: dict[str, tuple[Mode, ...]] = {
     "start": ("sample", "ensemble"),
     "texture": ("sample", "ensemble"),
     "shifts": ("mean",),
+    "give_back": ("mean",),
 }
 """The modes that an option belongs to; those that are not here belong to all."""
 _OF_THE_RUN = (
@@ -49,8 +50,8 @@ class RestoreOptions:
         fidelity: 1 is the fidelity decoder, 0 the plain decoder of the latent.
         texture: Share of what the fidelity decoder leaves open that a sample draws: 1 gives the
             power of a real scan, 0 the most likely image for its latent (not in "mean").
-        give_back: What was removed is smoothed by a Gaussian of so many voxels and given back: 1
-            keeps small weak lesions at 0.04 to 0.4 dB, 1.5 large ones at less than 0.1; 0 is off.
+        give_back: What was removed is given back where its local mean stands out of noise, smoothed
+            by a Gaussian of so many voxels: small weak lesions stay. 0 is off ("mean" only).
         noise_map: "auto" asks the scan whether its noise varies in space, as with parallel
             imaging, where sigma is estimated; "off" takes one number everywhere.
         colour: "auto" finds the spectrum of the noise in the scan, which scanners that fill
@@ -82,14 +83,14 @@ class RestoreOptions:
     sigma: Annotated[float, Gt(0)] | None = None
     fidelity: Annotated[float, Interval(ge=0, le=1)] = 1.0
     texture: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    give_back: Annotated[float, Interval(ge=0, le=8)] = 0.0
+    give_back: Annotated[float, Interval(ge=0, le=8)] = 0.8
     noise_map: Annotated[Literal["auto", "off"], YAML_SWITCH] = "auto"
     colour: Literal["auto", "white"] | Colour = "auto"
     noise: NoiseKind = "rician"
     coils: Annotated[int, Ge(1)] = 1
     seed: int = 0
     memory_gb: Annotated[float, Gt(0)] | None = None
-    tile: Annotated[int, Ge(16)] = 96
+    tile: Annotated[int, Ge(16)] = 144
     overlap: Annotated[int, Ge(0)] = 16
     shifts: Annotated[int, Interval(ge=1, le=4)] = 2
     start: Annotated[float, Gt(0)] = 2.0

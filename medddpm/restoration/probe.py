@@ -20,6 +20,8 @@ from medddpm.restoration.tile import uses_bf16
 
 Array = NDArray[np.float32]
 _TILES = 4
+_EDGE, _OVERLAP = 96, 16
+"""In voxels, whatever the restoration's are: the guard compares features of the same tiles."""
 _AIR = 0.05
 """Fraction of the intensity scale: below it there is little to describe."""
 
@@ -39,16 +41,18 @@ class Probe:
 
 
 @torch.inference_mode()
-def probe(model: Model, x_hat: Array, plan: TilePlan, device: torch.device, bf16: bool) -> Probe:
+def probe(model: Model, x_hat: Array, options: RestoreOptions, device: torch.device) -> Probe:
     """Encode and decode up to four tiles of the restored scan, those with most of the body in it.
 
     Args:
         model: On `device`.
         x_hat: (X, Y, Z), as a fraction of the intensity scale.
-        plan: Its tiles.
+        options: Of the restoration: in bfloat16 or not.
         device: Where the networks run.
-        bf16: Run them in bfloat16.
     """
+    x, y, z = x_hat.shape
+    plan = plan_tiles((x, y, z), _EDGE, _OVERLAP, model.multiple)
+    bf16 = uses_bf16(options, device)
     padded = pad_mirrored(x_hat, plan.padded)
     factor = model.spec.autoencoder.factor
     errors, latents, masks = [], [], []
@@ -56,23 +60,16 @@ def probe(model: Model, x_hat: Array, plan: TilePlan, device: torch.device, bf16
         inside = tile > _AIR
         image = torch.from_numpy(np.ascontiguousarray(tile)).to(device)[None, None]
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            z = model.codec.encode(image)
-            error = (model.codec.decode(z) - image).square()[0, 0].cpu().numpy()
+            latent = model.codec.encode(image)
+            error = (model.codec.decode(latent) - image).square()[0, 0].cpu().numpy()
         errors.append(error[inside])
-        latents.append(z[0].flatten(1).float().cpu().numpy())
+        latents.append(latent[0].flatten(1).float().cpu().numpy())
         masks.append(latent_mask(inside, factor).ravel())
     if not errors:
         return Probe(float("nan"), None)
     mse = float(np.mean(np.concatenate(errors), dtype=np.float64))
     features = latent_features(np.concatenate(latents, axis=1), np.concatenate(masks))
     return Probe(-10 * math.log10(max(mse, 1e-12)), features)
-
-
-def probe_scan(model: Model, x_hat: Array, options: RestoreOptions, device: torch.device) -> Probe:
-    """The probe of a scan that a restorer with these options has restored."""
-    x, y, z = x_hat.shape
-    plan = plan_tiles((x, y, z), options.tile, options.overlap, model.multiple)
-    return probe(model, x_hat, plan, device, uses_bf16(options, device))
 
 
 def _fullest(padded: Array, plan: TilePlan) -> list[Array]:

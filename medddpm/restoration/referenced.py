@@ -79,7 +79,7 @@ class Reference:
 
         Args:
             options: Of the restoration.
-            digest: SHA-256 of the weights that restore.
+            digest: SHA-256 of the networks that restore, `Model.networks_digest`.
 
         Raises:
             ConfigError: It is no plain `mean`.

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from medddpm.errors import ConfigError, SamplingDivergedError
 from medddpm.guard import Guard, guard_of, inspect
@@ -26,9 +25,16 @@ from medddpm.model.model import Model, find_weights, load_model
 from medddpm.preprocess.degrade import volume_seed
 from medddpm.preprocess.frame import Frame
 from medddpm.preprocess.intensity import emptied
-from medddpm.preprocess.noise import expected_magnitude
 from medddpm.preprocess.noise_law import NoiseLaw
-from medddpm.preprocess.tiles import TilePlan, Triple, batches, blended, pad_mirrored, plan_tiles
+from medddpm.preprocess.tiles import (
+    TilePlan,
+    Triple,
+    batches,
+    blended,
+    filled,
+    pad_mirrored,
+    plan_tiles,
+)
 from medddpm.preprocess.values import Looked, look_at, look_at_parts
 from medddpm.restoration.blank import first_frame
 from medddpm.restoration.complex_frame import Turned, shrunk_imaginary
@@ -44,6 +50,7 @@ from medddpm.restoration.seen_frame import frame_of, noise_of
 from medddpm.restoration.series import Series, check_series, restore_series
 from medddpm.restoration.tile import TileRestorer, uses_bf16
 from medddpm.restoration.told import Told, told_of_frames
+from medddpm.restoration.weak_signal import with_weak_signal
 from medddpm.volume import ComplexVolume, Volume
 
 Array = NDArray[np.float32]
@@ -148,7 +155,7 @@ class Restorer:
         warn_of_idle({name: text for name, text in options.idle().items() if name in changes})
         told = told_of_frames(volume, options, law, sigma_map)
         if reference is not None:
-            reference.check(options, self.model.digest)
+            reference.check(options, self.model.networks_digest)
         task, began = _Task(volume, options, told, on_progress, reference), time.perf_counter()
         frames, series = self._restore_all(image, task)
         facts = self._facts(volume, frames, options, time.perf_counter() - began)
@@ -255,7 +262,8 @@ class Restorer:
         """
         options, reference = task.options, task.reference
         placed = None if reference is None else reference.on(frame)
-        plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple)
+        box = filled(work.y, options.overlap // 2)
+        plan = plan_tiles(frame.y.shape, options.tile, options.overlap, self.model.multiple, box)
         x_hat, std, num_tiles = self._restore_tiles(
             work, plan, task.seed(index), options, task.progress(index)
         )
@@ -264,9 +272,9 @@ class Restorer:
         if placed is not None:
             bf16 = uses_bf16(options, self.device)
             x_hat, misfit = placed.helps(x_hat, self.device, bf16=bf16)
-        if options.give_back:
-            x_hat = _given_back(frame, x_hat, options)
-        seen = probe(self.model, x_hat, plan, self.device, uses_bf16(options, self.device))
+        if options.give_back and options.mode == "mean":
+            x_hat = with_weak_signal(work, x_hat, options.give_back)
+        seen = probe(self.model, x_hat, options, self.device)
         usual = self._guard_of(options)
         guard = inspect(frame, x_hat, guard=usual, features=seen.features, std=std)
         if placed is not None:
@@ -385,10 +393,3 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device cuda was asked for, but PyTorch sees none; use --device cpu")
     return torch.device(name)
-
-
-def _given_back(frame: Frame, x_hat: Array, options: RestoreOptions) -> Array:
-    """x_hat with the smooth part of what was removed: weak signal, and little noise."""
-    removed = frame.y - expected_magnitude(x_hat, frame.law.sigma, frame.law.dof)
-    out: Array = x_hat + gaussian_filter(removed, options.give_back, truncate=3.0)
-    return out if options.noise == "gaussian" else np.maximum(out, 0)

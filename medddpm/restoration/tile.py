@@ -59,9 +59,11 @@ class TileRestorer:
         self.options = options
         self.bf16 = uses_bf16(options, device)
         self.graph: TileFunction | None = None
+        self.mean: TileMean | None = None
         if options.is_one_graph:
             mean = TileMean(model, law.num_coils)
             self.graph = tile_function(options.backend, mean, device, model.digest)
+            self.mean = mean if options.backend == "torch" else None
 
     @torch.inference_mode()
     def restore(self, tiles: Array, starts: Sequence[Triple], sample: int) -> Array:
@@ -75,12 +77,16 @@ class TileRestorer:
         y = torch.from_numpy(tiles).to(self.device)[:, None]
         sigma = self._sigma_of(starts, tiles.shape[1:])
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            first = self._once(y, sigma, starts, sample)
+            first, plain = self._once(y, sigma, starts, sample)
             total = first.clone()
             shifts = self.options.shifts if self.options.mode == "mean" else 1
             for axis in range(2, 1 + shifts):
                 moved = sigma if sigma.shape != y.shape else _moved(sigma, axis)
-                again = self._once(_moved(y, axis), moved, starts, sample)
+                if plain is None or self.mean is None:
+                    again = self._once(_moved(y, axis), moved, starts, sample)[0]
+                else:
+                    known = self._known(len(y))
+                    again = self.mean.again(_moved(y, axis), moved, *known, _moved(plain, axis))
                 edge = first.narrow(axis, 0, 1)
                 total += torch.cat([edge, again.narrow(axis, 0, y.shape[axis] - 1)], dim=axis)
             x_hat = total / shifts
@@ -103,13 +109,18 @@ class TileRestorer:
         parts = [self.sigma[a : a + x, b : b + y, c : c + z] for a, b, c in starts]
         return torch.from_numpy(np.stack(parts)).to(self.device)[:, None]
 
-    def _once(self, y: Tensor, sigma: Tensor, starts: Sequence[Triple], sample: int) -> Tensor:
+    def _once(
+        self, y: Tensor, sigma: Tensor, starts: Sequence[Triple], sample: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The restored tiles, and the plain decoding of their latent where it was kept."""
         if self.graph is not None:
             auto = self.model.spec.autoencoder
             like = y[:, :, :: auto.factor, :: auto.factor, :: auto.factor]
             noise = self._windows(auto.latent_channels, like, starts, (sample, 0))
             spacing, colour = self._known(len(y))
-            return self.graph(y, sigma, spacing, colour, noise)
+            if self.mean is not None:
+                return self.mean.with_plain(y, sigma, spacing, colour, noise)
+            return self.graph(y, sigma, spacing, colour, noise), None
         evidence = self._evidence(y, sigma)
         cond, z_y = self.model.condition(evidence)
         field = self._noise_field(z_y, starts, sample)
@@ -122,7 +133,7 @@ class TileRestorer:
             z0, level = self._sample(denoiser, z_y, field)
             if self.options.texture:
                 texture = self.options.texture * self._texture(z_y, starts, sample)
-        return self._decode(evidence, z0, level, texture)
+        return self._decode(evidence, z0, level, texture), None
 
     def _evidence(self, y: Tensor, sigma: Tensor) -> Evidence:
         spacing, colour = self._known(len(y))

@@ -87,7 +87,7 @@ def train_reference(
         figures = stage.validate(torch.device("cpu"), state / "last.png")
     progress = saved_progress(state / "state.safetensors")
     card = ReferenceCard(
-        model=model.digest,
+        model=model.networks_digest,
         scans=tuple(sorted({name for _, name in scans.subjects})),
         labels=0 if scans.train.labels is None else len(scans.train.labels.paths),
         held=scans.held_names,

@@ -26,7 +26,7 @@ def own_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) ->
     network = ReferenceNetwork(ReferenceSpec((8, 8)))
     with torch.no_grad():
         network.gates.bias.fill_(0.5)
-    digest = load_model(tiny_weights).digest
+    digest = load_model(tiny_weights).networks_digest
     card = ReferenceCard(model=digest, scans=(), labels=1, held=(), steps=1, hours=0.0, figures={})
     path = tmp_path_factory.mktemp("reference") / "own.safetensors"
     save_reference(path, TrainedReference(network, card))

@@ -424,3 +424,17 @@ def test_tensors_of_other_types(tiny_weights: Path, tmp_path: Path) -> None:
     save_file(complex_ones, tmp_path / "c.safetensors", metadata=metadata)
     with pytest.raises(CheckpointError, match="complex"):
         load_model(tmp_path / "c.safetensors")
+
+
+def test_another_card_leaves_the_networks_what_they_were(
+    tiny_weights: Path, tmp_path: Path
+) -> None:
+    """A calibration writes one: what was trained beside the networks still belongs to them."""
+    model = load_model(tiny_weights)
+    with_card(tiny_weights, tmp_path / "other.safetensors", model.card | {"name": "calibrated"})
+    other = load_model(tmp_path / "other.safetensors")
+    assert other.digest != model.digest
+    assert other.networks_digest == model.networks_digest
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    assert other.networks_digest != model.networks_digest

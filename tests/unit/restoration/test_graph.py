@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medddpm.errors import ConfigError
-from medddpm.model.model import Model, load_model
+from medddpm.model.model import Model, find_weights, load_model
 from medddpm.preprocess.noise_law import RICIAN, NoiseLaw
 from medddpm.restoration import backends
 from medddpm.restoration.backends import cache_folder, exported_file, tile_function
@@ -109,3 +109,20 @@ def test_other_runtimes_restore_the_same(
     before = next(tmp_path.glob("*.onnx")).stat().st_mtime_ns
     restored(model, law, backend=backend)
     assert [p.stat().st_mtime_ns for p in tmp_path.iterdir()] == [before]  # kept, whole
+
+
+def test_the_second_restoration_may_take_over_the_plain_decoding(head: Any) -> None:
+    """It is what all networks make of the moved tile, to a fiftieth of the noise."""
+    model = load_model(find_weights("default"))
+    noise = np.random.default_rng(0).normal(0, 0.05, (1, 32, 32, 32))
+    tiles = (head((32, 32, 32))[None] / 1000 + noise).astype(np.float32)
+    law = NoiseLaw("gaussian", 1, 0.05)
+
+    def moved(**options: Any) -> np.ndarray:
+        chosen = RestoreOptions(bf16="off", **options)
+        run = TileRestorer(model, CPU, law, (1.0, 1.0, 1.0), 7, chosen)
+        return run.restore(tiles, [(0, 0, 0)], 0)
+
+    quick, all_anew = moved(), moved(cfg_weight=1 + 1e-12)
+    apart = float(np.sqrt(np.mean((quick - all_anew) ** 2)))
+    assert 0 < apart < 0.02 * 0.05

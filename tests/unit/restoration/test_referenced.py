@@ -34,7 +34,13 @@ def own_weights(restorer: Restorer, tmp_path_factory: pytest.TempPathFactory) ->
     with torch.no_grad():
         network.gates.bias.fill_(0.5)
     card = ReferenceCard(
-        model=restorer.model.digest, scans=(), labels=1, held=(), steps=1, hours=0.0, figures={}
+        model=restorer.model.networks_digest,
+        scans=(),
+        labels=1,
+        held=(),
+        steps=1,
+        hours=0.0,
+        figures={},
     )
     path = tmp_path_factory.mktemp("reference") / "own.safetensors"
     save_reference(path, TrainedReference(network, card))
