@@ -81,7 +81,8 @@ class TileMean(nn.Module):
         return self._decoded(evidence, self.model.codec.encode(plain), plain)
 
     def _decoded(self, evidence: Evidence, z0: Tensor, plain: Tensor) -> Tensor:
-        angle = evidence.y.new_full((len(z0),), self.level.angle)
+        tiles = evidence.y.shape[0]  # not len(): a traced graph would take it for a constant
+        angle = evidence.y.new_full((tiles,), self.level.angle)
         image: Tensor = self.model.fidelity(evidence, z0, plain, angle)
         return image
 
