@@ -76,13 +76,13 @@ class Draw:
 class Artist:
     """Draws heads with a prior.
 
+    The networks run in bfloat16 where the processor has it, 2.4 times as fast: the same draw to
+    0.2 % of its contrast.
+
     Args:
         trained: The prior.
         restorer: Draws what a finer grid holds more; its device is that of the prior too.
         options: How.
-
-    The networks run in bfloat16 where the processor has it, 2.4 times as fast: the same draw to
-    0.2 % of its contrast.
 
     Raises:
         ConfigError: The spacing is none that was trained.

@@ -59,11 +59,9 @@ class TileRestorer:
         self.options = options
         self.bf16 = uses_bf16(options, device)
         self.graph: TileFunction | None = None
-        self.mean: TileMean | None = None
         if options.is_one_graph:
             mean = TileMean(model, law.num_coils)
             self.graph = tile_function(options.backend, mean, device, model.digest)
-            self.mean = mean if options.backend == "torch" else None
 
     @torch.inference_mode()
     def restore(self, tiles: Array, starts: Sequence[Triple], sample: int) -> Array:
@@ -82,11 +80,11 @@ class TileRestorer:
             shifts = self.options.shifts if self.options.mode == "mean" else 1
             for axis in range(2, 1 + shifts):
                 moved = sigma if sigma.shape != y.shape else _moved(sigma, axis)
-                if plain is None or self.mean is None:
-                    again = self._once(_moved(y, axis), moved, starts, sample)[0]
-                else:
+                if plain is not None and isinstance(self.graph, TileMean):
                     known = self._known(len(y))
-                    again = self.mean.again(_moved(y, axis), moved, *known, _moved(plain, axis))
+                    again = self.graph.again(_moved(y, axis), moved, *known, _moved(plain, axis))
+                else:
+                    again = self._once(_moved(y, axis), moved, starts, sample)[0]
                 edge = first.narrow(axis, 0, 1)
                 total += torch.cat([edge, again.narrow(axis, 0, y.shape[axis] - 1)], dim=axis)
             x_hat = total / shifts
@@ -118,8 +116,8 @@ class TileRestorer:
             like = y[:, :, :: auto.factor, :: auto.factor, :: auto.factor]
             noise = self._windows(auto.latent_channels, like, starts, (sample, 0))
             spacing, colour = self._known(len(y))
-            if self.mean is not None:
-                return self.mean.with_plain(y, sigma, spacing, colour, noise)
+            if isinstance(self.graph, TileMean):
+                return self.graph.with_plain(y, sigma, spacing, colour, noise)
             return self.graph(y, sigma, spacing, colour, noise), None
         evidence = self._evidence(y, sigma)
         cond, z_y = self.model.condition(evidence)
